@@ -1,0 +1,339 @@
+"""params.yaml as frozen, validated types: one class per section, one field per knob.
+
+    params = load("compute", "extract")      # the sections a stage declares in dvc.yaml, no others
+    params.extract.batch_size
+
+`python -m stages.core.params NAME` rewrites params.yaml with the values of `stages/studies/NAME.yaml`,
+keeping its comments.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+PARAMS_FPATH = Path("params.yaml")
+STUDIES_DPATH = Path(__file__).parent.parent / "studies"
+
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class ParamsError(SystemExit):
+    """params.yaml holds something a stage cannot use. Exits with the key, what was given and what is allowed."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Compute(Section):
+    """Where and how numbers are computed. Read by every stage that runs CLIP or an SAE."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    """`auto` takes a GPU where there is one."""
+    precision: Literal["float32", "bfloat16"]
+    """Of CLIP's forward pass. Statistics and SAE parameters stay in float32 or better."""
+    threads: Annotated[int, Field(ge=0)]
+    """CPU threads, fixed so that sums come out the same to the bit; 0 takes all cores."""
+
+
+class Grid(Section):
+    """The SAEs: one for each layer and expansion."""
+
+    layers: Annotated[list[Count], Field(min_length=1)]
+    """Transformer blocks of the vision tower, counted from 1; the residual stream *after* the block is read."""
+    expansions: Annotated[list[Count], Field(min_length=1)]
+    """d_sae / d_in."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Grid:
+        for name, values in (("layers", self.layers), ("expansions", self.expansions)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names a value twice: {values}")
+        return self
+
+
+class Inference(Section):
+    """Shared by all intervals and tests."""
+
+    confidence: Share
+    """Of two-sided bootstrap intervals over women."""
+    alpha: Share
+    """Family-wise error rate at which a latent is called significant."""
+    n_bootstrap: Count
+    n_permutations: Count
+    """Sign flips at the level of women."""
+    seed: Seed
+
+
+class Ingest(Section):
+    """Where the images come from, and how they are cut to the model's input."""
+
+    source: Literal["synthetic", "folder"]
+    """`synthetic` draws the planted world; `folder` reads `folder/manifest.csv`."""
+    folder: str
+    image_size: Count
+    """Side of the stored square images, pixels: the model's input resolution."""
+    prompt: str
+    """Text for one emotion; `{emotion}` is replaced. Used for images whose manifest row names no prompt, and
+    for the set of prompts the emotion readout chooses among."""
+    emotions: Annotated[list[str], Field(min_length=2)]
+    discovery_share: Share
+    """Share of women on whom SAE and latents are chosen; every claim is made on the others."""
+    max_megapixels: Positive
+    """Larger image files are refused."""
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _template(self) -> Ingest:
+        if "{emotion}" not in self.prompt:
+            raise ValueError(f"prompt must contain {{emotion}}, given {self.prompt!r}")
+        if len(set(self.emotions)) != len(self.emotions):
+            raise ValueError(f"emotions names a value twice: {self.emotions}")
+        return self
+
+
+class World(Section):
+    """The audit set and the corpus of the planted world."""
+
+    n_women: Annotated[int, Field(ge=4)]
+    """Women of the audit set; each shows every emotion once, semi-nude and clothed."""
+    n_corpus: Annotated[int, Field(ge=0)]
+    """Portraits of other women, for SAE training only."""
+    seed: Seed
+
+
+class Clip(Section):
+    """Which CLIP is audited."""
+
+    source: Literal["demo", "open_clip"]
+    """`demo` trains a small ViT on the planted world; `open_clip` loads `architecture` with `pretrained` weights."""
+    architecture: str
+    """An open_clip model name. OpenAI's weights need a `-quickgelu` architecture."""
+    pretrained: str
+    """An open_clip tag, or the path of a .safetensors file; `random` leaves the weights as initialised."""
+
+
+class Demo(Section):
+    """The demo CLIP and the bias planted in its training captions."""
+
+    bias: Annotated[float, Field(ge=0, le=1)]
+    """Probability that a semi-nude portrait's caption names the emotion of the top's colour, not of the face."""
+    n_portraits: Count
+    width: Annotated[int, Field(ge=32, multiple_of=32)]
+    """Of the vision tower, in steps of 32 (the width of an attention head)."""
+    layers: Count
+    patch_size: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    """Peak of the one-cycle schedule."""
+    seed: Seed
+
+
+class Extract(Section):
+    """The forward pass that fills the activation stores."""
+
+    batch_size: Count
+    shard_images: Count
+    """Images in one file of a store."""
+
+
+class TrainSae(Section):
+    """One SAE. See `stages/core/training.py` for the two recipes."""
+
+    recipe: Literal["target_l0", "published"]
+    train_on: Literal["discovery_and_corpus", "discovery", "audit"]
+    """Images the SAE is trained on. `audit` is the published study's setting: all audit images, nothing held out."""
+    steps: Count
+    batch_size: Count
+    """Tokens in a step."""
+    learning_rate: Positive
+    target_l0: Positive
+    """Active latents per token; `target_l0` only."""
+    sparsity_coefficient: NonNegative
+    """Weight of the sparsity term: of ((L0 - target) / target)^2, or of the active fraction (`published`)."""
+    bandwidth: Positive
+    """Width of the kernel through which the threshold receives gradient, in units of the normalised activations."""
+    warmup_share: Annotated[float, Field(ge=0, le=1)]
+    """Share of the steps over which the sparsity term is switched on; `target_l0` only."""
+    aux_coefficient: NonNegative
+    """Weight of the reconstruction of the residual by dead latents; `target_l0` only."""
+    dead_after_steps: Count
+    """A latent that has not fired for so many steps counts as dead during training."""
+    log_every: Count
+    seed: Seed
+
+
+class Edit(Section):
+    """What is changed inside the model: tried on discovery women, judged on confirmation women."""
+
+    latents: Literal["bias", "perception"]
+    """Latents whose effect on the emotion readout differs by condition, or those whose activation does."""
+    kind: Literal["zero", "mean", "scale", "patch"]
+    """`mean` sets the mean over discovery images; `scale` multiplies by `factor`; `patch` takes the value of the
+    clothed twin."""
+    factor: NonNegative
+    """Of `scale`."""
+    scope: Literal["all", "cls", "patches", "bust", "not_bust"]
+    """Tokens the edit touches. After the last block only `cls` reaches the embedding."""
+    n_latents: Count
+    """At most so many; fewer if fewer are significant."""
+    curve: Annotated[list[Count], Field(min_length=1)]
+    """Numbers of latents on the dose-response curve."""
+
+
+class AnalyseSae(Section):
+    """Group statistics of one SAE."""
+
+    batch_size: Count
+    n_candidates: Count
+    """Latents with the largest clipped difference of mean activation: the published study's candidates."""
+    max_clusters: Annotated[int, Field(ge=2)]
+    """K-means is tried for 2 to so many clusters."""
+    seed: Seed
+
+
+class SelectSae(Section):
+    """Which of the SAEs."""
+
+    rule: Literal["net_gain", "published", "fixed"]
+    """`net_gain`: the edit that gives semi-nude images of discovery women most R, less what clothed ones lose;
+    `published`: largest departure
+    of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
+    layer: Annotated[int, Field(ge=0)]
+    expansion: Annotated[int, Field(ge=0)]
+
+
+class Heatmap(Section):
+    """Grad-ECLIP maps of original, reconstructed and edited model."""
+
+    batch_size: Count
+    n_shown: Count
+    """Pairs on the contact sheet."""
+
+
+class Ablate(Section):
+    """The causal test."""
+
+    batch_size: Count
+    scales: Annotated[list[NonNegative], Field(min_length=1)]
+    """Factors on the chosen latents: 0 removes them, 1 would change nothing."""
+    n_random_sets: Count
+    """Control sets of other latents, matched in firing rate and in the size of their contribution."""
+    seed: Seed
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "compute": Compute,
+    "grid": Grid,
+    "inference": Inference,
+    "ingest": Ingest,
+    "world": World,
+    "clip": Clip,
+    "demo": Demo,
+    "extract": Extract,
+    "train_sae": TrainSae,
+    "edit": Edit,
+    "analyse_sae": AnalyseSae,
+    "select_sae": SelectSae,
+    "heatmap": Heatmap,
+    "ablate": Ablate,
+}
+
+
+def load(*sections: str, fpath: Path = PARAMS_FPATH) -> Any:
+    """The named sections of params.yaml, validated, as attributes of one frozen object."""
+    given = _read(fpath)
+    unknown = sorted(set(given) - set(SECTIONS))
+    if unknown:
+        raise ParamsError(f"{fpath}: unknown section {unknown[0]!r}; sections are {', '.join(SECTIONS)}")
+    missing = [name for name in sections if name not in given]
+    if missing:
+        raise ParamsError(f"{fpath}: section {missing[0]!r} is missing; add it (see stages/core/params.py)")
+    values = {name: _validated(name, given[name], fpath) for name in sections}
+    return make_dataclass("Params", sections, frozen=True)(**values)
+
+
+def validate(params: dict[str, Any], fpath: Path = PARAMS_FPATH) -> None:
+    """Check every section at once, as `load` would."""
+    for name, cls in SECTIONS.items():
+        if name not in params:
+            raise ParamsError(f"{fpath}: section {name!r} is missing")
+        _validated(name, params[name], fpath, cls)
+
+
+def _validated(name: str, given: Any, fpath: Path, cls: type[Section] | None = None) -> Section:
+    try:
+        return (cls or SECTIONS[name]).model_validate(given)
+    except ValidationError as error:
+        lines = [f"{fpath}: {len(error.errors())} fault(s) in section {name!r}"]
+        for fault in error.errors():
+            key = ".".join([name, *map(str, fault["loc"])])
+            lines.append(f"  {key}: {_remedy(fault, cls or SECTIONS[name])}")
+        raise ParamsError("\n".join(lines)) from None
+
+
+def _remedy(fault: Any, cls: type[Section]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key; keys are {', '.join(cls.model_fields)}"
+    if fault["type"] == "missing":
+        return "missing; add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    hint = " (YAML reads 3e-4 as text: write 0.0003)" if isinstance(fault["input"], str) and "number" in message else ""
+    return f"{message}; given {fault['input']!r}{hint}"
+
+
+def _read(fpath: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        given = yaml.safe_load(fpath.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{fpath} not found: run from the top of the repository") from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{fpath} is not YAML: {error}") from None
+    if not isinstance(given, dict):
+        raise ParamsError(f"{fpath}: expected sections, found {type(given).__name__}")
+    return given
+
+
+def apply_study(name: str, fpath: Path = PARAMS_FPATH) -> None:
+    """Write the values of a ready study into params.yaml, leaving its comments and other keys alone."""
+    from ruamel.yaml import YAML
+
+    studies = sorted(p.stem for p in STUDIES_DPATH.glob("*.yaml"))
+    if name not in studies:
+        raise ParamsError(f"no study {name!r}; ready studies are {', '.join(studies)}")
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    params = yaml.load(fpath)
+    for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
+        params[section].update(values)
+    validate(_plain(params), fpath)
+    with fpath.open("w") as file:
+        yaml.dump(params, file)
+
+
+def _plain(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return node
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit("usage: python -m stages.core.params STUDY")
+    apply_study(sys.argv[1])

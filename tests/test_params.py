@@ -1,0 +1,86 @@
+"""params.yaml is checked, and every fault names its key and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from stages.core import params
+from tests.imports import ROOT
+
+GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def written(tmp_path, change):
+    given = yaml.safe_load(yaml.safe_dump(GOOD))
+    change(given)
+    fpath = tmp_path / "params.yaml"
+    fpath.write_text(yaml.safe_dump(given))
+    return fpath
+
+
+def test_the_shipped_file_is_valid():
+    params.validate(GOOD)
+    assert set(GOOD) == set(params.SECTIONS)
+
+
+def test_only_the_sections_asked_for_are_loaded():
+    loaded = params.load("grid", fpath=ROOT / "params.yaml")
+    assert loaded.grid.layers == GOOD["grid"]["layers"]
+    assert not hasattr(loaded, "train_sae")
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "says"),
+    [
+        ("train_sae", "steps", 0, "train_sae.steps: Input should be greater than or equal to 1; given 0"),
+        ("train_sae", "recipe", "best", "train_sae.recipe: Input should be 'target_l0' or 'published'; given 'best'"),
+        ("train_sae", "learning_rate", "3e-4", "write 0.0003"),
+        ("train_sae", "stpes", 3, "train_sae.stpes: unknown key; keys are recipe, train_on, steps"),
+        ("grid", "layers", [2, 2], "layers names a value twice"),
+        ("ingest", "prompt", "a woman", "prompt must contain {emotion}"),
+        ("demo", "bias", 1.5, "demo.bias: Input should be less than or equal to 1"),
+    ],
+)
+def test_a_fault_names_key_value_and_remedy(tmp_path, section, key, value, says):
+    fpath = written(tmp_path, lambda given: given[section].update({key: value}))
+    with pytest.raises(params.ParamsError) as caught:
+        params.load(section, fpath=fpath)
+    assert says in str(caught.value)
+    assert caught.value.code != 0
+
+
+def test_missing_and_unknown_sections(tmp_path):
+    with pytest.raises(params.ParamsError, match="section 'grid' is missing"):
+        params.load("grid", fpath=written(tmp_path, lambda given: given.pop("grid")))
+    with pytest.raises(params.ParamsError, match="unknown section 'girds'"):
+        params.load("grid", fpath=written(tmp_path, lambda given: given.update(girds={})))
+    with pytest.raises(params.ParamsError, match="run from the top"):
+        params.load("grid", fpath=tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("study", ["paper", "planted"])
+def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
+    fpath = tmp_path / "params.yaml"
+    fpath.write_text((ROOT / "params.yaml").read_text())
+    params.apply_study(study, fpath)
+    text = fpath.read_text()
+    assert text.startswith("# Every knob")
+    given = yaml.safe_load(text)
+    params.validate(given, fpath)
+    overlay = yaml.safe_load((params.STUDIES_DPATH / f"{study}.yaml").read_text())
+    for section, values in overlay.items():
+        assert all(given[section][key] == value for key, value in values.items())
+
+
+def test_switching_to_the_paper_and_back_changes_nothing(tmp_path):
+    fpath = tmp_path / "params.yaml"
+    fpath.write_text((ROOT / "params.yaml").read_text())
+    params.apply_study("paper", fpath)
+    params.apply_study("planted", fpath)
+    assert yaml.safe_load(fpath.read_text()) == GOOD
+
+
+def test_an_unknown_study_is_refused(tmp_path):
+    with pytest.raises(params.ParamsError, match="ready studies are paper, planted"):
+        params.apply_study("nature", tmp_path / "params.yaml")
