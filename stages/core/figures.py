@@ -1,0 +1,99 @@
+"""The look of all figures: one style, colours that a colour-blind reader can tell apart, no overlap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, told apart under every common colour blindness
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#767676",
+)
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
+CONDITION_COLOURS = {"semi_nude": VERMILION, "clothed": BLUE}
+CONDITION_LABELS = {"semi_nude": "semi-nude", "clothed": "clothed"}
+DPI = 110
+
+plt.rcParams.update(
+    {
+        "figure.dpi": DPI,
+        "figure.constrained_layout.use": True,
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        "svg.hashsalt": "fixed",
+    }
+)
+
+
+def grid(rows: int, columns: int, title: str, *, cell: tuple[float, float] = (1.9, 2.1)) -> tuple[Figure, np.ndarray]:
+    """A sheet of pictures: axes [rows, columns] without ticks."""
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * cell[0], rows * cell[1] + 0.4), squeeze=False)
+    figure.suptitle(title)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return figure, axes
+
+
+def panels(
+    columns: int, title: str = "", *, rows: int = 1, cell: tuple[float, float] = (4.4, 3.4)
+) -> tuple[Figure, np.ndarray]:
+    """Plots side by side: axes [rows, columns]."""
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * cell[0], rows * cell[1]), squeeze=False)
+    if title:
+        figure.suptitle(title)
+    return figure, axes
+
+
+def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face: np.ndarray | None = None) -> None:
+    """An image with its masks outlined: bust solid, face dashed, black on white so that any ground shows it."""
+    ax.imshow(image, interpolation="nearest")
+    for mask, style in ((bust, "-"), (face, "--")):
+        if mask is not None:
+            ax.contour(mask, levels=[127.5], colors="white", linewidths=2.6)
+            ax.contour(mask, levels=[127.5], colors="black", linewidths=1.2, linestyles=style)
+
+
+def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:
+    """The positive part of a patch map over a greyed image, scaled to its own maximum, with the bust outlined."""
+    size = image.shape[0]
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
+    ax.imshow(0.35 + 0.55 * grey, interpolation="nearest", extent=(0, size, size, 0))
+    positive = np.maximum(heat, 0)
+    scaled = positive / positive.max() if positive.max() > 0 else positive
+    ax.imshow(scaled, cmap="magma", alpha=0.25 + 0.6 * scaled, vmin=0, vmax=1, extent=(0, size, size, 0))
+    if bust is not None:
+        ax.contour(np.arange(size) + 0.5, np.arange(size) + 0.5, bust, levels=[127.5], colors="white", linewidths=1.4)
+
+
+def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], colours: list[str]) -> None:
+    """Horizontal estimates with their intervals, one a row, in the order given from the top."""
+    for y, (row, colour) in enumerate(zip(rows, colours, strict=True)):
+        ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
+        ax.plot(row["estimate"], y, "o", color=colour, ms=6)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def save(figure: Figure, fpath: Path, **options: Any) -> None:
+    """Write a PNG that is the same to the byte for the same data."""
+    fpath.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(fpath, metadata={"Software": None}, **options)
+    plt.close(figure)

@@ -1,0 +1,179 @@
+"""Raw images and their manifest, or the planted world -> the audit set at the model's resolution.
+
+reads    <ingest.folder>/manifest.csv and the files it names (source: folder); nothing (source: synthetic)
+writes   data/dataset, metrics/ingest.json, plots/ingest.png
+claims   every row was checked before anything was written; images and masks went through the same resize
+         and crop; women, never images, were split into discovery and confirmation
+
+    python -m stages.ingest
+    python -m stages.ingest --scaffold '{identity}_{emotion}_{condition}.jpg' --alias nude=semi_nude
+    python -m stages.ingest --check            # validate the folder and draw its masks, write no dataset
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from stages.core import dataset, figures, manifest, params, results, world
+from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE
+
+DATASET_DPATH = Path("data/dataset")
+METRICS_FPATH = Path("metrics/ingest.json")
+PLOT_FPATH = Path("plots/ingest.png")
+N_SHOWN = 6  # pairs on the contact sheet
+
+Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Arrays, np.ndarray]:
+    """Draw the audit pairs and the corpus. Returns table, (image, bust, face), share of each mask lost (none)."""
+    audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
+    rows, portraits = [], []
+    for number, (woman, *twins) in enumerate(world.audit_pairs(config.n_women, audit_rng)):
+        for portrait in twins:
+            rows.append(
+                {
+                    "image": f"pair{number:04d}_{portrait.condition}",
+                    "identity": f"woman{woman:03d}",
+                    "condition": portrait.condition,
+                    "emotion": portrait.emotion,
+                    "colour": portrait.colour,
+                }
+            )
+            portraits.append(portrait)
+    for number, portrait in enumerate(world.sample_portraits(config.n_corpus, corpus_rng)):
+        rows.append({"image": f"corpus{number:05d}", "identity": "", "condition": "", "emotion": "", "colour": ""})
+        portraits.append(portrait)
+    drawn = [world.render(portrait, size) for portrait in portraits]
+    pixels = np.stack([picture for picture, _ in drawn])
+    masks = np.stack([masks for _, masks in drawn])
+    table = pd.DataFrame(rows)
+    table[["intensity", "prompt"]] = ""
+    masks[manifest.is_corpus(table).to_numpy()] = 0
+    return table, (pixels, masks[:, 0], masks[:, 1]), np.zeros((len(table), 2))
+
+
+def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Arrays, np.ndarray]:
+    """Read a checked folder. Returns table, (image, bust, face), share of each mask lost to the crop [n, 2]."""
+    folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
+    table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
+    n = len(table)
+    pixels = np.zeros((n, size, size, 3), np.uint8)
+    masks = np.zeros((n, len(REGIONS), size, size), np.uint8)
+    lost = np.zeros((n, len(REGIONS)))
+    corpus = manifest.is_corpus(table)
+    for row, (_, labels) in enumerate(table.iterrows()):
+        picture = manifest.open_image(folder / labels["image"], max_pixels)
+        pixels[row] = manifest.square(picture, size, Image.Resampling.BICUBIC)
+        if corpus.iloc[row]:
+            continue
+        for i, region in enumerate(REGIONS):
+            mask = manifest.open_mask(folder / labels[f"{region}_mask"], max_pixels)
+            masks[row, i] = manifest.square(mask, size, Image.Resampling.BOX)
+            lost[row, i] = manifest.share_lost(mask, size)
+    return table.drop(columns=[f"{region}_mask" for region in REGIONS]), (pixels, masks[:, 0], masks[:, 1]), lost
+
+
+def complete(table: pd.DataFrame, config: params.Ingest) -> pd.DataFrame:
+    """Add prompt, split and pair number to every row."""
+    table = table.copy()
+    corpus = manifest.is_corpus(table)
+    no_prompt = (table["prompt"] == "") & ~corpus
+    table.loc[no_prompt, "prompt"] = [config.prompt.format(emotion=e) for e in table.loc[no_prompt, "emotion"]]
+    try:
+        splits = dataset.assign_splits(table.loc[~corpus, "identity"].tolist(), config.discovery_share, config.seed)
+    except ValueError as error:
+        raise manifest.ManifestError(str(error)) from None
+    table["split"] = [splits.get(identity, "corpus") for identity in table["identity"]]
+    table["pair"] = -1
+    numbers = table[~corpus].groupby(["identity", "emotion", "intensity"], sort=False).ngroup()
+    table.loc[~corpus, "pair"] = numbers
+    return table
+
+
+def measure(table: pd.DataFrame, arrays: Arrays, lost: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Counts, and the share of the picture and of the mask that the crop left."""
+    audit = table["pair"] >= 0
+    counts = {
+        "images": len(table),
+        "audit_images": int(audit.sum()),
+        "pairs": int(table["pair"].max() + 1),
+        "women": int(table.loc[audit, "identity"].nunique()),
+        "corpus_images": int((~audit).sum()),
+        "discovery_women": int(table.loc[table["split"] == "discovery", "identity"].nunique()),
+        "confirmation_women": int(table.loc[table["split"] == "confirmation", "identity"].nunique()),
+    }
+    areas = {}
+    for i, region in enumerate(REGIONS):
+        for condition in (SEMI_NUDE, CLOTHED):
+            chosen = (table["condition"] == condition).to_numpy()
+            areas[f"{region}_{condition}"] = float(arrays[1 + i][chosen].mean() / 255)
+    kept = {f"{region}_worst_share_lost": float(lost[:, i].max()) for i, region in enumerate(REGIONS)}
+    return {"count": counts, "mask_area_share": areas, "crop": kept}
+
+
+def contact_sheet(table: pd.DataFrame, arrays: Arrays, fpath: Path) -> None:
+    """Some pairs with their masks outlined, to be looked at before anything is believed."""
+    audit = table.reset_index(drop=True)
+    audit = audit[audit["pair"] >= 0]
+    shown = np.unique(np.linspace(0, audit["pair"].max(), N_SHOWN).round().astype(int))
+    figure, axes = figures.grid(2, len(shown), "Audit pairs: bust (solid) and face (dashed) masks")
+    for column, pair in enumerate(shown):
+        for row, condition in enumerate((SEMI_NUDE, CLOTHED)):
+            found = audit.index[(audit["pair"] == pair) & (audit["condition"] == condition)][0]
+            figures.picture(axes[row, column], arrays[0][found], bust=arrays[1][found], face=arrays[2][found])
+            axes[row, column].set_title(f"{condition.replace('_', '-')}, {audit.loc[found, 'emotion']}")
+    figures.save(figure, fpath)
+
+
+def main() -> None:
+    options = _options()
+    config = params.load("ingest", "world")
+    if options.scaffold:
+        return _scaffold(Path(config.ingest.folder), options)
+    if config.ingest.source == "synthetic":
+        if tuple(config.ingest.emotions) != world.EMOTIONS:
+            raise SystemExit(f"ingest.emotions: the planted world draws {', '.join(world.EMOTIONS)}; list these")
+        table, arrays, lost = from_world(config.world, config.ingest.image_size)
+    else:
+        table, arrays, lost = from_folder(config.ingest)
+    table = complete(table, config.ingest)
+    contact_sheet(table, arrays, PLOT_FPATH)
+    if options.check:
+        return print(f"{config.ingest.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
+    prompts = {emotion: config.ingest.prompt.format(emotion=emotion) for emotion in config.ingest.emotions}
+    dataset.save(DATASET_DPATH, table, *arrays, prompts)
+    results.write_metrics(METRICS_FPATH, measure(table, arrays, lost))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="validate the folder and draw its masks only")
+    parser.add_argument("--scaffold", metavar="PATTERN", help="write manifest.csv from file names")
+    parser.add_argument("--alias", action="append", default=[], metavar="FOUND=MEANT", help="rewrite a label")
+    return parser.parse_args()
+
+
+def _scaffold(folder: Path, options: argparse.Namespace) -> None:
+    fpath = folder / manifest.MANIFEST_FNAME
+    if fpath.exists():
+        raise SystemExit(f"{fpath} exists; move it away first")
+    wrong = [alias for alias in options.alias if "=" not in alias]
+    if wrong:
+        raise SystemExit(f"--alias {wrong[0]}: write FOUND=MEANT, such as nude=semi_nude")
+    table, unmatched = manifest.scaffold(folder, options.scaffold, dict(a.split("=", 1) for a in options.alias))
+    if table.empty:
+        raise SystemExit(f"no image in {folder} matches {options.scaffold!r}; not matched: {', '.join(unmatched[:5])}")
+    table.to_csv(fpath, index=False)
+    print(f"{fpath}: {len(table)} rows written, {len(unmatched)} image(s) not matched {unmatched[:5]}")
+    print("Check the labels, draw the masks it names, then: python -m stages.ingest --check")
+
+
+if __name__ == "__main__":
+    main()
