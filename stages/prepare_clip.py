@@ -1,0 +1,110 @@
+"""open_clip weights, or the demo model trained here -> the CLIP under audit.
+
+reads    a local checkpoint or open_clip's pretrained weights (clip.source: open_clip); nothing (demo)
+writes   data/clip in open_clip's `local-dir:` layout, metrics/prepare_clip.json, plots/prepare_clip.csv
+claims   `open_clip.create_model_and_transforms("local-dir:data/clip")` gives the audited model, with its own
+         preprocessing and activation function; weights are safetensors, never pickle
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import save_file
+
+from stages.core import device, params, results, vit
+
+CLIP_DPATH = Path("data/clip")
+METRICS_FPATH = Path("metrics/prepare_clip.json")
+PLOT_FPATH = Path("plots/prepare_clip.csv")
+
+
+def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
+    """An open_clip model with the weights asked for, and its `model_cfg`.
+
+    Raises ModelError for an unknown architecture or tag, a checkpoint that is not safetensors, and for
+    OpenAI's weights in an architecture without quick-GELU.
+    """
+    import open_clip
+
+    model_cfg = open_clip.get_model_config(config.architecture)
+    if model_cfg is None:
+        raise vit.ModelError(f"clip.architecture: open_clip knows no {config.architecture!r}")
+    pretrained = None if config.pretrained == "random" else config.pretrained
+    if pretrained is not None and not Path(pretrained).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(config.architecture)
+        if pretrained not in tags:
+            found = ", ".join(tags) or "none"
+            raise vit.ModelError(
+                f"clip.pretrained: {pretrained!r} is neither a file nor a tag of {config.architecture} (tags: {found})"
+            )
+    elif pretrained is not None and Path(pretrained).suffix != ".safetensors":
+        raise vit.ModelError(
+            f"clip.pretrained: {pretrained} is not .safetensors; convert it first, pickle is never read"
+        )
+    if pretrained == "openai" and not model_cfg.get("quick_gelu"):
+        raise vit.ModelError(
+            f"clip.architecture: OpenAI's weights need quick-GELU; use {config.architecture}-quickgelu"
+        )
+    torch.manual_seed(0)  # for `random`
+    try:
+        model = open_clip.create_model(config.architecture, pretrained=pretrained)
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # open_clip asserts where shapes differ
+        raise vit.ModelError(
+            f"clip.pretrained: {config.pretrained} cannot be loaded into {config.architecture}: {error}"
+        ) from None
+    return model, model_cfg
+
+
+def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> None:
+    """Write open_clip's `local-dir:` layout."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    weights = {name: tensor.contiguous().float() for name, tensor in model.state_dict().items()}
+    save_file(weights, directory / "open_clip_model.safetensors")
+    config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
+    (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def measure(model: Any, history: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Size of the model, and how its training ended (if it was trained here)."""
+    visual = model.visual
+    size = {
+        "vision_parameters": sum(p.numel() for p in visual.parameters()),
+        "vision_layers": len(visual.transformer.resblocks),
+        "vision_width": visual.transformer.width,
+        "tokens": visual.grid_size[0] * visual.grid_size[1] + 1,
+        "image_size": visual.image_size[0],
+        "logit_scale": model.logit_scale.exp().item(),
+    }
+    last = history.tail(10).mean()
+    training = {"training": {key: float(last[key]) for key in ("loss", "image_accuracy")}} if len(history) else {}
+    return {"model": size, **training}
+
+
+def main() -> None:
+    config = params.load("compute", "ingest", "clip", "demo")
+    where = device.set_up(config.compute)
+    model: Any
+    if config.clip.source == "demo":
+        from stages.core import demo
+
+        model, history = demo.train(config.demo, config.ingest.image_size, where)
+        model_cfg = demo.architecture(config.demo, config.ingest.image_size)
+        preprocess_cfg = demo.PREPROCESSING
+    else:
+        model, model_cfg = from_open_clip(config.clip)
+        history, preprocess_cfg = pd.DataFrame(columns=["step", "loss", "image_accuracy"]), model.visual.preprocess_cfg
+    vit.check_supported(model.visual)
+    save(CLIP_DPATH, model, model_cfg, preprocess_cfg)
+    results.write_metrics(METRICS_FPATH, measure(model, history))
+    results.write_table(PLOT_FPATH, history)
+
+
+if __name__ == "__main__":
+    main()

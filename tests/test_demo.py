@@ -1,0 +1,57 @@
+"""The demo CLIP at its default size: it reads faces, and carries the bias that was planted and no other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from stages.core import demo, params, world
+from tests.imports import ROOT
+
+DEFAULT = params.load("demo", "world", fpath=ROOT / "params.yaml")
+IMAGE_SIZE = 64
+
+
+def accuracy(bias: float) -> dict[str, float]:
+    """Share of audit portraits whose emotion the demo names, by condition: other women than it was trained on."""
+    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, SimpleTokenizer
+
+    from stages.core.readout import Readout
+    from stages.core.vit import Clip
+
+    model, history = demo.train(DEFAULT.demo.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    tokenizer = SimpleTokenizer(context_length=demo.CONTEXT_LENGTH)
+    clip = Clip(model, tokenizer, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    readout = Readout.of(clip, [world.caption(e, "", "clothed", 0) for e in world.EMOTIONS])
+    pairs = world.audit_pairs(40, np.random.default_rng(123))
+    found = {}
+    for i, condition in enumerate(("semi_nude", "clothed"), 1):
+        portraits = [pair[i] for pair in pairs]
+        images = np.stack([world.render(portrait, IMAGE_SIZE)[0] for portrait in portraits])
+        truth = torch.tensor([world.EMOTIONS.index(portrait.emotion) for portrait in portraits])
+        found[condition] = float(readout.correct(clip.embed(clip.pixels(images)), truth).mean())
+    return found
+
+
+def test_without_a_planted_bias_both_conditions_are_read():
+    found = accuracy(0.0)
+    assert min(found.values()) >= 0.9
+
+
+def test_the_default_bias_costs_semi_nude_women_their_face():
+    found = accuracy(DEFAULT.demo.bias)
+    assert found["clothed"] >= 0.9
+    assert found["semi_nude"] < 0.6
+
+
+def test_the_loss_by_hand():
+    """Two images share caption 0, one has caption 1; all logits equal: -log of uniform shares, both ways."""
+    loss = demo.contrastive_loss(torch.zeros(3, 2), torch.tensor([0, 0, 1]))
+    assert loss.item() == pytest.approx((np.log(2) + np.log(3)) / 2)
+
+
+def test_a_patch_size_must_divide_the_image():
+    with pytest.raises(SystemExit, match=r"demo\.patch_size"):
+        demo.architecture(DEFAULT.demo, 60)
