@@ -1,0 +1,140 @@
+"""The JumpReLU sparse autoencoder, with SAELens' file format.
+
+    z = (x - b_dec) W_enc + b_enc        pre-activations  [.., d_sae]
+    f = z * H(z - threshold)             latents          [.., d_sae]
+    x_hat = f W_dec + b_dec              reconstruction   [.., d_in]
+
+Training gradients follow Rajamanoharan et al. 2024 (arXiv 2407.14435, eq. 11 and 12): the step has
+none of its own, so the threshold learns through a kernel K, the rectangle on (-1/2, 1/2):
+    df/dthreshold = -(threshold / bandwidth) K((z - threshold) / bandwidth)
+    dH/dthreshold = -(1 / bandwidth) K((z - threshold) / bandwidth)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+CONFIG_FNAME = "cfg.json"
+WEIGHTS_FNAME = "sae_weights.safetensors"
+PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
+
+
+class SAEError(SystemExit):
+    """An SAE on disk that cannot be used. Exits with file, tensor and reason."""
+
+
+class JumpReLUSAE(nn.Module):
+    """See the module docstring. All parameters are float32 and act on raw activations."""
+
+    def __init__(self, d_in: int, d_sae: int, metadata: dict[str, Any] | None = None):
+        super().__init__()
+        self.W_enc = nn.Parameter(torch.zeros(d_in, d_sae))
+        self.b_enc = nn.Parameter(torch.zeros(d_sae))
+        self.W_dec = nn.Parameter(torch.zeros(d_sae, d_in))
+        self.b_dec = nn.Parameter(torch.zeros(d_in))
+        self.threshold = nn.Parameter(torch.zeros(d_sae))
+        self.metadata = dict(metadata or {})
+
+    @property
+    def d_in(self) -> int:
+        return self.W_enc.shape[0]
+
+    @property
+    def d_sae(self) -> int:
+        return self.W_enc.shape[1]
+
+    def pre_activations(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
+        """z of all latents, or of the chosen ones only."""
+        W, b = (self.W_enc, self.b_enc) if latents is None else (self.W_enc[:, latents], self.b_enc[latents])
+        return (x - self.b_dec) @ W + b
+
+    def encode(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
+        """Latent activations f of all latents, or of the chosen ones only. Differentiable in x."""
+        z = self.pre_activations(x, latents)
+        threshold = self.threshold if latents is None else self.threshold[latents]
+        return z * (z > threshold)
+
+    def decode(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_in"]:
+        """Reconstruction from latents."""
+        return f @ self.W_dec + self.b_dec
+
+    def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
+        """Reconstruction of x."""
+        return self.decode(self.encode(x))
+
+    def save(self, directory: Path | str) -> None:
+        """Write `cfg.json` and `sae_weights.safetensors` as SAELens does."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: getattr(self, name).detach().contiguous().cpu() for name in PARAMETERS}, directory / WEIGHTS_FNAME
+        )
+        config = {
+            "architecture": "jumprelu",
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "dtype": "float32",
+            "device": "cpu",
+            "apply_b_dec_to_input": True,
+            "normalize_activations": "none",
+            "reshape_activations": "none",
+            "metadata": self.metadata,
+        }
+        (directory / CONFIG_FNAME).write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path | str) -> JumpReLUSAE:
+        """Open an SAE in SAELens' format: JumpReLU, or ReLU (`standard`), whose thresholds are zero.
+
+        Raises SAEError for another architecture, a missing or misshapen tensor, or a value that is not finite.
+        """
+        directory = Path(directory)
+        config = _read_config(directory / CONFIG_FNAME)
+        tensors = _read_tensors(directory / WEIGHTS_FNAME)
+        d_in, d_sae = int(config["d_in"]), int(config["d_sae"])
+        if config["architecture"] == "standard":
+            tensors.setdefault("threshold", torch.zeros(d_sae))
+        sae = cls(d_in, d_sae, config.get("metadata"))
+        for name in PARAMETERS:
+            wanted = getattr(sae, name)
+            given = tensors.get(name)
+            if given is None or given.shape != wanted.shape:
+                found = "missing" if given is None else f"of shape {list(given.shape)}"
+                raise SAEError(f"{directory / WEIGHTS_FNAME}: {name} is {found}, expected {list(wanted.shape)}")
+            if not torch.isfinite(given).all():
+                raise SAEError(f"{directory / WEIGHTS_FNAME}: {name} holds values that are not finite")
+            wanted.data.copy_(given)
+        if not config.get("apply_b_dec_to_input", True):
+            sae.b_enc.data += sae.b_dec.data @ sae.W_enc.data
+        return sae.requires_grad_(False)
+
+
+def _read_config(fpath: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(fpath.read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise SAEError(f"{fpath} is missing or not JSON ({error})") from None
+    missing = [key for key in ("architecture", "d_in", "d_sae") if key not in config]
+    if missing:
+        raise SAEError(f"{fpath}: key {missing[0]!r} is missing")
+    if config["architecture"] not in ("jumprelu", "standard"):
+        raise SAEError(f"{fpath}: architecture {config['architecture']!r}; only jumprelu and standard can be read")
+    if config.get("normalize_activations", "none") not in ("none", None):
+        raise SAEError(f"{fpath}: normalize_activations must be none; fold the scaling into the weights and save again")
+    return config
+
+
+def _read_tensors(fpath: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(fpath, framework="pt") as file:
+            return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (FileNotFoundError, SafetensorError, OSError) as error:
+        raise SAEError(f"{fpath} is missing, cut short or not a safetensors file ({error})") from None
