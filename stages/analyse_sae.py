@@ -1,0 +1,263 @@
+"""One SAE and the audit set -> what its latents do, by condition.
+
+reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/dataset, data/clip
+writes   data/analysis/l<layer>_x<expansion> (codes.zarr, latents.csv, curve.csv, summary.json, statistics.png),
+         metrics/analyse_sae/...
+claims   two lists, never mixed: perception latents (activation differs by condition) and bias latents (their
+         effect on the emotion readout differs), tested by pair and woman on discovery women; the published
+         study's tests beside them, as description
+
+    python -m stages.analyse_sae --layer 22 --expansion 16
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+
+from stages.core import codes, dataset, figures, intervene, latents, paired, params, results, store, vit
+from stages.core.codes import Codes
+from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
+from stages.core.sae import JumpReLUSAE
+from stages.core.splice import Splice
+
+DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
+ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("data/sae"), Path("data/analysis")
+METRICS_DPATH = Path("metrics/analyse_sae")
+LOG_FLOOR = 1e-6  # keeps the logarithm of a silent latent finite
+POOLING = "mean"  # of the study's statistics and of the perception tests
+
+
+def test_latents(pooled: Codes, data: Dataset, rows: np.ndarray, inference: params.Inference) -> pd.DataFrame:
+    """A row per latent: perception tests (prefix act_) and effect tests (prefix eff_) on discovery women."""
+    position = {row: i for i, row in enumerate(rows)}
+    pairs = data.pairs("discovery")
+    semi, clothed = ([position[row] for row in pairs[condition]] for condition in (SEMI_NUDE, CLOTHED))
+    tables = []
+    for prefix, values in (("act_", getattr(pooled, POOLING)), ("eff_", pooled.effect)):
+        tests = paired.paired_tests(
+            values[semi].astype(np.float64) - values[clothed],
+            pairs["identity"].to_numpy(),
+            n_permutations=inference.n_permutations,
+            n_bootstrap=inference.n_bootstrap,
+            confidence=inference.confidence,
+            seed=inference.seed,
+        )
+        tables.append(tests.add_prefix(prefix))
+    table = pd.concat(tables, axis=1)
+    table.insert(0, "latent", np.arange(len(table)))
+    table["firing"] = pooled.firing
+    table["mean_cls"], table["mean_patch"] = discovery_means(pooled, data, rows)
+    return table
+
+
+def discovery_means(pooled: Codes, data: Dataset, rows: np.ndarray) -> np.ndarray:
+    """Mean activation [2, latent] over discovery images: of the class token, and of patches."""
+    chosen = (data.table["split"] == "discovery").to_numpy()[rows]
+    return np.stack([pooled.cls[chosen].mean(0), pooled.mean[chosen].mean(0)])
+
+
+def published_block(pooled: np.ndarray, condition: np.ndarray) -> dict[str, float]:
+    """The study's tests over latents' mean activations, semi-nude against clothed: descriptive."""
+    return paired.published_tests(pooled[condition == SEMI_NUDE].mean(0), pooled[condition == CLOTHED].mean(0))
+
+
+def clusters(pooled: np.ndarray, config: params.AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
+    """PCA scores [image, 2] and, for each k, K-means inertia (elbow) and silhouette on them."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.metrics import silhouette_score
+
+    scores = PCA(n_components=2, random_state=config.seed).fit_transform(pooled)
+    rows = []
+    for k in range(2, min(config.max_clusters, len(scores) - 1) + 1):
+        fit = KMeans(n_clusters=k, n_init=10, random_state=config.seed).fit(scores)
+        distinct = len(np.unique(fit.labels_)) > 1
+        rows.append((k, float(fit.inertia_), float(silhouette_score(scores, fit.labels_)) if distinct else 0.0))
+    return scores, pd.DataFrame(rows, columns=["k", "inertia", "silhouette"])
+
+
+@torch.no_grad()
+def fidelity(splice: Splice, rows: np.ndarray) -> pd.DataFrame:
+    """A row per audit image: cosine(image, its prompt) with and without the SAE, R with and without."""
+    prompts = sorted(set(splice.data.table["prompt"].iloc[rows]))
+    texts = dict(zip(prompts, splice.clip.text(prompts), strict=True))
+    parts = []
+    for chosen, tokens in splice.batches(rows):
+        text = torch.stack([texts[prompt] for prompt in splice.data.table["prompt"].iloc[chosen]])
+        part = {"row": chosen}
+        for name, x in (("original", tokens), ("reconstructed", splice.sae(tokens))):
+            embedded = splice.clip.tail(x, splice.layer)
+            part[f"cosine_{name}"] = (embedded * text).sum(-1).cpu().numpy()
+            part[f"R_{name}"] = splice.readout.score(embedded, splice.truth(chosen)).cpu().numpy()
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
+
+
+def edit_curve(splice: Splice, ranked: np.ndarray, edit: params.Edit, means: np.ndarray) -> pd.DataFrame:
+    """Editing the first k latents on discovery women: mean R of both conditions, and what it gains and costs (nats).
+
+    net_gain = what semi-nude images gain less what clothed ones lose: an edit that harms all alike scores nothing.
+    """
+    pairs = splice.data.pairs("discovery")
+    sizes = [0, *sorted({min(k, len(ranked)) for k in (*edit.curve, edit.n_latents)} - {0})]
+    edits = [intervene.Edit.of(edit, ranked[:k], means, splice.clip.device) for k in sizes]
+    arms = [splice.arm(change, edit.scope) for change in edits]
+    semi_nude, clothed = (splice.outcomes(pairs[c].to_numpy(), arms).R.mean(1) for c in (SEMI_NUDE, CLOTHED))
+    gain, loss = semi_nude - semi_nude[0], clothed[0] - clothed
+    return pd.DataFrame(
+        {
+            "n_latents": sizes,
+            "R_semi_nude": semi_nude,
+            "R_clothed": clothed,
+            "semi_nude_gain": gain,
+            "clothed_loss": loss,
+            "net_gain": gain - loss,
+        }
+    )
+
+
+def count_latents(tests: pd.DataFrame, inference: params.Inference, n_women: int) -> dict[str, float]:
+    """How many latents are on each list, and the smallest p that the discovery women allow."""
+    return {
+        "bias": len(latents.ranked(tests, "bias", inference.alpha)),
+        "perception": len(latents.ranked(tests, "perception", inference.alpha)),
+        "never_fired": int((tests["firing"] == 0).sum()),
+        "smallest_p": paired.smallest_p(n_women, inference.n_permutations),
+    }
+
+
+def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[str, float]:
+    """The study's figure: cosine(image, text) with the SAE minus without, over audit images and by condition."""
+    difference = faithful["cosine_reconstructed"] - faithful["cosine_original"]
+    return {
+        "cosine_difference_mean": float(difference.mean()),
+        "cosine_difference_std": float(difference.std()),
+        **{f"cosine_difference_{c}": float(difference[condition == c].mean()) for c in CONDITIONS},
+        "R_difference_mean": float((faithful["R_reconstructed"] - faithful["R_original"]).mean()),
+    }
+
+
+def summarise_curve(curve: pd.DataFrame) -> dict[str, float]:
+    """The gap in R on discovery women, and the number of latents whose edit gains most."""
+    best = curve.loc[curve["net_gain"].idxmax()]
+    return {
+        "gap": float(curve["R_clothed"].iloc[0] - curve["R_semi_nude"].iloc[0]),
+        "best_net_gain": float(best["net_gain"]),
+        "best_n_latents": int(best["n_latents"]),
+    }
+
+
+def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
+    """The number of clusters with the best silhouette."""
+    return {
+        "best_k": int(tried.loc[tried["silhouette"].idxmax(), "k"]),
+        "silhouette": float(tried["silhouette"].max()),
+    }
+
+
+def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
+    """The study's two figures of mean activations: each latent's, and the clipped difference with its candidates."""
+    means = {name: pooled[condition == name].mean(0) for name in CONDITIONS}
+    overall = pooled.mean(0)
+    order = np.argsort(-overall)
+    for name in CONDITIONS:
+        shown = np.log10(means[name][order] + LOG_FLOOR)
+        axes[0].plot(
+            shown, ".", ms=1.5, label=figures.CONDITION_LABELS[name], color=figures.CONDITION_COLOURS[name], alpha=0.6
+        )
+    axes[0].plot(np.log10(overall[order] + LOG_FLOOR), label="all images", color="black", lw=1)
+    axes[0].set(xlabel="latents, most active first", ylabel="log10 mean activation", title="Mean activation")
+    axes[0].legend(markerscale=6)
+    clipped = np.maximum(means[SEMI_NUDE] - means[CLOTHED], 0)
+    candidates = np.argsort(-clipped)[:n_candidates]
+    axes[1].vlines(np.arange(len(clipped)), 0, clipped, color=figures.GREY, lw=0.5)
+    label = f"{len(candidates)} candidates"
+    axes[1].plot(candidates, clipped[candidates], "o", color=figures.VERMILION, ms=3.5, label=label)
+    axes[1].set(xlabel="latent", ylabel="semi-nude - clothed, clipped at 0", title="Candidates of the published study")
+    axes[1].legend()
+
+
+def draw_lists(ax: Axes, tests: pd.DataFrame, alpha: float) -> None:
+    """Activation against effect, both semi-nude minus clothed, with the two lists marked."""
+    ax.axhline(0, color="black", lw=0.6)
+    ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
+    lists: list[tuple[latents.Kind, str, str]] = [("perception", "s", figures.SKY), ("bias", "v", figures.VERMILION)]
+    for kind, marker, colour in lists:
+        ranked = latents.ranked(tests, kind, alpha)
+        points = tests.loc[ranked, ["act_mean", "eff_mean"]].to_numpy().T
+        ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(ranked)})")
+    ax.set(xlabel="activation gap", ylabel="effect gap on R (nats)", title="Seeing is not bias (semi-nude - clothed)")
+    ax.legend()
+
+
+def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, condition: np.ndarray) -> None:
+    """PCA of the images, elbow and silhouette."""
+    for name in CONDITIONS:
+        colour, label = figures.CONDITION_COLOURS[name], figures.CONDITION_LABELS[name]
+        axes[0].plot(*scores[condition == name].T, ".", ms=5, color=colour, label=label, alpha=0.7)
+    axes[0].set(xlabel="PC 1", ylabel="PC 2", title="Images by pooled codes")
+    axes[0].legend()
+    axes[1].plot(tried["k"], tried["inertia"], "o-", color=figures.BLUE)
+    axes[1].set(xlabel="clusters k", ylabel="within-cluster sum of squares", title="Elbow")
+    axes[2].plot(tried["k"], tried["silhouette"], "o-", color=figures.BLUE)
+    axes[2].set(xlabel="clusters k", ylabel="mean silhouette", title="Silhouette", ylim=(0, 1))
+
+
+def main() -> None:
+    options = _options()
+    config = params.load("compute", "inference", "edit", "analyse_sae")
+    name = f"l{options.layer}_x{options.expansion}"
+    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
+    splice = Splice(
+        clip=clip,
+        sae=JumpReLUSAE.load(SAE_DPATH / name).to(clip.device),
+        layer=options.layer,
+        data=data,
+        activations=store.open(ACTIVATIONS_DPATH / f"l{options.layer}.zarr"),
+        batch_size=config.analyse_sae.batch_size,
+    )
+    rows, inference = data.audit_rows(), config.inference
+    pooled = codes.pool(splice.sae, splice.batches(rows), splice.gradient)
+    tests = test_latents(pooled, data, rows, inference)
+    ranked = latents.ranked(tests, config.edit.latents, inference.alpha)
+    curve = edit_curve(splice, ranked, config.edit, discovery_means(pooled, data, rows))
+    faithful = fidelity(splice, rows)
+    values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
+    scores, tried = clusters(values, config.analyse_sae)
+    metrics = {
+        "published": published_block(values, condition),
+        "latents": count_latents(tests, inference, data.pairs("discovery")["identity"].nunique()),
+        "splice": summarise_fidelity(faithful, condition),
+        "discovery_edit": summarise_curve(curve),
+        "clusters": summarise_clusters(tried),
+    }
+    directory = ANALYSIS_DPATH / name
+    shutil.rmtree(directory, ignore_errors=True)
+    pooled.save(directory / "codes.zarr")
+    results.write_table(directory / "latents.csv", tests)
+    results.write_table(directory / "curve.csv", curve)
+    for fpath in (directory / "summary.json", METRICS_DPATH / f"{name}.json"):
+        results.write_metrics(fpath, metrics)
+    figure, axes = figures.panels(3, f"SAE after block {options.layer}, expansion {options.expansion}", rows=2)
+    draw_activations(axes[0, :2], values, condition, config.analyse_sae.n_candidates)
+    draw_lists(axes[0, 2], tests, inference.alpha)
+    draw_clusters(axes[1], scores, tried, condition)
+    figures.save(figure, directory / "statistics.png")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layer", type=int, required=True, help="block of the vision tower, counted from 1")
+    parser.add_argument("--expansion", type=int, required=True, help="d_sae / d_in")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Pooled codes: what each latent did on each image, and what it did to the emotion readout.
+
+Poolings, never mixed: `cls` (class token), `mean` and `max` (over patches).
+Effect of a latent on an image = sum over tokens of f * dR/df, in nats: to first order what R would lose
+if the latent were zeroed with the reconstruction error kept (then dR/df = dR/dx . W_dec row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.core.sae import JumpReLUSAE
+
+POOLINGS = ("cls", "mean", "max")
+FIELDS = (*POOLINGS, "effect")
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Arrays [image, latent], float32; images in the order of the rows given to `pool`."""
+
+    cls: Float[np.ndarray, "n latent"]
+    mean: Float[np.ndarray, "n latent"]
+    max: Float[np.ndarray, "n latent"]
+    effect: Float[np.ndarray, "n latent"]
+    firing: Float[np.ndarray, " latent"]
+    """Share of all tokens on which the latent fired."""
+
+    def save(self, directory: Path) -> None:
+        """Write as Zarr, one array per field."""
+        group = zarr.create_group(directory, overwrite=True)
+        for name in (*FIELDS, "firing"):
+            group.create_array(name, data=np.ascontiguousarray(getattr(self, name)), chunks="auto")
+
+    @classmethod
+    def load(cls, directory: Path) -> Codes:
+        """Open what `save` wrote."""
+        group: Any = zarr.open_group(directory, mode="r")
+        return cls(**{name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")})
+
+
+@torch.no_grad()
+def pool(
+    sae: JumpReLUSAE,
+    batches: Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]],
+    gradient: Callable[[np.ndarray, Tensor], Float[Tensor, "n token d_in"]],
+) -> Codes:
+    """Codes of the images in `batches` (rows, tokens); `gradient(rows, tokens)` gives dR/dx of the same shape."""
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
+    fired = torch.zeros(sae.d_sae, dtype=torch.float64)
+    n_tokens = 0
+    for rows, tokens in batches:
+        f = sae.encode(tokens)
+        slope = gradient(rows, tokens) @ sae.W_dec.T
+        pooled = {"cls": f[:, 0], "mean": f[:, 1:].mean(1), "max": f[:, 1:].amax(1), "effect": slope.mul_(f).sum(1)}
+        for name, values in pooled.items():
+            parts[name].append(values.cpu().numpy())
+        fired += (f > 0).sum((0, 1)).cpu()
+        n_tokens += f.shape[0] * f.shape[1]
+    return Codes(**{name: np.concatenate(part) for name, part in parts.items()}, firing=(fired / n_tokens).numpy())

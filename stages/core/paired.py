@@ -1,0 +1,189 @@
+"""Inference for matched pairs clustered by woman, and the published study's tests beside it.
+
+The unit of inference is the pair (same woman, same expression, semi-nude minus clothed); women are
+the clusters, so signs are flipped and bootstraps drawn by woman, never by image, token or latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Integer
+from scipy import stats
+
+CHUNK_VALUES = 2**24  # permutation results held at once, as a count of float64 values
+
+
+def published_tests(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> dict[str, float]:
+    """The study's tests of two samples of latents' mean activations: descriptive, the unit is a latent.
+
+    Kolmogorov-Smirnov D and p, Mann-Whitney U p (two-sided), AUC = U / (n m) (the study's "effect size"),
+    Cliff's delta = 2 AUC - 1.
+    """
+    ks, mwu = stats.ks_2samp(a, b), stats.mannwhitneyu(a, b, alternative="two-sided")
+    auc = float(mwu.statistic) / (len(a) * len(b))
+    return {
+        "ks_statistic": float(ks.statistic),
+        "ks_p": float(ks.pvalue),
+        "mwu_p": float(mwu.pvalue),
+        "auc": auc,
+        "cliffs_delta": 2 * auc - 1,
+    }
+
+
+def by_cluster(values: Float[np.ndarray, "pair ..."], clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums over the pairs of each woman [woman, ...], and how many pairs she has [woman]."""
+    _, index = np.unique(clusters, return_inverse=True)
+    counts = np.bincount(index)
+    sums = np.zeros((len(counts), *values.shape[1:]))
+    np.add.at(sums, index, values)
+    return sums, counts
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a two-sided bootstrap interval over women, all in the units of the estimate."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def as_metrics(self) -> dict[str, float]:
+        """For a metrics file."""
+        return {"estimate": self.estimate, "low": self.low, "high": self.high}
+
+
+def bootstrap_means(
+    values: Float[np.ndarray, "pair k"], clusters: np.ndarray, n_bootstrap: int, seed: int
+) -> Float[np.ndarray, "n_bootstrap k"]:
+    """Means over pairs in resamples of women, drawn with replacement; a woman brings all her pairs."""
+    sums, counts = by_cluster(values, clusters)
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=n_bootstrap).astype(float)
+    return (weights @ sums) / (weights @ counts)[:, None]
+
+
+def interval(
+    values: Float[np.ndarray, " pair"], clusters: np.ndarray, *, n_bootstrap: int, confidence: float, seed: int
+) -> Interval:
+    """Mean over pairs with its percentile bootstrap interval over women."""
+    draws = bootstrap_means(values[:, None], clusters, n_bootstrap, seed)[:, 0]
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_tests(
+    differences: Float[np.ndarray, "pair latent"],
+    clusters: Integer[np.ndarray, " pair"] | np.ndarray,
+    *,
+    n_permutations: int = 2000,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Test every latent's paired difference (semi-nude minus clothed) against zero.
+
+    Returns a row per latent:
+        mean             mean difference
+        low, high        bootstrap interval of the mean, over women
+        rank_biserial    matched-pairs rank-biserial correlation, in [-1, 1] (Kerby 2014); 0 if all differences are 0
+        wilcoxon_p       signed-rank test over pairs, zeros dropped, normal approximation; 1 if all are 0 (descriptive:
+                         it takes pairs of one woman for independent)
+        t                mean over its cluster-robust standard error; 0 if all differences are 0
+        p                sign-flip permutation at the level of women, two-sided
+        p_max_t          the same with max-T over all latents: family-wise (Westfall & Young 1993)
+        q                Benjamini-Hochberg over p: exploratory
+    The smallest p that W women allow is max(2 / 2^W, 1 / (1 + n_permutations)): `smallest_p`.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    if differences.ndim != 2 or len(differences) != len(clusters):
+        raise ValueError(f"differences {differences.shape} must be [pair, latent] with a cluster for each pair")
+    if not np.isfinite(differences).all():
+        raise ValueError("differences are not finite")
+    sums, counts = by_cluster(differences, np.asarray(clusters))
+    if len(counts) < 2:
+        raise ValueError("pairs of one woman only: no inference to other women is possible; add women")
+    t, p, p_max_t = _sign_flips(sums, n_permutations, seed)
+    low, high = _bootstrap_interval(differences, np.asarray(clusters), n_bootstrap, confidence, seed)
+    rank_biserial, wilcoxon_p = signed_ranks(differences)
+    return pd.DataFrame(
+        {
+            "mean": differences.mean(0),
+            "low": low,
+            "high": high,
+            "rank_biserial": rank_biserial,
+            "wilcoxon_p": wilcoxon_p,
+            "t": t,
+            "p": p,
+            "p_max_t": p_max_t,
+            "q": stats.false_discovery_control(p),
+        }
+    )
+
+
+def smallest_p(n_women: int, n_permutations: int) -> float:
+    """The smallest two-sided p a sign-flip test of so many women can give."""
+    return max(2.0 / 2.0**n_women, 1 / (1 + n_permutations))
+
+
+def _sign_flips(
+    sums: Float[np.ndarray, "woman latent"], n_permutations: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Observed t, pointwise p and max-T p. Flipping a woman flips the sum of her pairs.
+
+    The statistic is sum / sqrt(sum of squares) over women: monotone in t, and its denominator is
+    invariant under flips, so all permutations are one matrix product.
+    """
+    norm = np.sqrt(np.square(sums).sum(0))
+    scaled = np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 0)
+    observed = np.abs(scaled.sum(0))
+    tolerance = 1e-9  # an exact tie is as extreme as the observation, whatever the rounding
+    exceeding = np.zeros(sums.shape[1], dtype=np.int64)
+    largest = []
+    rng = np.random.default_rng(seed)
+    chunk = max(1, CHUNK_VALUES // sums.shape[1])
+    for start in range(0, n_permutations, chunk):
+        n = min(chunk, n_permutations - start)
+        signs = rng.integers(0, 2, size=(n, len(sums))) * 2.0 - 1.0
+        flipped = np.abs(signs @ scaled)
+        exceeding += (flipped >= observed - tolerance).sum(0)
+        largest.append(flipped.max(1))
+    maxima = np.sort(np.concatenate(largest))
+    as_extreme = n_permutations - np.searchsorted(maxima, observed - tolerance, side="left")
+    women = len(sums)
+    spread = np.sqrt(np.maximum(1 - observed**2 / women, 1e-12) * women / (women - 1))
+    t = np.sign(scaled.sum(0)) * observed / spread
+    return t, (1 + exceeding) / (1 + n_permutations), (1 + as_extreme) / (1 + n_permutations)
+
+
+def _bootstrap_interval(
+    differences: np.ndarray, clusters: np.ndarray, n_bootstrap: int, confidence: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    n = differences.shape[1]
+    low, high = np.empty(n), np.empty(n)
+    chunk = max(1, CHUNK_VALUES // n_bootstrap)
+    for start in range(0, n, chunk):
+        part = slice(start, min(start + chunk, n))
+        draws = bootstrap_means(differences[:, part], clusters, n_bootstrap, seed)
+        low[part], high[part] = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return low, high
+
+
+def signed_ranks(differences: Float[np.ndarray, "pair latent"]) -> tuple[np.ndarray, np.ndarray]:
+    """Matched-pairs rank-biserial correlation and Wilcoxon's signed-rank p of each column.
+
+    Zeros are dropped, ties share their mean rank, and p is the normal approximation with the tie
+    correction and no continuity correction: scipy's `wilcoxon(method="asymptotic")`.
+    """
+    nonzero = differences != 0
+    n = nonzero.sum(0)
+    zeros_below = len(differences) - n  # zeros share the lowest ranks, so dropping them shifts the others down
+    ranks = (stats.rankdata(np.abs(differences), axis=0) - zeros_below) * nonzero
+    positive = (ranks * (differences > 0)).sum(0)
+    total = n * (n + 1) / 2
+    rank_biserial = np.divide(2 * positive - total, total, out=np.zeros(len(n)), where=total > 0)
+    variance = np.square(ranks).sum(0) / 4  # ties included: var(W+) = sum of squared ranks / 4
+    z = np.divide(positive - total / 2, np.sqrt(variance), out=np.zeros(len(n)), where=variance > 0)
+    return rank_biserial, 2 * stats.norm.sf(np.abs(z))

@@ -1,0 +1,136 @@
+"""CLIP with an SAE spliced in after one block, and the audit set run through it from there.
+
+Activations up to the splice are read from the store, so an arm costs only the blocks after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.core import intervene, readout
+from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
+from stages.core.intervene import Edit, Scope
+from stages.core.localise import patch_coverage
+from stages.core.readout import Readout
+from stages.core.sae import JumpReLUSAE
+from stages.core.store import Store
+from stages.core.vit import Clip, splicing
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images at the splice. Arrays and tensors share their first axis, the image."""
+
+    rows: np.ndarray
+    tokens: Float[Tensor, "n token d_in"]
+    twin: Float[Tensor, "n token d_in"]
+    """Tokens of the clothed twin (of itself, where the image is clothed)."""
+    bust: Float[np.ndarray, "n gh gw"]
+    """Share of each patch inside the bust mask."""
+
+
+Arm = Callable[[Batch], Float[Tensor, "n token d_in"]]
+"""What the tokens become."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came out, arm by arm: arrays [arm, image]."""
+
+    R: Float[np.ndarray, "arm n"]
+    """Log-probability of the true emotion, nats."""
+    correct: Float[np.ndarray, "arm n"]
+    cosine: Float[np.ndarray, "arm n"]
+    """Of the embedding with the original one."""
+
+
+@dataclass(frozen=True)
+class Splice:
+    """See the module docstring."""
+
+    clip: Clip
+    sae: JumpReLUSAE
+    layer: int
+    data: Dataset
+    activations: Store
+    batch_size: int
+
+    @cached_property
+    def readout(self) -> Readout:
+        """The emotion prompts as this model sees them."""
+        return Readout.of(self.clip, list(self.data.prompts.values()))
+
+    @cached_property
+    def _clothed_twin(self) -> np.ndarray:
+        twin = np.arange(len(self.data.table))
+        pairs = self.data.pairs()
+        twin[pairs[SEMI_NUDE]] = pairs[CLOTHED]
+        return twin
+
+    def tokens(self, rows: np.ndarray) -> Float[Tensor, "n token d_in"]:
+        """Residual stream at the splice, on the device."""
+        return torch.from_numpy(self.activations.read(rows)).to(self.clip.device)
+
+    def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]:
+        """(rows, tokens), in order."""
+        for start in range(0, len(rows), self.batch_size):
+            chosen = rows[start : start + self.batch_size]
+            yield chosen, self.tokens(chosen)
+
+    def truth(self, rows: np.ndarray) -> Tensor:
+        """Index of the true emotion of each image."""
+        return torch.from_numpy(self.data.emotion_index(rows)).to(self.clip.device)
+
+    def gradient(self, rows: np.ndarray, tokens: Tensor) -> Float[Tensor, "n token d_in"]:
+        """dR/dx at the splice."""
+        return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """Everything an arm may ask for."""
+        bust = patch_coverage(self.data.mask("bust", rows), self.clip.grid)
+        return Batch(rows, self.tokens(rows), self.tokens(self._clothed_twin[rows]), bust)
+
+    def arm(self, edit: Edit, scope: Scope) -> Arm:
+        """The arm that applies an edit to the tokens in scope, reconstruction error kept."""
+
+        def apply(batch: Batch) -> Tensor:
+            where = intervene.scope(scope, len(batch.tokens), batch.tokens.shape[1], batch.bust)
+            return intervene.edited(batch.tokens, self.sae, edit, where=where.to(batch.tokens.device), twin=batch.twin)
+
+        return apply
+
+    @contextmanager
+    def live(self, arm: Arm, rows: np.ndarray) -> Iterator[None]:
+        """While open, a forward pass of the images `rows` from their pixels (or edited pixels) has the arm in place."""
+        batch = self.batch(rows)
+
+        def change(tokens: Tensor) -> Tensor:
+            return arm(replace(batch, tokens=tokens))
+
+        with splicing(self.clip.visual, self.layer, change):
+            yield
+
+    @torch.no_grad()
+    def outcomes(self, rows: np.ndarray, arms: list[Arm]) -> Outcomes:
+        """Run every arm over the images `rows`."""
+        shape = (len(arms), len(rows))
+        R, correct, cosine = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        for start in range(0, len(rows), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            batch = self.batch(rows[part])
+            truth = self.truth(batch.rows)
+            original = self.clip.tail(batch.tokens, self.layer)
+            for i, arm in enumerate(arms):
+                embedded = self.clip.tail(arm(batch), self.layer)
+                R[i, part] = self.readout.score(embedded, truth).cpu().numpy()
+                correct[i, part] = self.readout.correct(embedded, truth).cpu().numpy()
+                cosine[i, part] = (embedded * original).sum(-1).cpu().numpy()
+        return Outcomes(R, correct, cosine)

@@ -1,0 +1,149 @@
+"""Nine analyses -> one SAE and its latents, chosen on discovery women only.
+
+reads    data/sae and data/analysis of all points of the grid
+writes   data/selection (sae/, selection.json, latents.csv, codes.zarr of the winner), metrics/select_sae.json,
+         plots/select_sae.csv (a row per SAE), plots/sae_curves.csv (training histories of all), plots/select_sae.png,
+         plots/select_sae_statistics.png (the winner's figures)
+claims   which SAE the rule in params.yaml picks and why; that no latent is significant is a result, too
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from stages.core import figures, latents, params, results
+
+SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
+METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
+CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
+STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
+
+
+def collect(grid: params.Grid, n_latents: int) -> pd.DataFrame:
+    """A row per SAE: training figures, the published tests, the latents found, and what editing them gains."""
+    rows = []
+    for layer in grid.layers:
+        for expansion in grid.expansions:
+            name = f"l{layer}_x{expansion}"
+            trained = results.read_json(SAE_DPATH / name / "cfg.json")["metadata"]["quality"]
+            last = pd.read_csv(SAE_DPATH / name / "history.csv").iloc[-1]
+            analysed = results.read_json(ANALYSIS_DPATH / name / "summary.json")
+            curve = pd.read_csv(ANALYSIS_DPATH / name / "curve.csv")
+            reached = curve[curve["n_latents"] <= n_latents].iloc[-1]
+            rows.append(
+                {
+                    "layer": layer,
+                    "expansion": expansion,
+                    **{key: float(last[key]) for key in ("recon", "l0", "l0_fraction", "fvu", "total")},
+                    "held_out_fvu": trained.get("held_out", trained["train"])["fvu"],
+                    "dead_fraction": trained["train"]["dead_fraction"],
+                    **{key: analysed["published"][key] for key in ("mwu_p", "auc", "cliffs_delta", "ks_p")},
+                    "cosine_difference_mean": analysed["splice"]["cosine_difference_mean"],
+                    "cosine_difference_std": analysed["splice"]["cosine_difference_std"],
+                    "n_bias": analysed["latents"]["bias"],
+                    "n_perception": analysed["latents"]["perception"],
+                    "n_edited": int(reached["n_latents"]),
+                    "semi_nude_gain": float(reached["semi_nude_gain"]),
+                    "clothed_loss": float(reached["clothed_loss"]),
+                    "net_gain": float(reached["net_gain"]),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def choose(table: pd.DataFrame, config: params.SelectSae) -> tuple[pd.Series, str]:
+    """The chosen row, and the reason in words."""
+    if config.rule == "fixed":
+        found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
+        if found.empty:
+            raise SystemExit(f"select_sae: layer {config.layer}, expansion {config.expansion} is not on the grid")
+        return found.iloc[0], "fixed in params.yaml"
+    if config.rule == "published":
+        best = table.loc[(table["auc"] - 0.5).abs().idxmax()]
+        return best, f"largest departure of the published AUC from one half ({best['auc']:.3f})"
+    best = table.loc[table["net_gain"].idxmax()]
+    if best["net_gain"] <= 0:
+        best = table.loc[table["held_out_fvu"].idxmin()]
+        return best, "no edit helped on discovery women; the SAE with the least variance unexplained was taken"
+    return best, (
+        f"on discovery women, editing {best['n_edited']:.0f} latents gives semi-nude images "
+        f"{best['semi_nude_gain']:.2f} nats of the true emotion's log-probability and costs clothed ones "
+        f"{best['clothed_loss']:.2f}"
+    )
+
+
+def curves(grid: params.Grid) -> pd.DataFrame:
+    """All training histories in one tidy table."""
+    parts = [
+        pd.read_csv(SAE_DPATH / f"l{layer}_x{expansion}" / "history.csv").assign(layer=layer, expansion=expansion)
+        for layer in grid.layers
+        for expansion in grid.expansions
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
+    """The nine SAEs side by side, the chosen one ringed."""
+    figure, axes = figures.panels(3, "The SAEs of the grid (ringed: chosen)")
+    layers = sorted(table["layer"].unique())
+    colours = dict(zip(layers, figures.SERIES, strict=False))
+    for ax, x, y, labels in (
+        (axes[0, 0], "l0", "held_out_fvu", ("L0 (active latents per token)", "held-out FVU", "Sparsity and fidelity")),
+        (axes[0, 1], "expansion", "auc", ("expansion", "AUC, semi-nude over clothed", "The published test")),
+        (axes[0, 2], "expansion", "net_gain", ("expansion", "net gain in R (nats)", "Edit on discovery women")),
+    ):
+        for layer in layers:
+            part = table[table["layer"] == layer].sort_values(x)
+            ax.plot(part[x], part[y], "o-", color=colours[layer], label=f"layer {layer}", lw=1.2)
+        ax.plot(chosen[x], chosen[y], "o", ms=14, mfc="none", mec="black")
+        ax.set(xlabel=labels[0], ylabel=labels[1], title=labels[2])
+    axes[0, 1].axhline(0.5, color="black", lw=0.7, ls=":")
+    axes[0, 2].axhline(0, color="black", lw=0.7, ls=":")
+    for ax in axes[0, 1:]:
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(sorted(table["expansion"].unique()), [str(e) for e in sorted(table["expansion"].unique())])
+    axes[0, 0].legend()
+    figures.save(figure, fpath)
+
+
+def main() -> None:
+    config = params.load("grid", "inference", "edit", "select_sae")
+    table = collect(config.grid, config.edit.n_latents)
+    chosen, why = choose(table, config.select_sae)
+    name = f"l{chosen['layer']:.0f}_x{chosen['expansion']:.0f}"
+    tests = pd.read_csv(ANALYSIS_DPATH / name / "latents.csv")
+    ranked = latents.ranked(tests, config.edit.latents, config.inference.alpha)[: config.edit.n_latents]
+    shutil.rmtree(SELECTION_DPATH, ignore_errors=True)
+    shutil.copytree(SAE_DPATH / name, SELECTION_DPATH / "sae")
+    shutil.copytree(ANALYSIS_DPATH / name / "codes.zarr", SELECTION_DPATH / "codes.zarr")
+    shutil.copy(ANALYSIS_DPATH / name / "statistics.png", STATISTICS_FPATH)
+    tests.to_csv(SELECTION_DPATH / "tests.csv", index=False)
+    tests.loc[ranked].to_csv(SELECTION_DPATH / "latents.csv", index=False)
+    selection = {
+        "layer": int(chosen["layer"]),
+        "expansion": int(chosen["expansion"]),
+        "list": config.edit.latents,
+        "latents": [int(latent) for latent in ranked],
+        "why": why,
+    }
+    (SELECTION_DPATH / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
+    keys = ("held_out_fvu", "auc", "mwu_p", "n_bias", "n_perception", "semi_nude_gain", "clothed_loss", "net_gain")
+    metrics = {
+        "layer": selection["layer"],
+        "expansion": selection["expansion"],
+        "d_sae": len(tests),
+        "n_latents": len(ranked),
+        **{key: float(chosen[key]) for key in keys},
+    }
+    results.write_metrics(METRICS_FPATH, metrics)
+    results.write_table(TABLE_FPATH, table.assign(chosen=(table.index == chosen.name).astype(int)))
+    results.write_table(CURVES_FPATH, curves(config.grid))
+    draw(table, chosen, PLOT_FPATH)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Residual stream, splice and edits: identities that must hold exactly or to rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from stages.core import dataset, intervene, selection, store, vit
+from stages.core.intervene import Edit
+from stages.core.readout import Readout, gradient
+from stages.core.splice import Splice
+
+N_WOMEN, EMOTIONS = 4, ("happy", "sad")
+
+
+@pytest.fixture
+def data(tmp_path, rng):
+    """4 women x 2 emotions x 2 conditions of random pixels."""
+    keys = [(f"w{w}", e, c) for w in range(N_WOMEN) for e in EMOTIONS for c in dataset.CONDITIONS]
+    table = pd.DataFrame(keys, columns=["identity", "emotion", "condition"])
+    table["image"] = [f"i{i}" for i in range(len(table))]
+    table["intensity"], table["prompt"] = "", [f"a {e} woman" for e in table["emotion"]]
+    table["split"] = np.where(table["identity"].isin(["w0", "w1"]), "discovery", "confirmation")
+    table["pair"] = np.arange(len(table)) // 2
+    n = len(table)
+    image = rng.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8)
+    bust, face = np.zeros((2, n, 32, 32), np.uint8)
+    bust[:, 16:24, 8:24], face[:, 0:8, 8:24] = 255, 255
+    dataset.save(tmp_path / "dataset", table, image, bust, face, {e: f"a {e} woman" for e in EMOTIONS})
+    return dataset.load(tmp_path / "dataset")
+
+
+@pytest.fixture
+def spliced(tmp_path, tiny_clip, tiny_sae, data):
+    layer = 2
+    _, kept = tiny_clip.residuals(tiny_clip.pixels(data.images(slice(None))), [layer])
+    with store.create(tmp_path / "l2.zarr", len(data.table), 17, 32, shard_images=5) as writer:
+        writer.append(kept[layer].numpy())
+        writer.close({"mean": [0.0], "model": "m", "module": "b", "dataset_sha256": data.sha256})
+    return Splice(tiny_clip, tiny_sae, layer, data, store.open(tmp_path / "l2.zarr"), batch_size=3)
+
+
+def test_the_dataset_reads_back(data):
+    pairs = data.pairs()
+    assert len(pairs) == 8
+    assert (data.table["condition"].to_numpy()[pairs["semi_nude"]] == "semi_nude").all()
+    assert (data.table["identity"].to_numpy()[pairs["clothed"]] == pairs["identity"]).all()
+    assert data.emotion_index(np.array([0, 2])).tolist() == [0, 1]
+    assert set(data.pairs("discovery")["identity"]) == {"w0", "w1"}
+
+
+def test_splits_are_by_woman():
+    splits = dataset.assign_splits(["a", "a", "b", "c", "d"], 0.5, seed=0)
+    assert sorted(splits.values()) == ["confirmation", "confirmation", "discovery", "discovery"]
+    with pytest.raises(ValueError, match="at least 2"):
+        dataset.assign_splits(["a", "a"], 0.5, seed=0)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_the_tail_continues_the_forward_pass(tiny_clip, data, layer):
+    pixels = tiny_clip.pixels(data.images(slice(0, 4)))
+    embeddings, kept = tiny_clip.residuals(pixels, [layer])
+    assert torch.allclose(tiny_clip.tail(kept[layer], layer), embeddings, atol=1e-6)
+
+
+def test_layers_count_from_one(tiny_clip, data):
+    pixels = tiny_clip.pixels(data.images(slice(0, 2)))
+    _, kept = tiny_clip.residuals(pixels, [1, 3])
+    x = tiny_clip.visual._embeds(pixels)
+    x = tiny_clip.visual.transformer.resblocks[0](x)
+    assert torch.allclose(kept[1], x, atol=1e-6)
+    for layer in (0, 4):
+        with pytest.raises(vit.ModelError, match="blocks 1 to 3"):
+            tiny_clip.check_layer(layer)
+
+
+def test_another_resolution_is_refused(tiny_clip):
+    with pytest.raises(vit.ModelError, match="set ingest"):
+        tiny_clip.pixels(np.zeros((1, 48, 48, 3), np.uint8))
+
+
+def test_a_splice_by_hook_equals_the_tail(spliced):
+    rows = np.arange(6)
+    arm = spliced.arm(Edit(latents=torch.arange(10)), "all")
+    with spliced.live(arm, rows):
+        by_hook = spliced.clip.embed(spliced.clip.pixels(spliced.data.images(rows)))
+    batch = spliced.batch(rows)
+    assert torch.allclose(by_hook, spliced.clip.tail(arm(batch), 2), atol=1e-5)
+    assert not spliced.clip.visual.transformer.resblocks[1]._forward_hooks
+
+
+def test_nothing_edited_is_the_original_exactly(spliced):
+    nothing = spliced.arm(Edit(latents=torch.tensor([], dtype=torch.long)), "all")
+    outcomes = spliced.outcomes(np.arange(16), [selection.original, nothing])
+    assert (outcomes.R[0] == outcomes.R[1]).all()
+    assert outcomes.cosine == pytest.approx(1.0, abs=1e-6)
+
+
+def test_an_edit_keeps_the_reconstruction_error(spliced):
+    """x + D(f') - D(f), with all latents decoded: an independent way to the same tokens."""
+    batch, sae = spliced.batch(np.arange(4)), spliced.sae
+    latents = torch.tensor([1, 5, 9])
+    f = sae.encode(batch.tokens)
+    changed = f.clone()
+    changed[..., latents] = 0
+    expected = batch.tokens + sae.decode(changed) - sae.decode(f)
+    assert torch.allclose(spliced.arm(Edit(latents=latents), "all")(batch), expected, atol=1e-4)
+
+
+def test_kinds_of_edit(tiny_sae):
+    x, twin = torch.randn(2, 17, 32), torch.randn(2, 17, 32)
+    latents = torch.tensor([0, 7])
+    f = tiny_sae.encode(x, latents)
+    rows = tiny_sae.W_dec[latents]
+
+    def change(edit):
+        return intervene.edited(x, tiny_sae, edit, twin=twin) - x
+
+    means = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    target = torch.cat([means[0].expand(2, 1, 2), means[1].expand(2, 16, 2)], 1)
+    assert torch.allclose(change(Edit(latents=latents, kind="scale", factor=4.0)), 3 * f @ rows, atol=1e-5)
+    assert torch.allclose(change(Edit(latents=latents, kind="mean", means=means)), (target - f) @ rows, atol=1e-5)
+    patched = (tiny_sae.encode(twin, latents) - f) @ rows
+    assert torch.allclose(change(Edit(latents=latents, kind="patch")), patched, atol=1e-5)
+    with pytest.raises(ValueError, match="twin"):
+        intervene.edited(x, tiny_sae, Edit(latents=latents, kind="patch"))
+
+
+def test_scopes_partition_the_tokens():
+    bust = np.zeros((2, 4, 4))
+    bust[:, 2:, 1:3] = 1
+    chosen = {kind: intervene.scope(kind, 2, 17, bust) for kind in ("all", "cls", "patches", "bust", "not_bust")}
+    assert chosen["all"].all()
+    assert chosen["cls"].sum() == 2 and chosen["cls"][:, 0].all()
+    assert torch.equal(chosen["bust"] | chosen["not_bust"], chosen["patches"])
+    assert chosen["bust"].sum() == 8
+
+
+def test_after_the_last_block_only_the_class_token_counts(tiny_clip, tiny_sae):
+    """Nothing mixes tokens after the last block, so patch edits there cannot reach the embedding."""
+    x = torch.randn(3, 17, 32)
+    edit = Edit(latents=torch.arange(64))
+    for kind, same in (("patches", True), ("cls", False)):
+        where = intervene.scope(kind, 3, 17)
+        moved = tiny_clip.tail(intervene.edited(x, tiny_sae, edit, where=where), 3)
+        assert torch.equal(moved, tiny_clip.tail(x, 3)) is same
+
+
+def test_noise_is_as_long_as_the_reconstruction_error(tiny_sae):
+    x = torch.randn(3, 17, 32)
+    noisy = intervene.matched_noise(x, tiny_sae, [0])
+    assert torch.allclose((noisy - x).norm(dim=-1), (x - tiny_sae(x)).norm(dim=-1), rtol=1e-4)
+
+
+def test_effect_is_the_first_order_loss_of_zeroing(spliced):
+    """A small change: scaling a latent by 1 - h changes R by -h times its effect."""
+    rows = np.arange(6)
+    tokens, truth = spliced.tokens(rows), spliced.truth(rows)
+    slope = gradient(spliced.clip, spliced.readout, tokens, truth, 2)
+    f = spliced.sae.encode(tokens)
+    effect = (f * (slope @ spliced.sae.W_dec.T)).sum(1)
+    latent, h = int(effect.abs().sum(0).argmax()), 1e-2
+    edit = Edit(latents=torch.tensor([latent]), kind="scale", factor=1 - h)
+    outcomes = spliced.outcomes(rows, [selection.original, spliced.arm(edit, "all")])
+    measured = (outcomes.R[1] - outcomes.R[0]) / -h
+    assert measured == pytest.approx(effect[:, latent].numpy(), rel=0.05, abs=2e-3)
+
+
+def test_the_readout_by_hand():
+    readout = Readout(torch.eye(2), scale=2.0)
+    embedded = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    truth = torch.tensor([0, 0])
+    expected = [-np.log(1 + np.exp(-2)), -2 - np.log(1 + np.exp(-2))]
+    assert readout.score(embedded, truth).tolist() == pytest.approx(expected, rel=1e-5)
+    assert readout.correct(embedded, truth).tolist() == [1.0, 0.0]
+
+
+def test_control_sets_are_alike_and_never_the_chosen_or_the_silent(rng):
+    profile = rng.normal(size=(300, 2))
+    profile[250:] = np.nan
+    chosen = np.argsort(-profile[:250].sum(1))[:4]  # extreme ones, which a careless draw would not match
+    sets = intervene.matched_sets(chosen, profile, n_sets=40, seed=0)
+    assert sets.shape == (40, 4)
+    assert not np.isin(sets, chosen).any() and sets.max() < 250
+    assert all(len(set(row)) == 4 for row in sets.tolist())
+    assert len({tuple(sorted(row)) for row in sets.tolist()}) > 20
+    assert profile[sets].sum(-1).mean() > 1.5 > 0.5 > profile[:250].sum(1).mean()
+    with pytest.raises(ValueError, match="are left as controls"):
+        intervene.matched_sets(np.arange(248), profile, 1, seed=0)
+
+
+def test_the_control_p():
+    assert intervene.control_p(1.0, np.array([0.0, 0.5, 1.0, 2.0])) == 3 / 5
+    assert intervene.control_p(9.0, np.zeros(199)) == 1 / 200
