@@ -1,0 +1,154 @@
+"""Does a heatmap lie on a region? Scores of one map against one mask, each with its chance level.
+
+Maps are patch grids [gh, gw]; only their positive part is relevance. Masks are patch coverages
+[gh, gw] in [0, 1]: the exact share of each patch's area inside the region (`patch_coverage`).
+A zero map, an empty mask or a full mask has a defined score (stated at each function) and is
+counted by `degenerate`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from scipy import stats
+
+INSIDE = 0.5  # coverage from which a patch counts as inside, where a score needs a yes or no
+
+Grid = Float[np.ndarray, "gh gw"]
+
+
+def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+    """Share of each patch's area inside the mask (255 = inside). Patches must tile the image."""
+    n, height, width = mask.shape
+    gh, gw = grid
+    if height % gh or width % gw:
+        raise ValueError(f"a {gh} x {gw} grid does not tile a mask of {height} x {width} pixels")
+    return mask.reshape(n, gh, height // gh, gw, width // gw).mean(axis=(2, 4)) / 255.0
+
+
+def degenerate(heat: Grid, mask: Grid) -> bool:
+    """Whether the map has no relevance at all, or the mask is empty or covers everything."""
+    return bool(not (heat > 0).any() or mask.sum() == 0 or (mask >= 1).all())
+
+
+def energy_lift(heat: Grid, mask: Grid) -> float:
+    """(share of the map's mass in the mask) / (the mask's share of the area). Chance: 1.
+
+    A zero map, or an empty mask: 1 (no preference).
+    """
+    area = mask.mean()
+    return relevance_mass(heat, mask) / float(area) if (heat > 0).any() and area > 0 else 1.0
+
+
+def relevance_mass(heat: Grid, mask: Grid) -> float:
+    """Share of the map's mass in the mask (Arras et al. 2022). Chance, and a zero map: the mask's share of the area."""
+    positive = np.maximum(heat, 0).astype(np.float64)
+    total = positive.sum()
+    return float((positive * mask).sum() / total) if total > 0 else float(mask.mean())
+
+
+def matched_area_iou(heat: Grid, mask: Grid) -> float:
+    """IoU of the mask with the map's top patches of the same area. Chance: a / (2 - a) for area share a.
+
+    The number of patches is the mask's area, rounded, at least one; ties at the cut share what is left
+    of the area, so the score does not depend on the order of patches. A zero map scores chance; an
+    empty mask 0.
+    """
+    if mask.sum() == 0:
+        return 0.0
+    if not (heat > 0).any():
+        return chance_iou(mask)
+    n = max(1, round(float(mask.sum())))
+    return _soft_iou(_top(np.maximum(heat, 0), n), mask)
+
+
+def chance_iou(mask: Grid) -> float:
+    """Expected matched-area IoU of a map without information: a / (2 - a), a the mask's share of the area."""
+    area = float(mask.mean())
+    return area / (2 - area)
+
+
+def _top(heat: Grid, n: int) -> Grid:
+    cut = np.partition(heat.ravel(), -n)[-n]
+    above, ties = heat > cut, heat == cut
+    return above + ties * (n - above.sum()) / ties.sum()
+
+
+def _soft_iou(chosen: Grid, mask: Grid) -> float:
+    shared = float((chosen * mask).sum())
+    union = float(chosen.sum() + mask.sum()) - shared
+    return shared / union
+
+
+def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
+    """IoU of the mask with the map cut at `threshold` of its min-max range: for comparison with other work only.
+
+    A constant map selects nothing: 0.
+    """
+    low, high = float(heat.min()), float(heat.max())
+    chosen = (heat - low) >= threshold * (high - low) if high > low else np.zeros_like(heat, bool)
+    return _soft_iou(chosen.astype(float), mask) if chosen.any() else 0.0
+
+
+def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
+    """Share of the map's top |M| patches that lie in the mask (Arras et al. 2022). Chance: |M| / patches.
+
+    A patch is in the mask from half coverage on. An empty mask scores 0, a zero map chance.
+    """
+    inside = mask >= INSIDE
+    n = int(inside.sum())
+    if n == 0:
+        return 0.0
+    if not (heat > 0).any():
+        return n / inside.size
+    return float((_top(np.maximum(heat, 0), n) * inside).sum() / n)
+
+
+def pixel_auc(heat: Grid, mask: Grid) -> float:
+    """Probability that a patch inside scores higher than one outside, ties half. Chance: 0.5.
+
+    An empty or full mask: 0.5.
+    """
+    inside = (mask >= INSIDE).ravel()
+    n_in, n_out = int(inside.sum()), int((~inside).sum())
+    if n_in == 0 or n_out == 0:
+        return 0.5
+    ranks = stats.rankdata(heat.ravel())
+    return float((ranks[inside].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
+
+
+def pointing_hit(heat: Grid, mask: Grid) -> float:
+    """Share of the map's maxima that lie in the mask: 1 or 0 where there is one maximum. Chance: |M| / patches.
+
+    A zero map scores chance, never a hit.
+    """
+    inside = mask >= INSIDE
+    if not (heat > 0).any():
+        return float(inside.mean())
+    return float(inside[heat == heat.max()].mean())
+
+
+def scores(heat: Grid, mask: Grid) -> dict[str, float]:
+    """All scores of one map, under the names used in metrics."""
+    return {
+        "energy_lift": energy_lift(heat, mask),
+        "matched_area_iou": matched_area_iou(heat, mask),
+        "threshold_iou": threshold_iou(heat, mask),
+        "relevance_mass": relevance_mass(heat, mask),
+        "rank_accuracy": relevance_rank_accuracy(heat, mask),
+        "pixel_auc": pixel_auc(heat, mask),
+        "pointing_hit": pointing_hit(heat, mask),
+    }
+
+
+def chance(mask: Grid) -> dict[str, float]:
+    """What a map without information would score, under the same names (none is defined for threshold_iou)."""
+    area, inside = float(mask.mean()), float((mask >= INSIDE).mean())
+    return {
+        "energy_lift": 1.0,
+        "matched_area_iou": chance_iou(mask),
+        "relevance_mass": area,
+        "rank_accuracy": inside,
+        "pixel_auc": 0.5,
+        "pointing_hit": inside,
+    }

@@ -1,0 +1,183 @@
+"""Grad-ECLIP maps of the confirmation women: original model, SAE spliced in, latents edited.
+
+reads    data/selection, data/dataset, data/clip, data/activations
+writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json, plots/heatmap.csv (scores
+         image by image), plots/heatmap.png (contact sheet), plots/heatmap_pairs.png
+claims   how much of the map for the true emotion lies on the bust and on the face, semi-nude against clothed,
+         with chance levels and intervals over women. A map that moves is not yet a bias that shrank: the
+         readout is judged in `ablate`
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import zarr
+
+from stages.core import dataset, eclip, figures, localise, paired, params, results, selection, vit
+from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE, Dataset
+from stages.core.splice import Arm, Splice
+
+DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
+SELECTION_DPATH, HEATMAPS_DPATH = Path("data/selection"), Path("data/heatmaps.zarr")
+METRICS_FPATH, TABLE_FPATH = Path("metrics/heatmap.json"), Path("plots/heatmap.csv")
+SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
+IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in plots/heatmap.csv
+
+
+def maps(splice: Splice, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
+    """Raw maps [n, gh, gw] and cosines [n] of each image with its own prompt, the arm in place."""
+    prompts = sorted(set(splice.data.table["prompt"].iloc[rows]))
+    texts = dict(zip(prompts, splice.clip.text(prompts), strict=True))
+    grids, cosines = [], []
+    for start in range(0, len(rows), splice.batch_size):
+        chosen = rows[start : start + splice.batch_size]
+        text = torch.stack([texts[prompt] for prompt in splice.data.table["prompt"].iloc[chosen]])
+        with splice.live(arm, chosen):
+            found = eclip.explain(splice.clip.model, splice.clip.pixels(splice.data.images(chosen)), text[None])
+        grids.append(found.raw[:, 0].cpu().numpy())
+        cosines.append(found.similarity[:, 0].cpu().numpy())
+    return np.concatenate(grids), np.concatenate(cosines)
+
+
+def score(
+    grids: dict[str, np.ndarray], cosines: dict[str, np.ndarray], data: Dataset, rows: np.ndarray
+) -> pd.DataFrame:
+    """A row per arm, region and image: all localisation scores, their chance levels, and the cosine."""
+    table = data.table.iloc[rows]
+    records = []
+    for region in REGIONS:
+        coverage = localise.patch_coverage(data.mask(region, rows), next(iter(grids.values())).shape[1:])
+        for arm, maps_of_arm in grids.items():
+            for i, (heat, mask) in enumerate(zip(maps_of_arm, coverage, strict=True)):
+                labels = table.iloc[i]
+                chance = {f"chance_{key}": value for key, value in localise.chance(mask).items()}
+                records.append(
+                    {
+                        "arm": arm,
+                        "region": region,
+                        "row": int(rows[i]),
+                        "identity": labels["identity"],
+                        "condition": labels["condition"],
+                        "emotion": labels["emotion"],
+                        "pair": int(labels["pair"]),
+                        "cosine": float(cosines[arm][i]),
+                        "degenerate": int(localise.degenerate(heat, mask)),
+                        **localise.scores(heat, mask),
+                        **chance,
+                    }
+                )
+    return pd.DataFrame(records)
+
+
+def measure(table: pd.DataFrame, inference: params.Inference) -> dict[str, dict]:
+    """Per arm and region: each score in both conditions and its gap (semi-nude minus clothed), with intervals."""
+    metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
+    for (arm, region), part in table.groupby(["arm", "region"], sort=False):
+        for name in IN_METRICS:
+            wide = part.pivot(index=["pair", "identity"], columns="condition", values=name)
+            clusters = wide.index.get_level_values("identity").to_numpy()
+            shown = {SEMI_NUDE: wide[SEMI_NUDE], CLOTHED: wide[CLOTHED], "gap": wide[SEMI_NUDE] - wide[CLOTHED]}
+            metrics.setdefault(arm, {})[f"{region}_{name}"] = {
+                label: paired.interval(
+                    values.to_numpy(),
+                    clusters,
+                    n_bootstrap=inference.n_bootstrap,
+                    confidence=inference.confidence,
+                    seed=inference.seed,
+                ).as_metrics()
+                for label, values in shown.items()
+            }
+            if f"chance_{name}" in part:
+                metrics[arm][f"{region}_{name}"]["chance"] = float(part[f"chance_{name}"].mean())
+    return metrics
+
+
+def draw_sheet(
+    splice: Splice,
+    rows: np.ndarray,
+    grids: dict[str, np.ndarray],
+    cosines: dict[str, np.ndarray],
+    n_pairs: int,
+    fpath: Path,
+) -> None:
+    """Pairs of women, one image a row: the picture, then the map of each arm with its cosine."""
+    pairs = splice.data.pairs("confirmation")
+    shown = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))]
+    images = [row for _, pair in shown.iterrows() for row in (pair[SEMI_NUDE], pair[CLOTHED])]
+    position = {row: i for i, row in enumerate(rows)}
+    figure, axes = figures.grid(
+        len(images), 1 + len(grids), "Where CLIP looks for the true emotion (Grad-ECLIP; bust outlined)"
+    )
+    bust = splice.data.mask("bust", np.array(images))
+    for r, row in enumerate(images):
+        labels = splice.data.table.iloc[row]
+        picture = splice.data.images(np.array([row]))[0]
+        figures.picture(axes[r, 0], picture, bust=bust[r])
+        axes[r, 0].set_title(f"{figures.CONDITION_LABELS[labels['condition']]}, {labels['emotion']}")
+        for c, arm in enumerate(grids, 1):
+            figures.overlay(axes[r, c], picture, grids[arm][position[row]], bust=bust[r])
+            axes[r, c].set_title(f"{arm}, cos {cosines[arm][position[row]]:.2f}")
+    figures.save(figure, fpath)
+
+
+def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
+    """Each woman's bust lift, semi-nude to clothed, before and after the edit."""
+    arms = [arm for arm in ("original", "reconstructed", "edited") if arm in set(table["arm"])]
+    figure, axes = figures.panels(
+        len(arms), "Bust lift of the heatmap, pair means of each woman (1 = chance)", cell=(3.2, 3.4)
+    )
+    for ax, arm in zip(axes[0], arms, strict=True):
+        part = table[(table["arm"] == arm) & (table["region"] == "bust")]
+        wide = part.groupby(["identity", "condition"])["energy_lift"].mean().unstack()
+        ax.plot([0, 1], wide[[SEMI_NUDE, CLOTHED]].T, color=figures.GREY, lw=0.7, alpha=0.6)
+        for x, condition in enumerate((SEMI_NUDE, CLOTHED)):
+            colour = figures.CONDITION_COLOURS[condition]
+            ax.plot([x] * len(wide), wide[condition], "o", color=colour, ms=4)
+            ax.plot([x - 0.14, x + 0.14], [wide[condition].mean()] * 2, color="black", lw=2.4)
+        ax.axhline(1, color="black", lw=0.7, ls=":")
+        ax.set_xticks([0, 1], ["semi-nude", "clothed"])
+        ax.set(title=arm, xlim=(-0.35, 1.35), ylabel="energy lift on the bust" if ax is axes[0, 0] else "")
+    top = max(ax.get_ylim()[1] for ax in axes[0])
+    for ax in axes[0]:
+        ax.set_ylim(0, top)
+    figures.save(figure, fpath)
+
+
+def save(
+    directory: Path, rows: np.ndarray, grids: dict[str, np.ndarray], cosines: dict[str, np.ndarray], layer: int
+) -> None:
+    """Write the raw signed maps."""
+    group = zarr.create_group(directory, overwrite=True)
+    group.create_array("raw", data=np.stack(list(grids.values())))
+    group.create_array("cosine", data=np.stack(list(cosines.values())))
+    group.create_array("row", data=rows)
+    group.attrs.update({"arms": list(grids), "explained_block": layer})
+
+
+def main() -> None:
+    config = params.load("compute", "inference", "edit", "heatmap")
+    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
+    chosen = selection.load(SELECTION_DPATH)
+    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.heatmap.batch_size)
+    rows = data.rows("confirmation")
+    arms = {
+        "original": selection.original,
+        "reconstructed": selection.reconstructed(splice),
+        "edited": chosen.arm(splice, config.edit),
+    }
+    explained = {name: maps(splice, rows, arm) for name, arm in arms.items()}
+    grids, cosines = ({name: found[i] for name, found in explained.items()} for i in (0, 1))
+    save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
+    table = score(grids, cosines, data, rows)
+    results.write_table(TABLE_FPATH, table)
+    results.write_metrics(METRICS_FPATH, measure(table, config.inference))
+    draw_sheet(splice, rows, grids, cosines, config.heatmap.n_shown, SHEET_FPATH)
+    draw_pairs(table, PAIRS_FPATH)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Grad-ECLIP against an explicit multi-head computation, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity, normalize
+
+from stages.core import eclip
+
+
+def explicit(model, images, texts):
+    """The formulas, attention written out head by head: raw [n, patch], cosines, both sides of the completeness."""
+    visual = model.visual
+    x = visual._embeds(images)
+    for block in visual.transformer.resblocks[:-1]:
+        x = block(x)
+    block = visual.transformer.resblocks[-1]
+    attn = block.attn
+    normed = block.ln_1(x)
+    q, k, v = (normed @ attn.in_proj_weight.T + attn.in_proj_bias).chunk(3, -1)
+    heads = attn.num_heads
+    split = lambda t: t.unflatten(-1, (heads, -1)).transpose(1, 2)  # noqa: E731
+    weights = (split(q) @ split(k).transpose(-1, -2) / split(q).shape[-1] ** 0.5).softmax(-1)
+    a = (weights @ split(v)).transpose(1, 2).flatten(2)
+    y = (a @ attn.out_proj.weight.T + attn.out_proj.bias).detach().requires_grad_()
+    x = x.detach() + y
+    x = x + block.mlp(block.ln_2(x))
+    pooled, _ = visual._pool(x)
+    similarity = (normalize(pooled @ visual.proj, dim=-1) * texts).sum(-1)
+    (gradient,) = torch.autograd.grad(similarity.sum(), y)
+    g = gradient[:, 0] @ attn.out_proj.weight
+    alike = cosine_similarity(q[:, :1], k[:, 1:], dim=-1)
+    low, high = alike.min(-1, keepdim=True).values, alike.max(-1, keepdim=True).values
+    raw = (g[:, None] * v[:, 1:]).sum(-1) * (alike - low) / (high - low)
+    per_head = (weights[:, :, 0, :, None] * split(v)).transpose(1, 2).flatten(2)  # attention-weighted v, [n, token, c]
+    return raw, similarity, (per_head * g[:, None]).sum((1, 2)), (g * a[:, 0]).sum(-1)
+
+
+@pytest.fixture
+def double(tiny_clip):
+    model = tiny_clip.model.double()
+    images = torch.randn(5, 3, 32, 32, dtype=torch.float64)
+    texts = normalize(torch.randn(5, 16, dtype=torch.float64), dim=-1)
+    return model, images, texts
+
+
+def raw_of(model, images, texts):
+    """Maps before they are rounded to float32."""
+    attn = model.visual.transformer.resblocks[-1].attn
+    with eclip._frozen(model), eclip._watching(attn, True) as seen, torch.enable_grad():
+        embedded = normalize(model.visual(images), dim=-1)
+        gradient = torch.autograd.grad((embedded * texts).sum(), seen.y)[0][:, :1]
+    return eclip._maps(attn, seen.x, gradient)[0][:, 0]
+
+
+def test_maps_equal_the_explicit_computation(double):
+    model, images, texts = double
+    expected, similarity, _, _ = explicit(model, images, texts)
+    found = raw_of(model, images, texts)
+    assert (found - expected).abs().max() / expected.abs().max() < 1e-9
+    public = eclip.explain(model, images, texts[None])
+    assert torch.allclose(public.raw[:, 0].flatten(1), expected.float(), rtol=1e-4, atol=1e-9)
+    assert torch.allclose(public.similarity[:, 0], similarity.float(), atol=1e-6)
+
+
+def test_attention_weighted_v_times_g_adds_up_to_g_times_output(double):
+    model, images, texts = double
+    _, _, over_keys, at_cls = explicit(model, images, texts)
+    assert torch.allclose(over_keys, at_cls, rtol=1e-10)
+
+
+def test_batch_equals_single(tiny_clip):
+    images, texts = torch.randn(6, 3, 32, 32), normalize(torch.randn(6, 16), dim=-1)
+    together = eclip.grad_eclip(tiny_clip.model, images, texts)
+    alone = torch.cat([eclip.grad_eclip(tiny_clip.model, images[i : i + 1], texts[i : i + 1]) for i in range(6)])
+    assert (together - alone).abs().max() / alone.abs().max() < 1e-5
+
+
+def test_several_texts_share_one_forward_pass(tiny_clip):
+    images, texts = torch.randn(4, 3, 32, 32), normalize(torch.randn(3, 4, 16), dim=-1)
+    passes = []
+    handle = tiny_clip.visual.conv1.register_forward_hook(lambda *_: passes.append(1))
+    several = eclip.grad_eclip(tiny_clip.model, images, texts)
+    handle.remove()
+    assert len(passes) == 1
+    assert several.shape == (4, 3, 4, 4)
+    for k in range(3):
+        one = eclip.grad_eclip(tiny_clip.model, images, texts[k])
+        assert torch.allclose(several[:, k], one, atol=1e-6)
+
+
+def test_the_model_is_left_as_it_was(tiny_clip):
+    model = tiny_clip.model.requires_grad_(True)
+    images, texts = torch.randn(2, 3, 32, 32), normalize(torch.randn(2, 16), dim=-1)
+    before = model.visual(images)
+    eclip.grad_eclip(model, images, texts)
+    assert torch.equal(model.visual(images), before)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    attn = model.visual.transformer.resblocks[-1].attn
+    assert not attn._forward_hooks and not attn._forward_pre_hooks
+
+
+def test_attention_that_returns_a_tensor(tiny_clip):
+    """As in open_clip versions whose attention gives no tuple."""
+
+    class Bare(torch.nn.MultiheadAttention):
+        def forward(self, *args, **kwargs):
+            return super().forward(*args, **kwargs)[0]
+
+    block = tiny_clip.visual.transformer.resblocks[-1]
+    images, texts = torch.randn(2, 3, 32, 32), normalize(torch.randn(2, 16), dim=-1)
+    expected = eclip.grad_eclip(tiny_clip.model, images, texts)
+    block.attn.__class__ = Bare
+    block.attention = lambda q_x, k_x=None, v_x=None, attn_mask=None: block.attn(q_x, q_x, q_x, need_weights=False)
+    assert torch.allclose(eclip.grad_eclip(tiny_clip.model, images, texts), expected, atol=1e-6)
+
+
+def test_earlier_blocks_can_be_explained(tiny_clip):
+    images, texts = torch.randn(2, 3, 32, 32), normalize(torch.randn(2, 16), dim=-1)
+    assert eclip.grad_eclip(tiny_clip.model, images, texts, layer=1).shape == (2, 4, 4)
+    with pytest.raises(eclip.ExplainError, match="blocks 1 to 3"):
+        eclip.grad_eclip(tiny_clip.model, images, texts, layer=4)
+
+
+def test_models_that_cannot_be_explained_are_refused(tiny_clip):
+    images, texts = torch.randn(1, 3, 32, 32), torch.randn(1, 16)
+    tiny_clip.visual.attn_pool = torch.nn.Identity()
+    with pytest.raises(eclip.ExplainError, match="pools by attention"):
+        eclip.grad_eclip(tiny_clip.model, images, texts)
+    tiny_clip.model.visual = torch.nn.Identity()
+    with pytest.raises(eclip.ExplainError, match="no transformer"):
+        eclip.grad_eclip(tiny_clip.model, images, texts)
