@@ -1,0 +1,298 @@
+"""The causal test: edit the chosen latents inside CLIP and see what comes back, on women no choice was made on.
+
+reads    data/selection, data/dataset, data/clip, data/activations
+writes   metrics/ablate.json, plots/ablate.csv (outcomes image by image), plots/ablate_dose.csv (dose-response),
+         plots/ablate_controls.csv (random sets), plots/ablate.png
+claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
+         meaning (reconstruction, noise), random sets of like latents, and the difference-in-means direction
+
+Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and region reliance.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+
+from stages.core import dataset, figures, intervene, paired, params, results, selection, vit
+from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
+from stages.core.intervene import Edit
+from stages.core.paired import Interval
+from stages.core.selection import Selection
+from stages.core.splice import Arm, Batch, Outcomes, Splice
+
+DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
+SELECTION_DPATH = Path("data/selection")
+METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plots/ablate.csv"), Path("plots/ablate.png")
+DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
+GREY = 128  # pixel value that hides a region
+SHOWN_ARMS = ("original", "reconstructed", "noise", "difference_in_means", "edited")
+
+
+class Women:
+    """The confirmation pairs, and means over them with intervals over women."""
+
+    def __init__(self, splice: Splice, inference: params.Inference):
+        self.pairs = splice.data.pairs("confirmation")
+        self.rows = np.concatenate([self.pairs[condition] for condition in CONDITIONS])
+        self.inference = inference
+
+    def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Values of `rows` [.., image] by condition [.., pair]."""
+        n = len(self.pairs)
+        return {SEMI_NUDE: values[..., :n], CLOTHED: values[..., n:]}
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """Mean over pairs."""
+        return paired.interval(
+            values,
+            self.pairs["identity"].to_numpy(),
+            n_bootstrap=self.inference.n_bootstrap,
+            confidence=self.inference.confidence,
+            seed=self.inference.seed,
+        )
+
+    def summary(self, values: np.ndarray) -> dict[str, dict[str, float]]:
+        """Both conditions and their gap, clothed minus semi-nude."""
+        by = self.split(values)
+        shown = {**by, "gap": by[CLOTHED] - by[SEMI_NUDE]}
+        return {label: self.interval(numbers).as_metrics() for label, numbers in shown.items()}
+
+
+def arms(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
+    """The arms of the test, each a change of the residual stream at the splice."""
+    return {
+        "original": selection.original,
+        "error_kept": splice.arm(Edit(latents=torch.tensor([], dtype=torch.long)), config.scope),
+        "reconstructed": selection.reconstructed(splice),
+        "noise": lambda batch: intervene.matched_noise(batch.tokens, splice.sae, [seed, *batch.rows.tolist()]),
+        "difference_in_means": difference_in_means(splice),
+        "edited": chosen.arm(splice, config),
+    }
+
+
+def difference_in_means(splice: Splice) -> Arm:
+    """The baseline without an SAE: the direction from clothed to semi-nude class tokens, projected out everywhere."""
+    pairs = splice.data.pairs("discovery")
+    semi_nude, clothed = (splice.tokens(pairs[c].to_numpy())[:, 0].mean(0) for c in CONDITIONS)
+    direction = torch.nn.functional.normalize(semi_nude - clothed, dim=0)
+    middle = (semi_nude + clothed) / 2
+
+    def apply(batch: Batch) -> torch.Tensor:
+        return batch.tokens - ((batch.tokens - middle) @ direction)[..., None] * direction
+
+    return apply
+
+
+def control_sets(chosen: Selection, n_sets: int, seed: int) -> np.ndarray:
+    """Random latents like the chosen ones: firing rate, and mean activation on class token and patches (log scales)."""
+    if not len(chosen.latents):
+        return np.zeros((n_sets, 0), dtype=np.int64)
+    t = chosen.tests
+    features = t[["firing", "mean_cls", "mean_patch"]].to_numpy()
+    profile = np.log(features + 1e-6)
+    profile[t["firing"] == 0] = np.nan
+    return intervene.matched_sets(chosen.latents, profile, n_sets, seed)
+
+
+def dose_response(
+    splice: Splice, chosen: Selection, config: params.Edit, scales: list[float], women: Women
+) -> pd.DataFrame:
+    """Both conditions over the number of latents edited, and over the factor on the chosen ones."""
+    sizes = [0, *sorted({min(k, len(chosen.latents)) for k in config.curve} - {0})]
+    by_size = [chosen.arm(splice, config, chosen.latents[:k]) for k in sizes]
+    latents = torch.tensor(chosen.latents, device=splice.clip.device)
+    by_scale = [splice.arm(Edit(latents=latents, kind="scale", factor=s), config.scope) for s in scales]
+    doses = [("n_latents", float(k)) for k in sizes] + [("scale", s) for s in scales]
+    outcomes = splice.outcomes(women.rows, by_size + by_scale)
+    rows = []
+    for i, (kind, dose) in enumerate(doses):
+        for condition in CONDITIONS:
+            for name, values in (("accuracy", outcomes.correct), ("R", outcomes.R)):
+                found = women.interval(women.split(values[i])[condition])
+                rows.append(
+                    {"dose": kind, "value": dose, "condition": condition, "endpoint": name, **found.as_metrics()}
+                )
+    return pd.DataFrame(rows)
+
+
+def against_controls(
+    splice: Splice, women: Women, outcomes: Outcomes, sets: np.ndarray, config: params.Edit, chosen: Selection
+) -> pd.DataFrame:
+    """A row per random set: what it gives semi-nude images, and what it costs clothed ones."""
+    found = splice.outcomes(women.rows, [chosen.arm(splice, config, latents) for latents in sets])
+    rows = {}
+    for name, values, start in (("accuracy", found.correct, outcomes.correct[0]), ("R", found.R, outcomes.R[0])):
+        change = women.split(values - start)
+        rows[f"semi_nude_{name}_gain"] = change[SEMI_NUDE].mean(1)
+        rows[f"clothed_{name}_loss"] = -change[CLOTHED].mean(1)
+    return pd.DataFrame(rows)
+
+
+def with_regions_greyed(splice: Splice, women: Women, arm: Arm | None) -> dict[str, dict[str, np.ndarray]]:
+    """R (nats) and correctness, image by image, of the `whole` pictures and with bust or face greyed out.
+
+    With the arm in place, or in the original model.
+    """
+    images = splice.data.images(women.rows)
+    found = {"whole": name_emotions(splice, women.rows, images, arm)}
+    for region in REGIONS:
+        inside = splice.data.mask(region, women.rows)[..., None] >= 128
+        found[region] = name_emotions(splice, women.rows, np.where(inside, np.uint8(GREY), images), arm)
+    return found
+
+
+@torch.no_grad()
+def name_emotions(splice: Splice, rows: np.ndarray, images: np.ndarray, arm: Arm | None) -> dict[str, np.ndarray]:
+    """R and correctness (0 or 1) of pictures, from their pixels on, image by image."""
+    found: dict[str, list[np.ndarray]] = {"R": [], "accuracy": []}
+    for start in range(0, len(rows), splice.batch_size):
+        part = slice(start, start + splice.batch_size)
+        with splice.live(arm, rows[part]) if arm else nullcontext():
+            embedded = splice.clip.embed(splice.clip.pixels(images[part]))
+        truth = splice.truth(rows[part])
+        found["R"].append(splice.readout.score(embedded, truth).cpu().numpy())
+        found["accuracy"].append(splice.readout.correct(embedded, truth).cpu().numpy())
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def measure(
+    women: Women, names: list[str], outcomes: Outcomes, controls: pd.DataFrame, greyed: dict[str, dict[str, dict]]
+) -> dict:
+    """The stage's metrics. p counts random sets that did at least as well; `greyed` is by arm, then region.
+
+    Reliance is the change when a region is greyed out: above zero the region misleads, below it is needed.
+    """
+    index = {name: i for i, name in enumerate(names)}
+    metrics: dict = {"accuracy": {}, "R": {}, "edit": {}, "reliance": {}, "guardrails": {}}
+    for name in SHOWN_ARMS:
+        metrics["accuracy"][name] = women.summary(outcomes.correct[index[name]])
+        metrics["R"][name] = women.summary(outcomes.R[index[name]])
+    for region in REGIONS:
+        for endpoint, values in greyed["original"][region].items():
+            metrics[endpoint][f"{region}_greyed"] = women.summary(values)
+    for arm, found in greyed.items():
+        metrics["reliance"][arm] = {
+            region: {name: women.summary(found[region][name] - found["whole"][name]) for name in found["whole"]}
+            for region in REGIONS
+        }
+    for endpoint, values in (("accuracy", outcomes.correct), ("R", outcomes.R)):
+        change = women.split(values[index["edited"]] - values[index["original"]])
+        gain, loss = women.interval(change[SEMI_NUDE]), women.interval(-change[CLOTHED])
+        by = women.split(values[index["original"]])
+        gap = float((by[CLOTHED] - by[SEMI_NUDE]).mean())
+        metrics["edit"][endpoint] = {
+            "semi_nude_gain": gain.as_metrics(),
+            "clothed_loss": loss.as_metrics(),
+            **({"share_of_gap_recovered": gain.estimate / gap} if gap > 0 else {}),
+            "p_random_sets": intervene.control_p(gain.estimate, controls[f"semi_nude_{endpoint}_gain"].to_numpy()),
+            "best_random_set": float(controls[f"semi_nude_{endpoint}_gain"].max()),
+        }
+    cosine = women.split(outcomes.cosine[index["edited"]])
+    metrics["guardrails"] = {f"cosine_to_original_{c}": float(cosine[c].mean()) for c in CONDITIONS}
+    noop = np.abs(outcomes.R[index["error_kept"]] - outcomes.R[index["original"]]).max()
+    metrics["guardrails"]["error_kept_largest_R_change"] = float(noop)
+    return metrics
+
+
+def tabulate(women: Women, names: list[str], outcomes: Outcomes, data: dataset.Dataset) -> pd.DataFrame:
+    """A row per arm and image."""
+    labels = data.table.iloc[women.rows][["identity", "condition", "emotion", "pair"]]
+    parts = [
+        labels.assign(row=women.rows, arm=name, R=outcomes.R[i], correct=outcomes.correct[i], cosine=outcomes.cosine[i])
+        for i, name in enumerate(names)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path) -> None:
+    """Accuracy by arm; dose-response with the control cloud; reliance before and after."""
+    figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(4.6, 4.2))
+    _draw_arms(axes[0, 0], metrics)
+    _draw_dose(axes[0, 1], dose, controls, metrics)
+    _draw_reliance(axes[0, 2], metrics)
+    figures.save(figure, fpath)
+
+
+def _draw_arms(ax: Axes, metrics: dict) -> None:
+    for offset, condition in ((-0.13, SEMI_NUDE), (0.13, CLOTHED)):
+        for y, arm in enumerate(SHOWN_ARMS):
+            found = metrics["accuracy"][arm][condition]
+            colour = figures.CONDITION_COLOURS[condition]
+            ax.plot([found["low"], found["high"]], [y + offset] * 2, color=colour, lw=2.2)
+            label = figures.CONDITION_LABELS[condition] if y == 0 else None
+            ax.plot(found["estimate"], y + offset, "o", color=colour, ms=5, label=label)
+    ax.set_yticks(range(len(SHOWN_ARMS)), [arm.replace("_", "\n", 1).replace("_", " ") for arm in SHOWN_ARMS])
+    ax.set(xlim=(-0.02, 1.04), ylim=(len(SHOWN_ARMS) - 0.4, -0.6), xlabel="emotion accuracy", title="Arms")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, metrics: dict) -> None:
+    start = metrics["accuracy"]["original"][SEMI_NUDE]["estimate"]
+    part = dose[(dose["dose"] == "n_latents") & (dose["endpoint"] == "accuracy")]
+    for condition in CONDITIONS:
+        line = part[part["condition"] == condition]
+        colour = figures.CONDITION_COLOURS[condition]
+        ax.plot(line["value"], line["estimate"], "o-", color=colour, label=figures.CONDITION_LABELS[condition])
+        ax.fill_between(line["value"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
+    spread = np.random.default_rng(0).uniform(-0.15, 0.15, len(controls))
+    x = part["value"].max() + spread
+    ax.plot(
+        x,
+        start + controls["semi_nude_accuracy_gain"],
+        ".",
+        color=figures.GREY,
+        ms=3,
+        label=f"{len(controls)} random sets, semi-nude",
+    )
+    ax.set(
+        xlabel="latents edited, most harmful first",
+        ylabel="emotion accuracy",
+        ylim=(-0.02, 1.04),
+        title="Dose and response",
+    )
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+
+
+def _draw_reliance(ax: Axes, metrics: dict) -> None:
+    labels, rows, colours = [], [], []
+    for region in REGIONS:
+        for arm in ("original", "edited"):
+            for condition in CONDITIONS:
+                labels.append(f"{region}, {figures.CONDITION_LABELS[condition]}, {arm}")
+                rows.append(metrics["reliance"][arm][region]["R"][condition])
+                colours.append(figures.CONDITION_COLOURS[condition])
+    figures.interval_bars(ax, labels, rows, colours)
+    ax.axvline(0, color="black", lw=0.7)
+    ax.set(xlabel="change of R when greyed out (nats)", title="Above 0 it misleads, below it is needed")
+
+
+def main() -> None:
+    config = params.load("compute", "inference", "edit", "ablate")
+    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
+    chosen = selection.load(SELECTION_DPATH)
+    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size)
+    women = Women(splice, config.inference)
+    tried = arms(splice, chosen, config.edit, config.ablate.seed)
+    outcomes = splice.outcomes(women.rows, list(tried.values()))
+    sets = control_sets(chosen, config.ablate.n_random_sets, config.ablate.seed)
+    controls = against_controls(splice, women, outcomes, sets, config.edit, chosen)
+    dose = dose_response(splice, chosen, config.edit, config.ablate.scales, women)
+    greyed = {
+        name: with_regions_greyed(splice, women, arm) for name, arm in (("original", None), ("edited", tried["edited"]))
+    }
+    metrics = measure(women, list(tried), outcomes, controls, greyed)
+    results.write_metrics(METRICS_FPATH, metrics)
+    results.write_table(TABLE_FPATH, tabulate(women, list(tried), outcomes, data))
+    results.write_table(DOSE_FPATH, dose)
+    results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
+    draw(metrics, dose, controls, PLOT_FPATH)
+
+
+if __name__ == "__main__":
+    main()
