@@ -1,0 +1,357 @@
+"""Everything the pipeline found -> one self-contained HTML page.
+
+reads    metrics/, plots/ and data/selection of the earlier stages, params.yaml
+writes   plots/report.html (no network needed to read it), plots/finding.png (the finding in one picture)
+claims   nothing of its own: each sentence is put together from the metrics, with interval and controls
+"""
+
+from __future__ import annotations
+
+import base64
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.image import imread
+
+from stages.core import dataset, figures, params, published, results
+from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
+
+METRICS_DPATH, PLOTS_DPATH, SELECTION_DPATH = Path("metrics"), Path("plots"), Path("data/selection")
+DATASET_DPATH = Path("data/dataset")
+REPORT_FPATH, FINDING_FPATH = Path("plots/report.html"), Path("plots/finding.png")
+TEMPLATE_FPATH = Path("stages/core/report.html.jinja")
+TITLE = "Does CLIP lose a woman's face when she is semi-nude?"
+LIBRARIES = (
+    "torch",
+    "open_clip_torch",
+    "dvc",
+    "zarr",
+    "numcodecs",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "matplotlib",
+)
+DAG = """\
+ingest ────────┬─────────────┬──────────────┬──────────────┬───────────┐
+prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► heatmap ─┬─► report
+                                (layer × expansion, nine)                └─► ablate ──┘"""
+PICTURES = ("finding", "ablate", "heatmap", "heatmap_pairs", "select_sae", "select_sae_statistics", "ingest")
+N_SHOWN = 3  # pairs beside the finding
+
+
+def percent(found: dict[str, float]) -> str:
+    """An accuracy with its interval."""
+    return f"{100 * found['estimate']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+
+
+def points(found: dict[str, float]) -> str:
+    """A difference of accuracies with its interval, in percentage points."""
+    return f"{100 * found['estimate']:.0f} points [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+
+
+def number(found: dict[str, float]) -> str:
+    """An estimate with its interval."""
+    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+
+
+def finding(metrics: dict[str, Any], chosen: dict[str, Any], alpha: float) -> str:
+    """The first sentence of the report: gap, edit, controls, cost; or that there is nothing to edit."""
+    accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
+    gap = accuracy["gap"]
+    if gap["low"] > 0:
+        says = (
+            f"This CLIP names the emotion of {percent(accuracy[CLOTHED])} of women in a shirt, "
+            f"but of {percent(accuracy[SEMI_NUDE])} of the same women semi-nude"
+        )
+    else:
+        says = f"No emotion gap was found: clothed minus semi-nude accuracy is {points(gap)}"
+    if not chosen["latents"]:
+        return (
+            f"No bias latents found. {says}; no latent's effect on the emotion differs by condition "
+            f"at a family-wise error of {alpha:g}."
+        )
+    n = len(chosen["latents"])
+    return (
+        f"{says}. Editing {n} of {metrics['select_sae']['d_sae']:,} latents after block {chosen['layer']} changes "
+        f"semi-nude accuracy by {points(edit['semi_nude_gain'])} (p = {edit['p_random_sets']:.3f} against random sets "
+        f"of like latents) and costs clothed women {points(edit['clothed_loss'])}."
+    )
+
+
+def truth(config: Any) -> str:
+    """What was planted, where that is known."""
+    if config.ingest.source != "synthetic" or config.clip.source != "demo":
+        return ""
+    return (
+        f"Women are drawn and the bias is planted: with probability {config.demo.bias:g}, the captions this CLIP "
+        "learned from named, for a semi-nude woman, the emotion tied to the colour of her top, not that of her face. "
+        "So the instrument can be held against the truth."
+    )
+
+
+def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    """The figures of the first screen."""
+    ablate, heat = metrics["ablate"], metrics["heatmap"]["original"]["bust_energy_lift"]
+    greyed = ablate["reliance"]["original"]["bust"]["accuracy"][SEMI_NUDE]
+    edit, lifts = ablate["edit"]["accuracy"], [heat[condition]["estimate"] for condition in CONDITIONS]
+
+    def card(found: dict[str, float], label: str, scale: float = 1, unit: str = "") -> dict[str, str]:
+        digits = 0 if scale == 100 else 2
+        value, low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("estimate", "low", "high"))
+        return {"value": f"{value}{unit}", "label": label, "interval": f"interval [{low}, {high}]"}
+
+    return [
+        card(ablate["accuracy"]["original"]["gap"], "emotion gap: accuracy clothed minus semi-nude", 100, " points"),
+        card(greyed, "semi-nude accuracy when the bust is greyed out", 100, " points"),
+        card(edit["semi_nude_gain"], "semi-nude accuracy after the edit", 100, " points"),
+        card(heat["gap"], f"bust lift of heatmaps: {lifts[0]:.2f} semi-nude minus {lifts[1]:.2f} clothed"),
+    ]  # fmt: skip
+
+
+def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
+    """What the edit did to the readout and to the reliance on regions."""
+    ablate = metrics["ablate"]
+    edit, relied = ablate["edit"]["R"], ablate["reliance"]
+    recovered = (
+        f"{100 * edit['share_of_gap_recovered']:.0f} % of the gap in R" if "share_of_gap_recovered" in edit else "R"
+    )
+    return (
+        f"R is the log-probability of the true emotion, in nats. The edit gives semi-nude women "
+        f"{number(edit['semi_nude_gain'])} nats ({recovered}) and costs clothed ones {number(edit['clothed_loss'])}; "
+        f"the best of {n_random_sets} random sets of like latents gives {edit['best_random_set']:.2f}. "
+        "Greying the bust out changes R of semi-nude women by "
+        f"{number(relied['original']['bust']['R'][SEMI_NUDE])} before the edit and by "
+        f"{number(relied['edited']['bust']['R'][SEMI_NUDE])} after it; greying the face, by "
+        f"{number(relied['original']['face']['R'][SEMI_NUDE])} and "
+        f"{number(relied['edited']['face']['R'][SEMI_NUDE])}."
+    )
+
+
+def heatmaps(metrics: dict[str, Any]) -> str:
+    """What the heatmaps say, and whether they agree with the readout."""
+    lift = {arm: metrics["heatmap"][arm]["bust_energy_lift"]["gap"] for arm in ("original", "edited")}
+    readout = metrics["ablate"]["edit"]["R"]["semi_nude_gain"]
+    recovered = readout["low"] > 0
+    shrank = lift["edited"]["high"] < lift["original"]["low"]
+    if recovered and not shrank:
+        verdict = (
+            "The readout recovers while the heatmap gap does not shrink: here the heatmap is no measure of the bias."
+        )
+    elif recovered:
+        verdict = "Readout and heatmap move together."
+    else:
+        verdict = "The readout does not recover, whatever the heatmap does."
+    return (
+        "Energy lift is the share of the map's mass on a region over the region's share of the picture: 1 is chance. "
+        f"The bust's lift gap, semi-nude minus clothed, is {number(lift['original'])} in the original model and "
+        f"{number(lift['edited'])} in the edited one. {verdict}"
+    )
+
+
+def arms_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Accuracy and R of each arm."""
+    rows = []
+    for arm, accuracy in metrics["ablate"]["accuracy"].items():
+        r = metrics["ablate"]["R"][arm]
+        rows.append(
+            {
+                "arm": arm.replace("_", " "),
+                "accuracy, semi-nude": percent(accuracy[SEMI_NUDE]),
+                "clothed": percent(accuracy[CLOTHED]),
+                "gap in accuracy": points(accuracy["gap"]),
+                "gap in R (nats)": number(r["gap"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def lift_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Energy lift and IoU of each arm and region."""
+    rows = []
+    for arm, scores in metrics["heatmap"].items():
+        if arm == "images":
+            continue
+        for name, found in scores.items():
+            rows.append(
+                {
+                    "arm": arm,
+                    "score": name.replace("_", " "),
+                    "semi-nude": number(found[SEMI_NUDE]),
+                    "clothed": number(found[CLOTHED]),
+                    "gap": number(found["gap"]),
+                    "chance": f"{found['chance']:.2f}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def latents_table(alpha: float) -> pd.DataFrame:
+    """The chosen latents with effect, interval and adjusted p (discovery women)."""
+    chosen = pd.read_csv(SELECTION_DPATH / "latents.csv")
+    return pd.DataFrame(
+        {
+            "latent": chosen["latent"],
+            "effect gap (nats)": [
+                f"{m:.3f} [{lo:.3f}, {hi:.3f}]" for m, lo, hi in chosen[["eff_mean", "eff_low", "eff_high"]].to_numpy()
+            ],
+            "p (max-T)": chosen["eff_p_max_t"].map("{:.4f}".format),
+            "activation gap": chosen["act_mean"].map("{:.3f}".format),
+            "its p (max-T)": chosen["act_p_max_t"].map("{:.4f}".format),
+            "fires on": chosen["firing"].map("{:.1%} of tokens".format),
+        }
+    )
+
+
+def saes_table() -> pd.DataFrame:
+    """A row per SAE of the grid."""
+    table = pd.read_csv(PLOTS_DPATH / "select_sae.csv")
+    shown = pd.DataFrame(
+        {
+            "SAE": [f"layer {r.layer} × {r.expansion}{' (chosen)' if r.chosen else ''}" for r in table.itertuples()],
+            "recon": table["recon"].map("{:.2e}".format),
+            "L0": [f"{r.l0:.1f} ({r.l0_fraction:.2%})" for r in table.itertuples()],
+            "FVU, last step": table["fvu"].map("{:.3f}".format),
+            "FVU, held out": table["held_out_fvu"].map("{:.3f}".format),
+            "dead": table["dead_fraction"].map("{:.1%}".format),
+            "MWU p": table["mwu_p"].map("{:.2e}".format),
+            "AUC": table["auc"].map("{:.3f}".format),
+            "Cliff's δ": table["cliffs_delta"].map("{:.3f}".format),
+            "cosine, with − without": [
+                f"{r.cosine_difference_mean:.1e} ± {r.cosine_difference_std:.1e}" for r in table.itertuples()
+            ],
+            "bias latents": table["n_bias"],
+            "perception latents": table["n_perception"],
+            "net gain (nats)": table["net_gain"].map("{:.2f}".format),
+        }
+    )
+    return shown
+
+
+def published_table() -> pd.DataFrame:
+    """The study's two tables, joined."""
+    table = published.TRAINING.merge(published.TESTS, on=["layer", "expansion"])
+    return pd.DataFrame(
+        {
+            "SAE": [f"layer {r.layer} × {r.expansion}" for r in table.itertuples()],
+            "recon": table["recon"].map("{:.2e}".format),
+            "L0 (share)": table["l0_fraction"].map("{:.2%}".format),
+            "FVU": table["fvu"].map("{:.3f}".format),
+            "total": table["total"].map("{:.2e}".format),
+            "MWU p": table["mwu_p"].map("{:.2e}".format),
+            "AUC": table["auc"].map("{:.3f}".format),
+            "Cliff's δ": table["cliffs_delta"].map("{:.3f}".format),
+        }
+    )
+
+
+def provenance_table() -> pd.DataFrame:
+    """Versions, and the hashes of model and data as the chosen SAE carries them."""
+    metadata = results.read_json(SELECTION_DPATH / "sae" / "cfg.json")["metadata"]
+    rows = [("Python", platform.python_version()), *((name, version(name)) for name in LIBRARIES)]
+    rows += [("data set, sha256", metadata["dataset_sha256"]), ("CLIP, sha256", metadata["model"])]
+    return pd.DataFrame(rows, columns=["what", "version or hash"])
+
+
+def draw_finding(metrics: dict[str, Any], n_latents: int, with_pictures: bool) -> None:
+    """What CLIP makes of the same faces: before, with the bust hidden, after the edit. This picture is committed, so
+    pairs are shown beside it only where they are drawn, never photographs."""
+    figure = figures.plt.figure(figsize=(10.4 if with_pictures else 6.4, 4.2))
+    if with_pictures:
+        left, right = figure.subfigures(1, 2, width_ratios=[1.05, 1.5])
+        _draw_pairs(left.subplots(2, N_SHOWN, squeeze=False))
+    else:
+        right = figure.subfigures(1, 1)
+    _draw_accuracies(right.subplots(), metrics, n_latents)
+    figures.save(figure, FINDING_FPATH)
+
+
+def _draw_pairs(axes: np.ndarray) -> None:
+    data = dataset.load(DATASET_DPATH)
+    pairs = data.pairs("confirmation")
+    for column in range(axes.shape[1]):  # another woman and another emotion each
+        of_emotion = pairs[pairs["emotion"] == data.emotions[column % len(data.emotions)]]
+        pair = of_emotion.iloc[column * len(of_emotion) // axes.shape[1]]
+        for row, condition in enumerate(CONDITIONS):
+            figures.picture(axes[row, column], data.images(np.array([pair[condition]]))[0])
+            axes[row, column].set_axis_off()
+            axes[row, column].set_title(f"{figures.CONDITION_LABELS[condition]}\n{pair['emotion']}", fontsize=9)
+
+
+def _draw_accuracies(ax: Axes, metrics: dict[str, Any], n_latents: int) -> None:
+    ablate = metrics["ablate"]
+    original, edited = ablate["accuracy"]["original"], ablate["accuracy"]["edited"]
+    start = original[SEMI_NUDE]["estimate"]
+    best = start + ablate["edit"]["accuracy"]["best_random_set"]
+    rows = [
+        ("clothed", original[CLOTHED], figures.BLUE),
+        ("semi-nude", original[SEMI_NUDE], figures.VERMILION),
+        ("semi-nude, bust greyed out", ablate["accuracy"]["bust_greyed"][SEMI_NUDE], figures.VERMILION),
+        ("semi-nude, best random set edited", dict.fromkeys(("estimate", "low", "high"), best), figures.GREY),
+        (f"semi-nude, {n_latents} bias latents edited", edited[SEMI_NUDE], figures.GREEN),
+        (f"clothed, {n_latents} bias latents edited", edited[CLOTHED], figures.BLUE),
+    ]
+    labels, values, colours = (list(column) for column in zip(*rows, strict=True))
+    figures.interval_bars(ax, labels, values, colours)
+    ax.axvline(metrics["extract"]["accuracy"]["chance"], color="black", lw=0.8, ls=":")
+    ax.set(xlim=(0, 1.03), xlabel="share of emotions named right (dotted: chance)", title="CLIP reads the same faces")
+
+
+def embedded(fpath: Path) -> str:
+    """A PNG as a data URL."""
+    imread(fpath)  # a damaged picture stops here, not in the reader's browser
+    return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
+
+
+def html(table: pd.DataFrame) -> Any:
+    """A table for the page."""
+    from markupsafe import Markup
+
+    return Markup(table.to_html(index=False, border=0, justify="right"))
+
+
+def main() -> None:
+    config = params.load(*params.SECTIONS)
+    metrics = {
+        name: results.read_json(METRICS_DPATH / f"{name}.json")
+        for name in ("ingest", "extract", "select_sae", "heatmap", "ablate")
+    }
+    chosen = results.read_json(SELECTION_DPATH / "selection.json")
+    draw_finding(metrics, len(chosen["latents"]), with_pictures=config.ingest.source == "synthetic")
+    pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png") for stem in PICTURES}
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        TEMPLATE_FPATH.read_text()
+    )
+    page = template.render(
+        title=TITLE,
+        finding=finding(metrics, chosen, config.inference.alpha),
+        truth=truth(config),
+        cards=cards(metrics),
+        images=pictures,
+        confidence=f"{config.inference.confidence:.0%}",
+        n_saes=len(config.grid.layers) * len(config.grid.expansions),
+        dag=DAG,
+        arms_table=html(arms_table(metrics)),
+        causal=causal(metrics, config.ablate.n_random_sets),
+        heatmaps=heatmaps(metrics),
+        lift_table=html(lift_table(metrics)),
+        selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
+        latents_table=html(latents_table(config.inference.alpha)),
+        saes_table=html(saes_table()),
+        published_table=html(published_table()),
+        same_study="OpenAI's ViT-L/14 on SOBEM",
+        provenance_table=html(provenance_table()),
+        parameters=params.PARAMS_FPATH.read_text(),
+    )
+    REPORT_FPATH.write_text(page)
+
+
+if __name__ == "__main__":
+    main()
