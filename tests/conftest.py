@@ -1,0 +1,68 @@
+"""Shared fixtures. Shapes in signatures are checked by beartype in every test."""
+
+from __future__ import annotations
+
+import pytest
+from jaxtyping import install_import_hook
+
+import tests.typecheck  # noqa: F401 (the hook finds it by name)
+
+with install_import_hook("stages.core", "tests.typecheck.checked"):
+    import stages.core.codes
+    import stages.core.dataset
+    import stages.core.eclip
+    import stages.core.intervene
+    import stages.core.localise
+    import stages.core.paired
+    import stages.core.readout
+    import stages.core.sae
+    import stages.core.splice
+    import stages.core.store
+    import stages.core.training
+    import stages.core.vit  # noqa: F401
+
+import numpy as np
+import torch
+
+TINY = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def tiny_clip():
+    """A randomly initialised open_clip model of 3 blocks, 16 patches, width 32."""
+    import open_clip
+    from open_clip.model import CLIP
+
+    from stages.core.vit import Clip
+
+    model = CLIP(**TINY)
+    torch.nn.init.normal_(model.visual.positional_embedding, std=0.5)
+    return Clip(model, open_clip.SimpleTokenizer(context_length=16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def tiny_sae():
+    """A random SAE of width 32 with 64 latents, some of them active on random tokens."""
+    from stages.core.sae import JumpReLUSAE
+
+    sae = JumpReLUSAE(32, 64)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in sae.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / 4
+    sae.threshold.data = sae.threshold.data.abs() + 0.1
+    return sae.requires_grad_(False)

@@ -1,0 +1,230 @@
+"""The whole DAG through DVC, at toy size, in temporary clones: the planted world, and a folder of photographs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from stages.core import dataset, selection
+from tests.imports import ROOT
+
+TOY: dict[str, dict[str, Any]] = {
+    "compute": {"threads": 1},
+    "grid": {"layers": [1, 2, 3], "expansions": [1, 2, 4]},
+    "inference": {"n_bootstrap": 40, "n_permutations": 60, "alpha": 0.999},  # some latents pass, so edits are run
+    "ingest": {"image_size": 32},
+    "world": {"n_women": 6, "n_corpus": 8},
+    "demo": {"n_portraits": 64, "width": 32, "layers": 3, "steps": 20, "batch_size": 16},
+    "extract": {"batch_size": 10, "shard_images": 16},
+    "train_sae": {"steps": 8, "batch_size": 128, "target_l0": 6.0},
+    "edit": {"n_latents": 3, "curve": [1, 2]},
+    "analyse_sae": {"max_clusters": 3, "n_candidates": 5},
+    "heatmap": {"n_shown": 2},
+    "ablate": {"n_random_sets": 5},
+}
+PHOTOGRAPHS: dict[str, dict[str, Any]] = {
+    **TOY,
+    "grid": {"layers": [10, 11, 12], "expansions": [1, 2, 4]},
+    "ingest": {"source": "folder", "image_size": 224, "emotions": ["calm", "lively"], "prompt": "a {emotion} picture"},
+    "clip": {"source": "open_clip", "architecture": "ViT-S-32-alt", "pretrained": "random"},
+    "train_sae": {**TOY["train_sae"], "recipe": "published", "train_on": "audit", "sparsity_coefficient": 0.001},
+}
+ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+GIT_ENV = {
+    f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "t"), ("EMAIL", "t@t"))
+}
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, env=ENV | GIT_ENV, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout + done.stderr
+
+
+def change_params(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
+    given = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, values in changes.items():
+        given[section].update(values)
+    (folder / "params.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
+
+
+def clone(folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
+    """The files git would commit (but the metrics of the default run), in a new repository, with other parameters."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("metrics/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    change_params(folder, changes)
+    run(folder, "git", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "clone")
+    return folder
+
+
+def cut_photographs(folder: Path) -> None:
+    """Pairs, masks and corpus images out of the photographs that scikit-learn ships."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    photographs = load_sample_images().images
+    rows = []
+
+    def cut(name: str) -> None:
+        photograph = photographs[rng.integers(len(photographs))]
+        y, x = rng.integers(0, 200, 2)
+        Image.fromarray(photograph[y : y + 120, x : x + 100]).save(folder / name)
+
+    for woman in range(4):
+        for emotion in PHOTOGRAPHS["ingest"]["emotions"]:
+            for condition in dataset.CONDITIONS:
+                stem = f"{woman}_{emotion}_{condition}"
+                cut(f"{stem}.jpg")
+                for region, box in (("bust", (30, 70, 70, 100)), ("face", (35, 15, 65, 50))):
+                    mask = Image.new("L", (100, 120), 0)
+                    mask.paste(255, box)
+                    mask.save(folder / f"{stem}_{region}.png")
+                masks = {f"{region}_mask": f"{stem}_{region}.png" for region in dataset.REGIONS}
+                labels = {"identity": f"w{woman}", "condition": condition, "emotion": emotion}
+                rows.append({"image": f"{stem}.jpg", **labels, **masks})
+    cut("corpus.png")
+    rows.append({"image": "corpus.png"})
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory) -> dict[str, Path]:
+    """Both studies run to their end, side by side."""
+    folders = {
+        "synthetic": clone(tmp_path_factory.mktemp("synthetic"), TOY),
+        "folder": clone(tmp_path_factory.mktemp("folder"), PHOTOGRAPHS),
+    }
+    cut_photographs(folders["folder"] / "data" / "raw")
+    logs = {name: (folder / "repro.log").open("w") for name, folder in folders.items()}
+    running = {
+        name: subprocess.Popen(["dvc", "repro"], cwd=folder, env=ENV, stdout=logs[name], stderr=subprocess.STDOUT)
+        for name, folder in folders.items()
+    }
+    codes = {name: process.wait() for name, process in running.items()}
+    for name, folder in folders.items():
+        logs[name].close()
+        assert codes[name] == 0, (folder / "repro.log").read_text()[-6000:]
+    return folders
+
+
+def ran(log: str) -> set[str]:
+    return set(re.findall(r"Running stage '([^']+)'", log))
+
+
+def numbers(node: Any) -> list[float]:
+    if isinstance(node, dict):
+        return [value for part in node.values() for value in numbers(part)]
+    return [node]
+
+
+@pytest.mark.parametrize("study", ["synthetic", "folder"])
+def test_every_stage_ran_and_filled_its_metrics(studies, study):
+    folder = studies[study]
+    assert len(ran((folder / "repro.log").read_text())) == 7 + 2 * 9
+    files = sorted((folder / "metrics").rglob("*.json"))
+    assert len(files) == 6 + 2 * 9
+    for fpath in files:
+        values = numbers(json.loads(fpath.read_text()))
+        assert values and all(isinstance(value, int | float) for value in values), fpath
+    page = (folder / "plots" / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
+    assert page.count("data:image/png;base64,") == 7
+
+
+@pytest.mark.parametrize("study", ["synthetic", "folder"])
+def test_a_second_run_does_nothing(studies, study):
+    assert ran(run(studies[study], "dvc", "repro")) == set()
+    assert "up to date" in run(studies[study], "dvc", "status")
+
+
+def test_the_folder_came_through_at_the_models_resolution(studies):
+    data = dataset.load(studies["folder"] / "data" / "dataset")
+    assert data.image_size == 224
+    assert len(data.pairs()) == 8 and len(data.rows("corpus")) == 1
+    assert data.prompts == {"calm": "a calm picture", "lively": "a lively picture"}
+    bust = data.mask("bust", data.audit_rows())
+    assert np.allclose(bust[0].mean() / 255, 40 * 30 / (100 * 100), atol=0.01)  # 120 x 100, the centre 100 x 100 kept
+    assert (data.mask("bust", data.rows("corpus")) == 0).all()
+
+
+def test_the_winner_is_copied_with_its_latents(studies):
+    for folder in studies.values():
+        chosen = selection.load(folder / "data" / "selection")
+        assert chosen.sae.metadata["layer"] == chosen.layer
+        assert len(chosen.latents) <= 3
+        assert set(pd.read_csv(folder / "data" / "selection" / "latents.csv")["latent"]) == set(chosen.latents)
+
+
+def changed(folder: Path) -> set[str]:
+    return set(json.loads(run(folder, "dvc", "status", "--json")))
+
+
+def test_a_parameter_touches_the_stages_that_read_it_and_no_other(studies):
+    folder = studies["synthetic"]
+    before = (folder / "params.yaml").read_text()
+    points = [f"{layer}-{expansion}" for layer in (1, 2, 3) for expansion in (1, 2, 4)]
+    expected = {
+        ("train_sae", "learning_rate", 0.004): {f"train_sae@{p}" for p in points} | {"report"},
+        ("demo", "bias", 0.5): {"prepare_clip", "report"},
+        ("ablate", "seed", 7): {"ablate", "report"},
+    }
+    for (section, key, value), stages in expected.items():
+        change_params(folder, {section: {key: value}})
+        assert changed(folder) == stages
+        (folder / "params.yaml").write_text(before)
+    assert changed(folder) == set()
+
+
+def test_reverting_a_parameter_restores_from_cache_without_training(studies):
+    folder = studies["synthetic"]
+    before = (folder / "params.yaml").read_text()
+    weights = folder / "data" / "sae" / "l1_x1" / "sae_weights.safetensors"
+    original = weights.read_bytes()
+    change_params(folder, {"train_sae": {"steps": 3}})
+    assert ran(run(folder, "dvc", "repro", "-s", "train_sae@1-1")) == {"train_sae@1-1"}
+    assert weights.read_bytes() != original
+    (folder / "params.yaml").write_text(before)
+    log = run(folder, "dvc", "repro", "-s", "train_sae@1-1")
+    assert ran(log) == set() and "cached" in log
+    assert weights.read_bytes() == original
+    assert changed(folder) == set()
+
+
+def test_an_edited_stage_reruns_itself_and_what_follows_and_no_sae(studies):
+    folder = studies["synthetic"]
+    source = folder / "stages" / "heatmap.py"
+    source.write_text(source.read_text().replace("Where CLIP looks", "Where it looks"))
+    assert ran(run(folder, "dvc", "repro")) == {"heatmap", "report"}
+
+
+def test_bad_images_stop_the_run_with_every_fault_named(studies):
+    """Last, because it spoils the folder."""
+    folder = studies["folder"]
+    manifest = folder / "data" / "raw" / "manifest.csv"
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    table.loc[0, "emotion"], table.loc[3, "image"] = "bored", "gone.jpg"
+    table.to_csv(manifest, index=False)
+    done = subprocess.run(["dvc", "repro"], cwd=folder, env=ENV, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "row 2: unknown emotion 'bored'" in done.stderr + done.stdout
+    assert "row 5: image 'gone.jpg' not found" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
