@@ -2,6 +2,7 @@
 
 reads    data/activations/l<layer>.zarr, data/dataset
 writes   data/sae/l<layer>_x<expansion> (SAELens' format, history.csv beside it), metrics/train_sae/...
+         resumes from .ckpt/train_sae, if it was interrupted
 claims   fraction of variance unexplained (FVU), L0 and dead latents on the images trained on and, where any
          women were held out, on theirs; class token and patches apart
 
@@ -10,14 +11,17 @@ claims   fraction of variance unexplained (FVU), L0 and dead latents on the imag
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from stages.core import dataset, device, params, results, store, training
+from stages.core.checkpoint import Checkpoint
 from stages.core.dataset import Dataset
+from stages.core.grid import Point
 from stages.core.sae import JumpReLUSAE
 
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
@@ -60,38 +64,40 @@ def measure(
     }
 
 
+def checkpoint(config: Any, expansion: int, activations: store.Store) -> Checkpoint:
+    """Named by all that the weights depend on: parameters, activations, training code, torch."""
+    return Checkpoint.of(
+        "train_sae",
+        train_sae=config.train_sae.model_dump(),
+        compute=config.compute.model_dump(),
+        expansion=expansion,
+        activations=activations.provenance,
+        code=hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest(),
+        torch=torch.__version__,
+    )
+
+
 def main() -> None:
-    options = _options()
+    point = Point.from_command_line(__doc__)
     config = params.load("compute", "train_sae")
-    name = f"l{options.layer}_x{options.expansion}"
     where = device.set_up(config.compute)
-    data, activations = dataset.load(DATASET_DPATH), store.open(ACTIVATIONS_DPATH / f"l{options.layer}.zarr")
+    data, activations = dataset.load(DATASET_DPATH), store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr")
     rows = data.rows(*SPLITS_TRAINED_ON[config.train_sae.train_on])
     tokens = torch.from_numpy(activations.read(rows)).flatten(0, 1).to(where)
     settings = config.train_sae.model_dump(exclude={"train_on"})
-    sae, history = training.train(
-        tokens, training.TrainConfig(d_sae=activations.shape[2] * options.expansion, **settings)
-    )
-    metrics = measure(sae, activations, data, config.train_sae, tokens.mean(0))
-    metrics["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(tokens)}
-    sae.metadata |= {
-        "layer": options.layer,
-        "expansion": options.expansion,
-        **activations.provenance,
-        "quality": metrics,
-    }
-    directory = SAE_DPATH / name
-    shutil.rmtree(directory, ignore_errors=True)
-    sae.save(directory)
-    history.to_csv(directory / "history.csv", index=False)
-    results.write_metrics(METRICS_DPATH / f"{name}.json", metrics)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", type=int, required=True, help="block of the vision tower, counted from 1")
-    parser.add_argument("--expansion", type=int, required=True, help="d_sae / d_in")
-    return parser.parse_args()
+    train_config = training.TrainConfig(d_sae=activations.shape[2] * point.expansion, **settings)
+    with checkpoint(config, point.expansion, activations) as kept:
+        sae, history = training.train(tokens, train_config, checkpoint=kept)
+        metrics = measure(sae, activations, data, config.train_sae, tokens.mean(0))
+        metrics["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(tokens)}
+        sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": metrics}
+        sae.metadata |= activations.provenance
+        directory = SAE_DPATH / str(point)
+        shutil.rmtree(directory, ignore_errors=True)
+        sae.save(directory)
+        results.write_table(directory / "history.csv", history)
+        results.write_metrics(METRICS_DPATH / f"{point}.json", metrics)
+        kept.done()
 
 
 if __name__ == "__main__":

@@ -154,6 +154,11 @@ def test_activations_without_content_are_refused(tokens, says):
         train(tokens, TrainConfig(d_sae=8))
 
 
+def test_an_sae_that_cannot_fit_is_refused_before_it_is_trained():
+    with pytest.raises(TrainingError, match="GiB are free"):
+        train(torch.randn(10, 64), TrainConfig(d_sae=2**36))
+
+
 def test_a_known_dictionary_is_recovered():
     """Sparse non-negative codes over 256 random features in 64 dimensions: the default recipe finds them."""
     generator = torch.Generator().manual_seed(0)

@@ -18,16 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.core.sae import JumpReLUSAE
+from stages.core.checkpoint import Checkpoint
+from stages.core.sae import PARAMETERS, JumpReLUSAE
 
 WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.3  # of the learning rate: linear up, constant, linear down
 ADAM_BETAS = (0.9, 0.999)
@@ -84,11 +87,14 @@ def train(
     tokens: Float[Tensor, "n d_in"] | Iterable[Float[Tensor, "batch d_in"]],
     config: TrainConfig,
     normalisation: Normalisation | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[JumpReLUSAE, pd.DataFrame]:
     """Train an SAE on activations.
 
     tokens: all of them (batches are drawn without replacement, epoch by epoch), or an iterable of ready
         batches, at least `steps` of them; then `normalisation` must be given.
+    checkpoint: kept while training, and resumed from if it holds a state: on a CPU to the same bits as an
+        uninterrupted run. An iterable of batches is resumed by passing over those already used.
     Returns the SAE on raw activations, and the history: a row per `log_every` steps with step, recon (mean
         squared error, raw units), l0 (latents per token), l0_fraction, fvu, sparsity, total, dead_fraction.
     Raises TrainingError for activations that cannot be learned.
@@ -104,13 +110,22 @@ def train(
         applied = Normalisation(torch.zeros_like(normalisation.mean), 1.0)
     else:
         applied = normalisation
+    check_memory(config, len(normalisation.mean), normalisation.mean.device)
     trainer = Trainer(config, applied, normalisation)
-    for _ in tqdm(range(config.steps), desc=f"SAE {len(normalisation.mean)} -> {config.d_sae}", mininterval=5):
+    kept = checkpoint.load() if checkpoint else None
+    if kept is not None:
+        trainer.restore(kept)
+        batches = islice(batches, trainer.n_steps, None)
+    name = f"SAE {len(normalisation.mean)} -> {config.d_sae}"
+    for _ in tqdm(range(trainer.n_steps, config.steps), desc=name, mininterval=5):
         trainer.step(next(batches))
+        if checkpoint and checkpoint.due():
+            checkpoint.save(trainer.state())
     return trainer.finished(), trainer.history()
 
 
 def _shuffled(tokens: Tensor, config: TrainConfig) -> Iterator[Tensor]:
+    """Batches without replacement, epoch by epoch: a function of the seed."""
     generator = torch.Generator().manual_seed(config.seed)
     size = min(config.batch_size, len(tokens))
     while True:
@@ -136,6 +151,19 @@ class _Buffers:
         return cls(*(torch.empty(n, d_sae, device=device) for _ in range(4)))
 
 
+def check_memory(config: TrainConfig, d_in: int, device: torch.device) -> None:
+    """Raise TrainingError if parameters, gradients, Adam's moments and one step's intermediates cannot fit."""
+    parameters = config.d_sae * (2 * d_in + 3) * (1 + 1 + 2)
+    intermediates = 4 * config.batch_size * config.d_sae
+    needed = 4 * (parameters + intermediates)  # float32
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise TrainingError(
+            f"an SAE of {config.d_sae} latents on {d_in} dimensions needs about {needed / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB are free; lower grid.expansions or train_sae.batch_size"
+        )
+
+
 class Trainer:
     """The state of one training run. `step` takes a batch; `finished` folds and returns the SAE."""
 
@@ -149,7 +177,7 @@ class Trainer:
         self.b_enc, self.b_dec = torch.zeros(d_sae, device=device), torch.zeros(d_in, device=device)
         self.threshold = torch.zeros(d_sae, device=device)
         self.optimizer = torch.optim.Adam(
-            [self.W_enc, self.b_enc, self.W_dec, self.b_dec, self.threshold],
+            [getattr(self, name) for name in PARAMETERS],
             lr=config.learning_rate,
             betas=ADAM_BETAS,
             fused=True,
@@ -280,6 +308,30 @@ class Trainer:
         self._log.append(
             torch.stack([step, raw_recon, l0, l0 / self.config.d_sae, fvu, sparsity, recon + sparsity, dead])
         )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the rest of the run depends on, by name."""
+        state = {name: getattr(self, name) for name in (*PARAMETERS, "silent_steps", "dead")}
+        for name in PARAMETERS:
+            for key, value in self.optimizer.state[getattr(self, name)].items():
+                state[f"adam.{name}.{key}"] = value
+        state["n_steps"] = torch.tensor(self.n_steps)
+        state["log"] = torch.stack(self._log)
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        device = self.W_enc.device
+        for name in (*PARAMETERS, "silent_steps"):
+            getattr(self, name).copy_(state[name])
+        for name in PARAMETERS:
+            prefix = f"adam.{name}."
+            self.optimizer.state[getattr(self, name)] = {
+                key.removeprefix(prefix): value.to(device) for key, value in state.items() if key.startswith(prefix)
+            }
+        self.dead = state["dead"].to(device)
+        self.n_steps = int(state["n_steps"])
+        self._log = list(state["log"].to(device))
 
     def history(self) -> pd.DataFrame:
         """The figures kept so far; one transfer from the device."""

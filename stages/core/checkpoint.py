@@ -1,0 +1,75 @@
+"""Checkpoints of a long computation: outside the outputs that DVC deletes, whole or not there at all.
+
+A checkpoint lives in `.ckpt/<stage>/<fingerprint of everything the result depends on>`, so one of other
+parameters or inputs is never found. It is written beside and renamed into place, and a lock keeps two
+processes from sharing it: the second waits (a killed DVC leaves its child running).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+ROOT_DPATH = Path(".ckpt")
+STATE_FNAME = "state.safetensors"
+
+
+class Checkpoint:
+    """Use as a context manager; the lock is held inside. `done` removes what was kept."""
+
+    def __init__(self, directory: Path, every_seconds: float = 60.0):
+        self.directory, self.every_seconds = directory, every_seconds
+        self._fpath = directory / STATE_FNAME
+        self._lock = FileLock(directory.with_suffix(".lock"))
+        self._saved_at = time.monotonic()
+
+    @classmethod
+    def of(cls, stage: str, **inputs: Any) -> Checkpoint:
+        """The checkpoint of `stage` for these inputs (anything JSON knows: parameters, hashes, versions)."""
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        return cls(ROOT_DPATH / stage / digest[:32])
+
+    def __enter__(self) -> Checkpoint:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def load(self) -> dict[str, Tensor] | None:
+        """What was saved last, or None. A file that is not whole counts as none."""
+        try:
+            return load_file(self._fpath)
+        except (FileNotFoundError, SafetensorError):
+            return None
+
+    def due(self) -> bool:
+        """Whether the last save lies `every_seconds` back."""
+        return time.monotonic() - self._saved_at >= self.every_seconds
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        """Replace what was saved: after a crash at any moment, either the old state is there or the new one."""
+        beside = self._fpath.with_suffix(".part")
+        save_file(state, beside)
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(self._fpath)
+        self._saved_at = time.monotonic()
+
+    def done(self) -> None:
+        """Remove the checkpoint: its result is written."""
+        shutil.rmtree(self.directory, ignore_errors=True)
