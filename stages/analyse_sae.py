@@ -12,7 +12,6 @@ claims   two lists, never mixed: perception latents (activation differs by condi
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
@@ -24,8 +23,9 @@ from matplotlib.axes import Axes
 from stages.core import codes, dataset, figures, intervene, latents, paired, params, results, store, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
+from stages.core.grid import Point
 from stages.core.sae import JumpReLUSAE
-from stages.core.splice import Splice
+from stages.core.splice import Splice, original
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("data/sae"), Path("data/analysis")
@@ -123,11 +123,29 @@ def edit_curve(splice: Splice, ranked: np.ndarray, edit: params.Edit, means: np.
     )
 
 
+def check_first_order(splice: Splice, pooled: Codes, rows: np.ndarray, n_latents: int) -> dict[str, float]:
+    """Effects against what happens: latents with the largest effects, zeroed one by one on semi-nude discovery images.
+
+    Returns the correlation, over images and latents, of the first-order effect with the loss of R measured, and
+    the slope of the loss on the effect (1 if the first order were exact).
+    """
+    semi_nude = splice.data.pairs("discovery")[SEMI_NUDE].to_numpy()
+    predicted = pooled.effect[np.searchsorted(rows, semi_nude)]
+    checked = np.argsort(-np.abs(predicted).mean(0))[:n_latents]
+    arms = [splice.arm(intervene.Edit(latents=torch.tensor([j], device=splice.clip.device)), "all") for j in checked]
+    R = splice.outcomes(semi_nude, [original, *arms]).R
+    effect, loss = predicted[:, checked].T.ravel(), (R[0] - R[1:]).ravel()
+    if effect.std() == 0 or loss.std() == 0:
+        return {"correlation": 0.0, "slope": 0.0}
+    slope = float((effect * loss).sum() / np.square(effect).sum())
+    return {"correlation": float(np.corrcoef(effect, loss)[0, 1]), "slope": slope}
+
+
 def count_latents(tests: pd.DataFrame, inference: params.Inference, n_women: int) -> dict[str, float]:
     """How many latents are on each list, and the smallest p that the discovery women allow."""
     return {
-        "bias": len(latents.ranked(tests, "bias", inference.alpha)),
-        "perception": len(latents.ranked(tests, "perception", inference.alpha)),
+        "bias": len(latents.ranked(tests, "bias", inference.alpha, inference.min_effect)),
+        "perception": len(latents.ranked(tests, "perception", inference.alpha, inference.min_effect)),
         "never_fired": int((tests["firing"] == 0).sum()),
         "smallest_p": paired.smallest_p(n_women, inference.n_permutations),
     }
@@ -184,13 +202,13 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
     axes[1].legend()
 
 
-def draw_lists(ax: Axes, tests: pd.DataFrame, alpha: float) -> None:
+def draw_lists(ax: Axes, tests: pd.DataFrame, inference: params.Inference) -> None:
     """Activation against effect, both semi-nude minus clothed, with the two lists marked."""
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
     lists: list[tuple[latents.Kind, str, str]] = [("perception", "s", figures.SKY), ("bias", "v", figures.VERMILION)]
     for kind, marker, colour in lists:
-        ranked = latents.ranked(tests, kind, alpha)
+        ranked = latents.ranked(tests, kind, inference.alpha, inference.min_effect)
         points = tests.loc[ranked, ["act_mean", "eff_mean"]].to_numpy().T
         ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(ranked)})")
     ax.set(xlabel="activation gap", ylabel="effect gap on R (nats)", title="Seeing is not bias (semi-nude - clothed)")
@@ -211,22 +229,21 @@ def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, con
 
 
 def main() -> None:
-    options = _options()
+    point = Point.from_command_line(__doc__)
     config = params.load("compute", "inference", "edit", "analyse_sae")
-    name = f"l{options.layer}_x{options.expansion}"
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     splice = Splice(
         clip=clip,
-        sae=JumpReLUSAE.load(SAE_DPATH / name).to(clip.device),
-        layer=options.layer,
+        sae=JumpReLUSAE.load(SAE_DPATH / str(point)).to(clip.device),
+        layer=point.layer,
         data=data,
-        activations=store.open(ACTIVATIONS_DPATH / f"l{options.layer}.zarr"),
+        activations=store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr"),
         batch_size=config.analyse_sae.batch_size,
     )
     rows, inference = data.audit_rows(), config.inference
     pooled = codes.pool(splice.sae, splice.batches(rows), splice.gradient)
     tests = test_latents(pooled, data, rows, inference)
-    ranked = latents.ranked(tests, config.edit.latents, inference.alpha)
+    ranked = latents.ranked(tests, config.edit.latents, inference.alpha, inference.min_effect)
     curve = edit_curve(splice, ranked, config.edit, discovery_means(pooled, data, rows))
     faithful = fidelity(splice, rows)
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
@@ -234,29 +251,23 @@ def main() -> None:
     metrics = {
         "published": published_block(values, condition),
         "latents": count_latents(tests, inference, data.pairs("discovery")["identity"].nunique()),
+        "first_order": check_first_order(splice, pooled, rows, config.analyse_sae.n_checked),
         "splice": summarise_fidelity(faithful, condition),
         "discovery_edit": summarise_curve(curve),
         "clusters": summarise_clusters(tried),
     }
-    directory = ANALYSIS_DPATH / name
+    directory = ANALYSIS_DPATH / str(point)
     shutil.rmtree(directory, ignore_errors=True)
     pooled.save(directory / "codes.zarr")
     results.write_table(directory / "latents.csv", tests)
     results.write_table(directory / "curve.csv", curve)
-    for fpath in (directory / "summary.json", METRICS_DPATH / f"{name}.json"):
+    for fpath in (directory / "summary.json", METRICS_DPATH / f"{point}.json"):
         results.write_metrics(fpath, metrics)
-    figure, axes = figures.panels(3, f"SAE after block {options.layer}, expansion {options.expansion}", rows=2)
+    figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
     draw_activations(axes[0, :2], values, condition, config.analyse_sae.n_candidates)
-    draw_lists(axes[0, 2], tests, inference.alpha)
+    draw_lists(axes[0, 2], tests, inference)
     draw_clusters(axes[1], scores, tried, condition)
     figures.save(figure, directory / "statistics.png")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layer", type=int, required=True, help="block of the vision tower, counted from 1")
-    parser.add_argument("--expansion", type=int, required=True, help="d_sae / d_in")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

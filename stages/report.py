@@ -62,7 +62,7 @@ def number(found: dict[str, float]) -> str:
     return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def finding(metrics: dict[str, Any], chosen: dict[str, Any], alpha: float) -> str:
+def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: params.Inference) -> str:
     """The first sentence of the report: gap, edit, controls, cost; or that there is nothing to edit."""
     accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
     gap = accuracy["gap"]
@@ -76,7 +76,7 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], alpha: float) -> st
     if not chosen["latents"]:
         return (
             f"No bias latents found. {says}; no latent's effect on the emotion differs by condition "
-            f"at a family-wise error of {alpha:g}."
+            f"by more than {inference.min_effect:g} nats at a family-wise error of {inference.alpha:g}."
         )
     n = len(chosen["latents"])
     return (
@@ -193,7 +193,7 @@ def lift_table(metrics: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def latents_table(alpha: float) -> pd.DataFrame:
+def latents_table() -> pd.DataFrame:
     """The chosen latents with effect, interval and adjusted p (discovery women)."""
     chosen = pd.read_csv(SELECTION_DPATH / "latents.csv")
     return pd.DataFrame(
@@ -219,7 +219,7 @@ def saes_table() -> pd.DataFrame:
             "recon": table["recon"].map("{:.2e}".format),
             "L0": [f"{r.l0:.1f} ({r.l0_fraction:.2%})" for r in table.itertuples()],
             "FVU, last step": table["fvu"].map("{:.3f}".format),
-            "FVU, held out": table["held_out_fvu"].map("{:.3f}".format),
+            "FVU, held out": table["held_out_fvu"].map("{:.3f}".format).replace("nan", "none"),
             "dead": table["dead_fraction"].map("{:.1%}".format),
             "MWU p": table["mwu_p"].map("{:.2e}".format),
             "AUC": table["auc"].map("{:.3f}".format),
@@ -331,7 +331,7 @@ def main() -> None:
     )
     page = template.render(
         title=TITLE,
-        finding=finding(metrics, chosen, config.inference.alpha),
+        finding=finding(metrics, chosen, config.inference),
         truth=truth(config),
         cards=cards(metrics),
         images=pictures,
@@ -343,7 +343,7 @@ def main() -> None:
         heatmaps=heatmaps(metrics),
         lift_table=html(lift_table(metrics)),
         selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
-        latents_table=html(latents_table(config.inference.alpha)),
+        latents_table=html(latents_table()),
         saes_table=html(saes_table()),
         published_table=html(published_table()),
         same_study="OpenAI's ViT-L/14 on SOBEM",

@@ -16,42 +16,49 @@ from pathlib import Path
 import pandas as pd
 
 from stages.core import figures, latents, params, results
+from stages.core.grid import Point
 
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
 CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
+FVU_LABELS = {"held_out_fvu": "FVU on held-out women", "train_fvu": "FVU on the images trained on"}
 STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
+
+
+def points(grid: params.Grid) -> list[Point]:
+    """All SAEs of the grid."""
+    return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
 def collect(grid: params.Grid, n_latents: int) -> pd.DataFrame:
     """A row per SAE: training figures, the published tests, the latents found, and what editing them gains."""
     rows = []
-    for layer in grid.layers:
-        for expansion in grid.expansions:
-            name = f"l{layer}_x{expansion}"
-            trained = results.read_json(SAE_DPATH / name / "cfg.json")["metadata"]["quality"]
-            last = pd.read_csv(SAE_DPATH / name / "history.csv").iloc[-1]
-            analysed = results.read_json(ANALYSIS_DPATH / name / "summary.json")
-            curve = pd.read_csv(ANALYSIS_DPATH / name / "curve.csv")
-            reached = curve[curve["n_latents"] <= n_latents].iloc[-1]
-            rows.append(
-                {
-                    "layer": layer,
-                    "expansion": expansion,
-                    **{key: float(last[key]) for key in ("recon", "l0", "l0_fraction", "fvu", "total")},
-                    "held_out_fvu": trained.get("held_out", trained["train"])["fvu"],
-                    "dead_fraction": trained["train"]["dead_fraction"],
-                    **{key: analysed["published"][key] for key in ("mwu_p", "auc", "cliffs_delta", "ks_p")},
-                    "cosine_difference_mean": analysed["splice"]["cosine_difference_mean"],
-                    "cosine_difference_std": analysed["splice"]["cosine_difference_std"],
-                    "n_bias": analysed["latents"]["bias"],
-                    "n_perception": analysed["latents"]["perception"],
-                    "n_edited": int(reached["n_latents"]),
-                    "semi_nude_gain": float(reached["semi_nude_gain"]),
-                    "clothed_loss": float(reached["clothed_loss"]),
-                    "net_gain": float(reached["net_gain"]),
-                }
-            )
+    for point in points(grid):
+        name = str(point)
+        trained = results.read_json(SAE_DPATH / name / "cfg.json")["metadata"]["quality"]
+        last = pd.read_csv(SAE_DPATH / name / "history.csv").iloc[-1]
+        analysed = results.read_json(ANALYSIS_DPATH / name / "summary.json")
+        curve = pd.read_csv(ANALYSIS_DPATH / name / "curve.csv")
+        reached = curve[curve["n_latents"] <= n_latents].iloc[-1]
+        rows.append(
+            {
+                "layer": point.layer,
+                "expansion": point.expansion,
+                **{key: float(last[key]) for key in ("recon", "l0", "l0_fraction", "fvu", "total")},
+                "train_fvu": trained["train"]["fvu"],
+                "held_out_fvu": trained["held_out"]["fvu"] if "held_out" in trained else float("nan"),
+                "dead_fraction": trained["train"]["dead_fraction"],
+                **{key: analysed["published"][key] for key in ("mwu_p", "auc", "cliffs_delta", "ks_p")},
+                "cosine_difference_mean": analysed["splice"]["cosine_difference_mean"],
+                "cosine_difference_std": analysed["splice"]["cosine_difference_std"],
+                "n_bias": analysed["latents"]["bias"],
+                "n_perception": analysed["latents"]["perception"],
+                "n_edited": int(reached["n_latents"]),
+                "semi_nude_gain": float(reached["semi_nude_gain"]),
+                "clothed_loss": float(reached["clothed_loss"]),
+                "net_gain": float(reached["net_gain"]),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -67,7 +74,7 @@ def choose(table: pd.DataFrame, config: params.SelectSae) -> tuple[pd.Series, st
         return best, f"largest departure of the published AUC from one half ({best['auc']:.3f})"
     best = table.loc[table["net_gain"].idxmax()]
     if best["net_gain"] <= 0:
-        best = table.loc[table["held_out_fvu"].idxmin()]
+        best = table.loc[table[judged_fvu(table)].idxmin()]
         return best, "no edit helped on discovery women; the SAE with the least variance unexplained was taken"
     return best, (
         f"on discovery women, editing {best['n_edited']:.0f} latents gives semi-nude images "
@@ -76,12 +83,16 @@ def choose(table: pd.DataFrame, config: params.SelectSae) -> tuple[pd.Series, st
     )
 
 
+def judged_fvu(table: pd.DataFrame) -> str:
+    """The column to judge fidelity by: held out where any women were, else the images trained on."""
+    return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
+
+
 def curves(grid: params.Grid) -> pd.DataFrame:
     """All training histories in one tidy table."""
     parts = [
-        pd.read_csv(SAE_DPATH / f"l{layer}_x{expansion}" / "history.csv").assign(layer=layer, expansion=expansion)
-        for layer in grid.layers
-        for expansion in grid.expansions
+        pd.read_csv(SAE_DPATH / str(point) / "history.csv").assign(layer=point.layer, expansion=point.expansion)
+        for point in points(grid)
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -89,10 +100,10 @@ def curves(grid: params.Grid) -> pd.DataFrame:
 def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     """The nine SAEs side by side, the chosen one ringed."""
     figure, axes = figures.panels(3, "The SAEs of the grid (ringed: chosen)")
-    layers = sorted(table["layer"].unique())
+    layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)
     colours = dict(zip(layers, figures.SERIES, strict=False))
     for ax, x, y, labels in (
-        (axes[0, 0], "l0", "held_out_fvu", ("L0 (active latents per token)", "held-out FVU", "Sparsity and fidelity")),
+        (axes[0, 0], "l0", fvu, ("L0 (active latents per token)", FVU_LABELS[fvu], "Sparsity and fidelity")),
         (axes[0, 1], "expansion", "auc", ("expansion", "AUC, semi-nude over clothed", "The published test")),
         (axes[0, 2], "expansion", "net_gain", ("expansion", "net gain in R (nats)", "Edit on discovery women")),
     ):
@@ -114,9 +125,10 @@ def main() -> None:
     config = params.load("grid", "inference", "edit", "select_sae")
     table = collect(config.grid, config.edit.n_latents)
     chosen, why = choose(table, config.select_sae)
-    name = f"l{chosen['layer']:.0f}_x{chosen['expansion']:.0f}"
+    name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
     tests = pd.read_csv(ANALYSIS_DPATH / name / "latents.csv")
-    ranked = latents.ranked(tests, config.edit.latents, config.inference.alpha)[: config.edit.n_latents]
+    found = latents.ranked(tests, config.edit.latents, config.inference.alpha, config.inference.min_effect)
+    ranked = found[: config.edit.n_latents]
     shutil.rmtree(SELECTION_DPATH, ignore_errors=True)
     shutil.copytree(SAE_DPATH / name, SELECTION_DPATH / "sae")
     shutil.copytree(ANALYSIS_DPATH / name / "codes.zarr", SELECTION_DPATH / "codes.zarr")
@@ -131,7 +143,7 @@ def main() -> None:
         "why": why,
     }
     (SELECTION_DPATH / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
-    keys = ("held_out_fvu", "auc", "mwu_p", "n_bias", "n_perception", "semi_nude_gain", "clothed_loss", "net_gain")
+    keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception", "semi_nude_gain", "clothed_loss", "net_gain")
     metrics = {
         "layer": selection["layer"],
         "expansion": selection["expansion"],

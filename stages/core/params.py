@@ -68,6 +68,8 @@ class Inference(Section):
     """Of two-sided bootstrap intervals over women."""
     alpha: Share
     """Family-wise error rate at which a latent is called significant."""
+    min_effect: NonNegative
+    """Smallest effect gap worth naming, in nats of R: a bias latent's whole interval must lie beyond it."""
     n_bootstrap: Count
     n_permutations: Count
     """Sign flips at the level of women."""
@@ -197,6 +199,8 @@ class AnalyseSae(Section):
     batch_size: Count
     n_candidates: Count
     """Latents with the largest clipped difference of mean activation: the published study's candidates."""
+    n_checked: Count
+    """Latents whose first-order effect is held against real ablations, one by one."""
     max_clusters: Annotated[int, Field(ge=2)]
     """K-means is tried for 2 to so many clusters."""
     seed: Seed

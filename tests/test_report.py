@@ -1,0 +1,61 @@
+"""The report's sentences follow the numbers: what was found, what was not, and whether the heatmap agrees."""
+
+from __future__ import annotations
+
+import pytest
+
+from stages import report
+from stages.core import params
+from tests.imports import ROOT
+
+INFERENCE = params.load("inference", fpath=ROOT / "params.yaml").inference
+
+
+def found(estimate: float, low: float, high: float) -> dict[str, float]:
+    return {"estimate": estimate, "low": low, "high": high}
+
+
+def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((0.5, 0.4, 0.6), (0.1, 0.0, 0.2))) -> dict:
+    accuracy = {"clothed": found(0.9, 0.8, 1.0), "semi_nude": found(0.3, 0.2, 0.4), "gap": found(*gap)}
+    edit = {"semi_nude_gain": found(*gain), "clothed_loss": found(0.01, 0.0, 0.02), "p_random_sets": 0.005}
+    return {
+        "ablate": {"accuracy": {"original": accuracy}, "edit": {"accuracy": edit, "R": edit}},
+        "select_sae": {"d_sae": 2048},
+        "heatmap": {
+            arm: {"bust_energy_lift": {"gap": found(*g)}} for arm, g in zip(("original", "edited"), lift, strict=True)
+        },
+    }
+
+
+def test_a_gap_and_its_edit_are_told_with_interval_and_controls():
+    says = report.finding(metrics(), {"latents": [1, 2], "layer": 4}, INFERENCE)
+    assert "90 % [80, 100] of women in a shirt, but of 30 % [20, 40] of the same women semi-nude" in says
+    assert "Editing 2 of 2,048 latents after block 4 changes semi-nude accuracy by 40 points [30, 50]" in says
+    assert "(p = 0.005 against random sets of like latents) and costs clothed women 1 points [0, 2]" in says
+
+
+def test_nothing_to_edit_is_the_first_thing_said():
+    says = report.finding(metrics(gap=(0.0, -0.1, 0.1)), {"latents": [], "layer": 4}, INFERENCE)
+    assert says.startswith(
+        "No bias latents found. No emotion gap was found: clothed minus semi-nude accuracy is 0 points"
+    )
+    assert "by more than 0.01 nats at a family-wise error of 0.05" in says
+
+
+@pytest.mark.parametrize(
+    ("gain", "lift", "says"),
+    [
+        ((0.4, 0.3, 0.5), ((0.5, 0.4, 0.6), (0.1, 0.0, 0.2)), "Readout and heatmap move together"),
+        ((0.4, 0.3, 0.5), ((0.1, 0.0, 0.2), (0.9, 0.8, 1.0)), "here the heatmap is no measure of the bias"),
+        ((0.0, -0.1, 0.1), ((0.5, 0.4, 0.6), (0.1, 0.0, 0.2)), "The readout does not recover"),
+    ],
+)
+def test_a_heatmap_that_moves_is_not_yet_a_bias_that_shrank(gain, lift, says):
+    assert says in report.heatmaps(metrics(gain=gain, lift=lift))
+
+
+def test_the_planted_truth_is_told_only_where_it_was_planted():
+    config = params.load("ingest", "clip", "demo", fpath=ROOT / "params.yaml")
+    assert "with probability 0.9" in report.truth(config)
+    photographs = config.ingest.model_copy(update={"source": "folder"})
+    assert report.truth(type(config)(photographs, config.clip, config.demo)) == ""
