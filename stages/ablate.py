@@ -24,7 +24,7 @@ from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.intervene import Edit
 from stages.core.paired import Interval
 from stages.core.selection import Selection
-from stages.core.splice import Arm, Batch, Outcomes, Splice
+from stages.core.splice import Arm, Batch, Outcomes, Splice, original
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH = Path("data/selection")
@@ -67,9 +67,9 @@ class Women:
 def arms(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
     """The arms of the test, each a change of the residual stream at the splice."""
     return {
-        "original": selection.original,
+        "original": original,
         "error_kept": splice.arm(Edit(latents=torch.tensor([], dtype=torch.long)), config.scope),
-        "reconstructed": selection.reconstructed(splice),
+        "reconstructed": splice.reconstructed,
         "noise": lambda batch: intervene.matched_noise(batch.tokens, splice.sae, [seed, *batch.rows.tolist()]),
         "difference_in_means": difference_in_means(splice),
         "edited": chosen.arm(splice, config),

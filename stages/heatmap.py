@@ -19,7 +19,7 @@ import zarr
 
 from stages.core import dataset, eclip, figures, localise, paired, params, results, selection, vit
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE, Dataset
-from stages.core.splice import Arm, Splice
+from stages.core.splice import Arm, Splice, original
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH, HEATMAPS_DPATH = Path("data/selection"), Path("data/heatmaps.zarr")
@@ -165,8 +165,8 @@ def main() -> None:
     splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.heatmap.batch_size)
     rows = data.rows("confirmation")
     arms = {
-        "original": selection.original,
-        "reconstructed": selection.reconstructed(splice),
+        "original": original,
+        "reconstructed": splice.reconstructed,
         "edited": chosen.arm(splice, config.edit),
     }
     explained = {name: maps(splice, rows, arm) for name, arm in arms.items()}

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from stages.core import dataset, intervene, selection, store, vit
+from stages.core import dataset, intervene, store, vit
 from stages.core.intervene import Edit
 from stages.core.readout import Readout, gradient
-from stages.core.splice import Splice
+from stages.core.splice import Splice, original
 
 N_WOMEN, EMOTIONS = 4, ("happy", "sad")
 
@@ -93,7 +93,7 @@ def test_a_splice_by_hook_equals_the_tail(spliced):
 
 def test_nothing_edited_is_the_original_exactly(spliced):
     nothing = spliced.arm(Edit(latents=torch.tensor([], dtype=torch.long)), "all")
-    outcomes = spliced.outcomes(np.arange(16), [selection.original, nothing])
+    outcomes = spliced.outcomes(np.arange(16), [original, nothing])
     assert (outcomes.R[0] == outcomes.R[1]).all()
     assert outcomes.cosine == pytest.approx(1.0, abs=1e-6)
 
@@ -163,7 +163,7 @@ def test_effect_is_the_first_order_loss_of_zeroing(spliced):
     effect = (f * (slope @ spliced.sae.W_dec.T)).sum(1)
     latent, h = int(effect.abs().sum(0).argmax()), 1e-2
     edit = Edit(latents=torch.tensor([latent]), kind="scale", factor=1 - h)
-    outcomes = spliced.outcomes(rows, [selection.original, spliced.arm(edit, "all")])
+    outcomes = spliced.outcomes(rows, [original, spliced.arm(edit, "all")])
     measured = (outcomes.R[1] - outcomes.R[0]) / -h
     assert measured == pytest.approx(effect[:, latent].numpy(), rel=0.05, abs=2e-3)
 

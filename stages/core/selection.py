@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float, Int
 
 from stages.core import dataset, params, store, vit
@@ -60,17 +59,3 @@ def load(directory: Path) -> Selection:
         sae=JumpReLUSAE.load(directory / "sae"),
         codes=Codes.load(directory / "codes.zarr"),
     )
-
-
-def reconstructed(splice: Splice) -> Arm:
-    """The arm in which the SAE replaces the residual stream."""
-
-    def apply(batch):
-        return splice.sae(batch.tokens)
-
-    return apply
-
-
-def original(batch) -> torch.Tensor:
-    """The arm in which nothing is changed."""
-    return batch.tokens

@@ -41,6 +41,11 @@ Arm = Callable[[Batch], Float[Tensor, "n token d_in"]]
 """What the tokens become."""
 
 
+def original(batch: Batch) -> Float[Tensor, "n token d_in"]:
+    """The arm in which nothing is changed."""
+    return batch.tokens
+
+
 @dataclass(frozen=True)
 class Outcomes:
     """What came out, arm by arm: arrays [arm, image]."""
@@ -97,6 +102,10 @@ class Splice:
         """Everything an arm may ask for."""
         bust = patch_coverage(self.data.mask("bust", rows), self.clip.grid)
         return Batch(rows, self.tokens(rows), self.tokens(self._clothed_twin[rows]), bust)
+
+    def reconstructed(self, batch: Batch) -> Float[Tensor, "n token d_in"]:
+        """The arm in which the SAE's reconstruction replaces the residual stream."""
+        return self.sae(batch.tokens)
 
     def arm(self, edit: Edit, scope: Scope) -> Arm:
         """The arm that applies an edit to the tokens in scope, reconstruction error kept."""
