@@ -23,19 +23,25 @@ from tests.imports import ROOT
 TOY: dict[str, dict[str, Any]] = {
     "compute": {"threads": 1},
     "grid": {"layers": [1, 2, 3], "expansions": [1, 2, 4]},
-    "inference": {"n_bootstrap": 40, "n_permutations": 60, "alpha": 0.999},  # some latents pass, so edits are run
+    "inference": {
+        "n_bootstrap": 40,
+        "n_permutations": 60,
+        "alpha": 0.999,
+        "min_effect": 0.0,
+    },  # some latents pass, so edits are run
     "ingest": {"image_size": 32},
     "world": {"n_women": 6, "n_corpus": 8},
     "demo": {"n_portraits": 64, "width": 32, "layers": 3, "steps": 20, "batch_size": 16},
     "extract": {"batch_size": 10, "shard_images": 16},
     "train_sae": {"steps": 8, "batch_size": 128, "target_l0": 6.0},
     "edit": {"n_latents": 3, "curve": [1, 2]},
-    "analyse_sae": {"max_clusters": 3, "n_candidates": 5},
+    "analyse_sae": {"max_clusters": 3, "n_candidates": 5, "n_checked": 3},
     "heatmap": {"n_shown": 2},
     "ablate": {"n_random_sets": 5},
 }
 PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     **TOY,
+    "compute": {"threads": 1, "precision": "bfloat16"},
     "grid": {"layers": [10, 11, 12], "expansions": [1, 2, 4]},
     "ingest": {"source": "folder", "image_size": 224, "emotions": ["calm", "lively"], "prompt": "a {emotion} picture"},
     "clip": {"source": "open_clip", "architecture": "ViT-S-32-alt", "pretrained": "random"},
