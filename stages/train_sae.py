@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from stages.core import dataset, device, params, results, store, training
+from stages.core import dataset, device, fidelity, params, results, store, training
 from stages.core.checkpoint import Checkpoint
 from stages.core.dataset import Dataset
 from stages.core.grid import Point
@@ -36,8 +36,8 @@ SPLITS_TRAINED_ON = {
 
 def quality(sae: JumpReLUSAE, tokens: torch.Tensor, mean: torch.Tensor) -> dict[str, float]:
     """FVU, L0 and dead share on tokens [image, token, width]; class token and patches also apart."""
-    cls = training.fit(sae, tokens[:, 0], mean)
-    patches = training.fit(sae, tokens[:, 1:].flatten(0, 1), mean)
+    cls = fidelity.fit(sae, tokens[:, 0], mean)
+    patches = fidelity.fit(sae, tokens[:, 1:].flatten(0, 1), mean)
     both = cls + patches
     return {
         "fvu": both.fvu,

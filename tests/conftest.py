@@ -11,6 +11,7 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.codes
     import stages.core.dataset
     import stages.core.eclip
+    import stages.core.fidelity
     import stages.core.intervene
     import stages.core.localise
     import stages.core.paired

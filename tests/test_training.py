@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import yaml
 
-from stages.core.sae import JumpReLUSAE
-from stages.core.training import Normalisation, TrainConfig, Trainer, TrainingError, fit, train
+from stages.core.training import Normalisation, TrainConfig, Trainer, TrainingError, train
+from tests.imports import ROOT
 
 
 class Jump(torch.autograd.Function):
@@ -66,6 +67,39 @@ def test_gradients_equal_autograd(recipe):
         assert torch.allclose(getattr(trainer, name).grad, leaves[name].grad, rtol=1e-4, atol=1e-7), name
 
 
+def test_gradients_of_the_revival_equal_autograd():
+    """AuxK: the k strongest of the dead latents reconstruct the residual, and nothing else learns from it."""
+    config = TrainConfig(d_sae=80, target_l0=3, warmup_share=0, aux_coefficient=0.3, sparsity_coefficient=0.0)
+    trainer = Trainer(config, identity(8), identity(8))
+    x = torch.randn(16, 8)
+    trainer._start_thresholds(x)
+    trainer.n_steps, trainer.silent_steps[:70] = 10, 1e9  # at a multiple of REVIVAL_EVERY the dead are looked up
+    dead = torch.arange(70)
+    residual = torch.randn(16, 8)
+    leaves = {name: getattr(trainer, name).clone().requires_grad_() for name in ("W_enc", "b_enc", "W_dec")}
+    z = x @ leaves["W_enc"][:, dead] + leaves["b_enc"][dead]
+    top = z.topk(64, dim=1)
+    f = torch.zeros_like(z).scatter(1, top.indices, top.values.clamp_min(0))
+    (config.aux_coefficient * (f @ leaves["W_dec"][dead] + residual).square().mean()).backward()
+    for name in leaves:
+        getattr(trainer, name).grad = torch.zeros_like(getattr(trainer, name))
+    before = trainer.threshold.clone()
+    trainer._add_revival_gradients(x, residual)
+    for name, leaf in leaves.items():
+        assert torch.allclose(getattr(trainer, name).grad, leaf.grad, rtol=1e-4, atol=1e-7), name
+    assert trainer.W_dec.grad[:70].abs().sum() > 0 and (trainer.W_dec.grad[70:] == 0).all()
+    assert (trainer.threshold[dead] <= z.detach().amax(0).maximum(before[dead])).all()
+    assert torch.equal(trainer.threshold[70:], before[70:])
+
+
+def test_defaults_are_those_of_params_yaml():
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())["train_sae"]
+    defaults = vars(TrainConfig(d_sae=1))
+    assert {key: defaults[key] for key in given if key != "train_on"} == {
+        k: v for k, v in given.items() if k != "train_on"
+    }
+
+
 @pytest.mark.parametrize(("z", "gradient"), [(1.1, -2.5), (0.9, -2.5), (1.21, 0.0), (0.79, 0.0)])
 def test_the_window_lies_on_both_sides_of_the_threshold(z, gradient):
     """One latent, threshold 1, bandwidth 0.4: the step's derivative is -1 / 0.4 within 0.2 of the threshold."""
@@ -101,24 +135,6 @@ def test_normalised_activations_have_squared_norm_d():
     raw = 7.0 + 2.0 * torch.randn(5000, 6)
     n = Normalisation.of(raw)
     assert ((raw - n.mean) * n.scale).square().sum(1).mean().item() == pytest.approx(6, rel=1e-4)
-
-
-def test_a_predictor_of_the_mean_has_fvu_one():
-    tokens = 3 + torch.randn(500, 4)
-    sae = JumpReLUSAE(4, 8)
-    sae.threshold.data.fill_(1e9)
-    sae.b_dec.data = tokens.mean(0)
-    found = fit(sae.requires_grad_(False), tokens, tokens.mean(0))
-    assert found.fvu == pytest.approx(1.0, abs=0)
-    assert (found.l0, found.dead_fraction) == (0.0, 1.0)
-
-
-def test_fits_of_parts_add_up(tiny_sae):
-    tokens = torch.randn(300, 32)
-    mean = tokens.mean(0)
-    whole, parts = fit(tiny_sae, tokens, mean), fit(tiny_sae, tokens[:100], mean) + fit(tiny_sae, tokens[100:], mean)
-    assert parts.fvu == pytest.approx(whole.fvu)
-    assert parts.l0 == pytest.approx(whole.l0)
 
 
 def test_history_and_seeds():

@@ -37,7 +37,6 @@ ADAM_BETAS = (0.9, 0.999)
 MIN_THRESHOLD = 1e-4  # thresholds stay positive
 AUX_LATENTS = 64  # dead latents that take part in the reconstruction of one token's residual
 JUST_BELOW = 0.999  # of a token's pre-activation: a threshold it passes
-FIT_BATCH = 1024  # tokens encoded at once when an SAE is measured
 REVIVAL_EVERY = 10  # steps between looks at which latents are dead
 
 
@@ -47,19 +46,19 @@ class TrainingError(SystemExit):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What `train` needs to know. Fields as in params.yaml, section `train_sae`."""
+    """What `train` needs to know. Fields and defaults as in params.yaml, section `train_sae`."""
 
     d_sae: int
     recipe: Literal["target_l0", "published"] = "target_l0"
-    steps: int = 600
+    steps: int = 300
     batch_size: int = 1024
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     target_l0: float = 24.0
-    sparsity_coefficient: float = 1e-3
-    bandwidth: float = 0.5
+    sparsity_coefficient: float = 1.0
+    bandwidth: float = 1.0
     warmup_share: float = 0.2
-    aux_coefficient: float = 0.03
-    dead_after_steps: int = 100
+    aux_coefficient: float = 0.1
+    dead_after_steps: int = 10
     log_every: int = 10
     seed: int = 0
 
@@ -354,58 +353,3 @@ class Trainer:
         if not all(torch.isfinite(p).all() for p in sae.parameters()):
             raise TrainingError("training diverged (parameters are not finite); lower train_sae.learning_rate")
         return sae.requires_grad_(False)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How well an SAE describes some tokens, as sums: fits of disjoint tokens add up."""
-
-    n_tokens: int
-    d_in: int
-    squared_error: float
-    squared_distance: float
-    """From the mean of the training tokens."""
-    firings: Float[Tensor, " d_sae"]
-    """How many tokens each latent fired on."""
-
-    def __add__(self, other: Fit) -> Fit:
-        return Fit(
-            self.n_tokens + other.n_tokens,
-            self.d_in,
-            self.squared_error + other.squared_error,
-            self.squared_distance + other.squared_distance,
-            self.firings + other.firings,
-        )
-
-    @property
-    def fvu(self) -> float:
-        """Fraction of variance unexplained; predicting the mean scores exactly 1."""
-        return self.squared_error / self.squared_distance
-
-    @property
-    def l0(self) -> float:
-        """Active latents per token."""
-        return float(self.firings.sum()) / self.n_tokens
-
-    @property
-    def recon(self) -> float:
-        """Mean squared error per activation."""
-        return self.squared_error / (self.n_tokens * self.d_in)
-
-    @property
-    def dead_fraction(self) -> float:
-        """Share of latents that fired on none of the tokens."""
-        return float((self.firings == 0).double().mean())
-
-
-@torch.no_grad()
-def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]) -> Fit:
-    """Run the SAE over tokens. FVU = sum |x - x_hat|^2 / sum |x - mean|^2, sums in float64 over all tokens."""
-    error = distance = 0.0
-    firings = torch.zeros(sae.d_sae, dtype=torch.float64, device=tokens.device)
-    for x in tokens.split(FIT_BATCH):
-        f = sae.encode(x)
-        error += float((x.double() - sae.decode(f).double()).square().sum())
-        distance += float((x.double() - mean.double()).square().sum())
-        firings += (f > 0).sum(0)
-    return Fit(len(tokens), sae.d_in, error, distance, firings)

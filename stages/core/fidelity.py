@@ -1,0 +1,73 @@
+"""How well an SAE describes some tokens: FVU, L0, dead latents.
+
+    FVU = sum |x - x_hat|^2 / sum |x - mean|^2      mean over the training tokens; predicting it scores exactly 1
+
+Sums run in float64 over all tokens: a ratio of sums, never a mean of ratios.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.core.sae import JumpReLUSAE
+
+BATCH = 1024  # tokens encoded at once
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well an SAE describes some tokens, as sums: fits of disjoint tokens add up."""
+
+    n_tokens: int
+    d_in: int
+    squared_error: float
+    squared_distance: float
+    """From the mean of the training tokens."""
+    firings: Float[Tensor, " d_sae"]
+    """How many tokens each latent fired on."""
+
+    def __add__(self, other: Fit) -> Fit:
+        return Fit(
+            self.n_tokens + other.n_tokens,
+            self.d_in,
+            self.squared_error + other.squared_error,
+            self.squared_distance + other.squared_distance,
+            self.firings + other.firings,
+        )
+
+    @property
+    def fvu(self) -> float:
+        """Fraction of variance unexplained; predicting the mean scores exactly 1."""
+        return self.squared_error / self.squared_distance
+
+    @property
+    def l0(self) -> float:
+        """Active latents per token."""
+        return float(self.firings.sum()) / self.n_tokens
+
+    @property
+    def recon(self) -> float:
+        """Mean squared error per activation."""
+        return self.squared_error / (self.n_tokens * self.d_in)
+
+    @property
+    def dead_fraction(self) -> float:
+        """Share of latents that fired on none of the tokens."""
+        return float((self.firings == 0).double().mean())
+
+
+@torch.no_grad()
+def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]) -> Fit:
+    """Run the SAE over tokens; `mean` is that of the training tokens."""
+    error = distance = 0.0
+    firings = torch.zeros(sae.d_sae, dtype=torch.float64, device=tokens.device)
+    for x in tokens.split(BATCH):
+        f = sae.encode(x)
+        error += float((x.double() - sae.decode(f).double()).square().sum())
+        distance += float((x.double() - mean.double()).square().sum())
+        firings += (f > 0).sum(0)
+    return Fit(len(tokens), sae.d_in, error, distance, firings)

@@ -1,0 +1,27 @@
+"""FVU, L0 and dead latents, against values known beforehand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stages.core.fidelity import fit
+from stages.core.sae import JumpReLUSAE
+
+
+def test_a_predictor_of_the_mean_has_fvu_one():
+    tokens = 3 + torch.randn(500, 4)
+    sae = JumpReLUSAE(4, 8)
+    sae.threshold.data.fill_(1e9)
+    sae.b_dec.data = tokens.mean(0)
+    found = fit(sae.requires_grad_(False), tokens, tokens.mean(0))
+    assert found.fvu == pytest.approx(1.0, abs=0)
+    assert (found.l0, found.dead_fraction) == (0.0, 1.0)
+
+
+def test_fits_of_parts_add_up(tiny_sae):
+    tokens = torch.randn(300, 32)
+    mean = tokens.mean(0)
+    whole, parts = fit(tiny_sae, tokens, mean), fit(tiny_sae, tokens[:100], mean) + fit(tiny_sae, tokens[100:], mean)
+    assert parts.fvu == pytest.approx(whole.fvu)
+    assert parts.l0 == pytest.approx(whole.l0)
