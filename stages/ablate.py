@@ -49,13 +49,7 @@ class Women:
 
     def interval(self, values: np.ndarray) -> Interval:
         """Mean over pairs."""
-        return paired.interval(
-            values,
-            self.pairs["identity"].to_numpy(),
-            n_bootstrap=self.inference.n_bootstrap,
-            confidence=self.inference.confidence,
-            seed=self.inference.seed,
-        )
+        return paired.interval(values, self.pairs["identity"].to_numpy(), **self.inference.bootstrap)
 
     def summary(self, values: np.ndarray) -> dict[str, dict[str, float]]:
         """Both conditions and their gap, clothed minus semi-nude."""
@@ -151,8 +145,7 @@ def with_regions_greyed(splice: Splice, women: Women, arm: Arm | None) -> dict[s
 def name_emotions(splice: Splice, rows: np.ndarray, images: np.ndarray, arm: Arm | None) -> dict[str, np.ndarray]:
     """R and correctness (0 or 1) of pictures, from their pixels on, image by image."""
     found: dict[str, list[np.ndarray]] = {"R": [], "accuracy": []}
-    for start in range(0, len(rows), splice.batch_size):
-        part = slice(start, start + splice.batch_size)
+    for part in splice.slices(rows):
         with splice.live(arm, rows[part]) if arm else nullcontext():
             embedded = splice.clip.embed(splice.clip.pixels(images[part]))
         truth = splice.truth(rows[part])

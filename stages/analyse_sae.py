@@ -45,9 +45,7 @@ def test_latents(pooled: Codes, data: Dataset, rows: np.ndarray, inference: para
             values[semi].astype(np.float64) - values[clothed],
             pairs["identity"].to_numpy(),
             n_permutations=inference.n_permutations,
-            n_bootstrap=inference.n_bootstrap,
-            confidence=inference.confidence,
-            seed=inference.seed,
+            **inference.bootstrap,
         )
         tables.append(tests.add_prefix(prefix))
     table = pd.concat(tables, axis=1)
@@ -86,11 +84,9 @@ def clusters(pooled: np.ndarray, config: params.AnalyseSae) -> tuple[np.ndarray,
 @torch.no_grad()
 def fidelity(splice: Splice, rows: np.ndarray) -> pd.DataFrame:
     """A row per audit image: cosine(image, its prompt) with and without the SAE, R with and without."""
-    prompts = sorted(set(splice.data.table["prompt"].iloc[rows]))
-    texts = dict(zip(prompts, splice.clip.text(prompts), strict=True))
     parts = []
     for chosen, tokens in splice.batches(rows):
-        text = torch.stack([texts[prompt] for prompt in splice.data.table["prompt"].iloc[chosen]])
+        text = splice.own_text(chosen)
         part = {"row": chosen}
         for name, x in (("original", tokens), ("reconstructed", splice.sae(tokens))):
             embedded = splice.clip.tail(x, splice.layer)
@@ -206,7 +202,10 @@ def draw_lists(ax: Axes, tests: pd.DataFrame, inference: params.Inference) -> No
     """Activation against effect, both semi-nude minus clothed, with the two lists marked."""
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
-    lists: list[tuple[latents.Kind, str, str]] = [("perception", "s", figures.SKY), ("bias", "v", figures.VERMILION)]
+    lists: list[tuple[params.LatentList, str, str]] = [
+        ("perception", "s", figures.SKY),
+        ("bias", "v", figures.VERMILION),
+    ]
     for kind, marker, colour in lists:
         ranked = latents.ranked(tests, kind, inference.alpha, inference.min_effect)
         points = tests.loc[ranked, ["act_mean", "eff_mean"]].to_numpy().T

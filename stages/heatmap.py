@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 import zarr
 
 from stages.core import dataset, eclip, figures, localise, paired, params, results, selection, vit
@@ -30,14 +29,12 @@ IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in pl
 
 def maps(splice: Splice, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
     """Raw maps [n, gh, gw] and cosines [n] of each image with its own prompt, the arm in place."""
-    prompts = sorted(set(splice.data.table["prompt"].iloc[rows]))
-    texts = dict(zip(prompts, splice.clip.text(prompts), strict=True))
     grids, cosines = [], []
-    for start in range(0, len(rows), splice.batch_size):
-        chosen = rows[start : start + splice.batch_size]
-        text = torch.stack([texts[prompt] for prompt in splice.data.table["prompt"].iloc[chosen]])
+    for part in splice.slices(rows):
+        chosen = rows[part]
+        pixels, text = splice.clip.pixels(splice.data.images(chosen)), splice.own_text(chosen)
         with splice.live(arm, chosen):
-            found = eclip.explain(splice.clip.model, splice.clip.pixels(splice.data.images(chosen)), text[None])
+            found = eclip.explain(splice.clip.model, pixels, text[None])
         grids.append(found.raw[:, 0].cpu().numpy())
         cosines.append(found.similarity[:, 0].cpu().numpy())
     return np.concatenate(grids), np.concatenate(cosines)
@@ -82,13 +79,7 @@ def measure(table: pd.DataFrame, inference: params.Inference) -> dict[str, dict]
             clusters = wide.index.get_level_values("identity").to_numpy()
             shown = {SEMI_NUDE: wide[SEMI_NUDE], CLOTHED: wide[CLOTHED], "gap": wide[SEMI_NUDE] - wide[CLOTHED]}
             metrics.setdefault(arm, {})[f"{region}_{name}"] = {
-                label: paired.interval(
-                    values.to_numpy(),
-                    clusters,
-                    n_bootstrap=inference.n_bootstrap,
-                    confidence=inference.confidence,
-                    seed=inference.seed,
-                ).as_metrics()
+                label: paired.interval(values.to_numpy(), clusters, **inference.bootstrap).as_metrics()
                 for label, values in shown.items()
             }
             if f"chance_{name}" in part:

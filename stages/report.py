@@ -42,7 +42,7 @@ LIBRARIES = (
 DAG = """\
 ingest ────────┬─────────────┬──────────────┬──────────────┬───────────┐
 prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► heatmap ─┬─► report
-                                (layer × expansion, nine)                └─► ablate ──┘"""
+                                (layer × expansion)                      └─► ablate ──┘"""
 PICTURES = ("finding", "ablate", "heatmap", "heatmap_pairs", "select_sae", "select_sae_statistics", "ingest")
 N_SHOWN = 3  # pairs beside the finding
 

@@ -31,7 +31,6 @@ from jaxtyping import UInt8
 
 CONDITIONS = SEMI_NUDE, CLOTHED = ("semi_nude", "clothed")
 REGIONS = ("bust", "face")
-SPLITS = ("discovery", "confirmation", "corpus")
 SHARD_IMAGES = 256
 
 

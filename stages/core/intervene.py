@@ -11,7 +11,6 @@ With nothing edited, `edited` is `original` exactly: only the chosen latents are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,9 +22,6 @@ from stages.core.sae import JumpReLUSAE
 
 NEAREST_PER_LATENT = 4  # a control is drawn among so many like latents for each one chosen, to keep it alike
 
-Kind = Literal["zero", "mean", "scale", "patch"]
-Scope = Literal["all", "cls", "patches", "bust", "not_bust"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
@@ -36,7 +32,7 @@ class Edit:
     """
 
     latents: Int[Tensor, " k"]
-    kind: Kind = "zero"
+    kind: params.EditKind = "zero"
     factor: float = 0.0
     means: Float[Tensor, "2 k"] | None = None
 
@@ -90,7 +86,7 @@ def _target(f: Tensor, sae: JumpReLUSAE, edit: Edit, twin: Tensor | None) -> Ten
 
 
 def scope(
-    kind: Scope, n: int, n_tokens: int, bust: Float[np.ndarray, "n gh gw"] | None = None
+    kind: params.EditScope, n: int, n_tokens: int, bust: Float[np.ndarray, "n gh gw"] | None = None
 ) -> Bool[Tensor, "n token"]:
     """Which tokens an edit touches; token 0 is the class token. A patch is in the bust from half coverage on."""
     chosen = torch.zeros(n, n_tokens, dtype=torch.bool)

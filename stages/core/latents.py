@@ -9,16 +9,14 @@ Both are read off the table of `paired.paired_tests` per latent, columns prefixe
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-Kind = Literal["bias", "perception"]
+from stages.core.params import LatentList
 
 
-def ranked(tests: pd.DataFrame, kind: Kind, alpha: float, min_effect: float) -> Int[np.ndarray, " k"]:
+def ranked(tests: pd.DataFrame, kind: LatentList, alpha: float, min_effect: float) -> Int[np.ndarray, " k"]:
     """Latents of a list, strongest first; all significant at the family-wise error `alpha`.
 
     bias: effect lower on the semi-nude twin, its whole interval by more than `min_effect` (nats); most harmful first.

@@ -19,6 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 PARAMS_FPATH = Path("params.yaml")
 STUDIES_DPATH = Path(__file__).parent.parent / "studies"
 
+EditKind = Literal["zero", "mean", "scale", "patch"]
+EditScope = Literal["all", "cls", "patches", "bust", "not_bust"]
+LatentList = Literal["bias", "perception"]
+
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -74,6 +78,11 @@ class Inference(Section):
     n_permutations: Count
     """Sign flips at the level of women."""
     seed: Seed
+
+    @property
+    def bootstrap(self) -> dict[str, Any]:
+        """Keyword arguments of `paired.interval`."""
+        return self.model_dump(include={"n_bootstrap", "confidence", "seed"})
 
 
 class Ingest(Section):
@@ -178,14 +187,14 @@ class TrainSae(Section):
 class Edit(Section):
     """What is changed inside the model: tried on discovery women, judged on confirmation women."""
 
-    latents: Literal["bias", "perception"]
+    latents: LatentList
     """Latents whose effect on the emotion readout differs by condition, or those whose activation does."""
-    kind: Literal["zero", "mean", "scale", "patch"]
+    kind: EditKind
     """`mean` sets the mean over discovery images; `scale` multiplies by `factor`; `patch` takes the value of the
     clothed twin."""
     factor: NonNegative
     """Of `scale`."""
-    scope: Literal["all", "cls", "patches", "bust", "not_bust"]
+    scope: EditScope
     """Tokens the edit touches. After the last block only `cls` reaches the embedding."""
     n_latents: Count
     """At most so many; fewer if fewer are significant."""
@@ -269,20 +278,20 @@ def load(*sections: str, fpath: Path = PARAMS_FPATH) -> Any:
 
 def validate(params: dict[str, Any], fpath: Path = PARAMS_FPATH) -> None:
     """Check every section at once, as `load` would."""
-    for name, cls in SECTIONS.items():
+    for name in SECTIONS:
         if name not in params:
             raise ParamsError(f"{fpath}: section {name!r} is missing")
-        _validated(name, params[name], fpath, cls)
+        _validated(name, params[name], fpath)
 
 
-def _validated(name: str, given: Any, fpath: Path, cls: type[Section] | None = None) -> Section:
+def _validated(name: str, given: Any, fpath: Path) -> Section:
     try:
-        return (cls or SECTIONS[name]).model_validate(given)
+        return SECTIONS[name].model_validate(given)
     except ValidationError as error:
         lines = [f"{fpath}: {len(error.errors())} fault(s) in section {name!r}"]
         for fault in error.errors():
             key = ".".join([name, *map(str, fault["loc"])])
-            lines.append(f"  {key}: {_remedy(fault, cls or SECTIONS[name])}")
+            lines.append(f"  {key}: {_remedy(fault, SECTIONS[name])}")
         raise ParamsError("\n".join(lines)) from None
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from stages.core import intervene, readout
 from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
-from stages.core.intervene import Edit, Scope
+from stages.core.intervene import Edit
 from stages.core.localise import patch_coverage
+from stages.core.params import EditScope
 from stages.core.readout import Readout
 from stages.core.sae import JumpReLUSAE
 from stages.core.store import Store
@@ -80,15 +81,28 @@ class Splice:
         twin[pairs[SEMI_NUDE]] = pairs[CLOTHED]
         return twin
 
+    def slices(self, rows: np.ndarray) -> Iterator[slice]:
+        """Consecutive parts of `rows`, as many images as fit a batch."""
+        for start in range(0, len(rows), self.batch_size):
+            yield slice(start, start + self.batch_size)
+
+    @cached_property
+    def _text_of_prompt(self) -> dict[str, Tensor]:
+        prompts = sorted(set(self.data.table["prompt"].iloc[self.data.audit_rows()]))
+        return dict(zip(prompts, self.clip.text(prompts), strict=True))
+
+    def own_text(self, rows: np.ndarray) -> Float[Tensor, "n embed"]:
+        """Unit-norm embedding of each audit image's own prompt."""
+        return torch.stack([self._text_of_prompt[prompt] for prompt in self.data.table["prompt"].iloc[rows]])
+
     def tokens(self, rows: np.ndarray) -> Float[Tensor, "n token d_in"]:
         """Residual stream at the splice, on the device."""
         return torch.from_numpy(self.activations.read(rows)).to(self.clip.device)
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]:
         """(rows, tokens), in order."""
-        for start in range(0, len(rows), self.batch_size):
-            chosen = rows[start : start + self.batch_size]
-            yield chosen, self.tokens(chosen)
+        for part in self.slices(rows):
+            yield rows[part], self.tokens(rows[part])
 
     def truth(self, rows: np.ndarray) -> Tensor:
         """Index of the true emotion of each image."""
@@ -107,7 +121,7 @@ class Splice:
         """The arm in which the SAE's reconstruction replaces the residual stream."""
         return self.sae(batch.tokens)
 
-    def arm(self, edit: Edit, scope: Scope) -> Arm:
+    def arm(self, edit: Edit, scope: EditScope) -> Arm:
         """The arm that applies an edit to the tokens in scope, reconstruction error kept."""
 
         def apply(batch: Batch) -> Tensor:
@@ -132,8 +146,7 @@ class Splice:
         """Run every arm over the images `rows`."""
         shape = (len(arms), len(rows))
         R, correct, cosine = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        for start in range(0, len(rows), self.batch_size):
-            part = slice(start, start + self.batch_size)
+        for part in self.slices(rows):
             batch = self.batch(rows[part])
             truth = self.truth(batch.rows)
             original = self.clip.tail(batch.tokens, self.layer)

@@ -9,7 +9,6 @@ activations are: model, module path, layer, dataset hash, and the normalisation 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -49,9 +48,8 @@ class Writer:
     def append(self, tokens: Float32[np.ndarray, "batch token width"]) -> None:
         """Add the next images. Raises ValueError if an activation is not finite."""
         if not np.isfinite(tokens).all():
-            raise ValueError(
-                f"activations of image {self._written + self._filled} or the batch after it are not finite"
-            )
+            first = self._written + self._filled
+            raise ValueError(f"activations of images {first} to {first + len(tokens) - 1} are not finite")
         start = 0
         while start < len(tokens):
             taken = min(self.shard_images - self._filled, len(tokens) - start)
@@ -126,12 +124,6 @@ class Store:
         if np.isnan(tokens).any():
             raise StoreError(f"{self.directory} lacks a shard; remove it and rerun `dvc repro extract`")
         return tokens
-
-    def batches(self, rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(rows, tokens) in order, `size` images at a time."""
-        for start in range(0, len(rows), size):
-            chosen = rows[start : start + size]
-            yield chosen, self.read(chosen)
 
 
 def open(directory: Path) -> Store:
