@@ -1,31 +1,45 @@
-"""Activations of one layer -> one sparse autoencoder.
+"""Activations of one layer -> one sparse autoencoder, trained here or elsewhere.
 
-reads    data/activations/l<layer>.zarr, data/dataset
+reads    data/activations/l<layer>.zarr, data/dataset, data/pretrained/l<layer>_x<expansion> for SAEs of others
 writes   data/sae/l<layer>_x<expansion> (SAELens' format, history.csv beside it), metrics/train_sae/...
          resumes from .ckpt/train_sae, if it was interrupted
 claims   fraction of variance unexplained (FVU), L0 and dead latents on the images trained on and, where any
-         women were held out, on theirs; class token and patches apart
+         women were held out, on theirs; class token and patches apart; the share of latents that a training with
+         another seed finds again
 
     python -m stages.train_sae --layer 22 --expansion 16
+    torchrun --nproc-per-node 8 -m stages.train_sae --layer 22 --expansion 16
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 
-from stages.core import dataset, device, fidelity, params, results, store, training
+from stages.core import batches, dataset, device, fidelity, gradients, matching, params, ranks, results, store, training
+from stages.core.batches import InMemory, Streamed
 from stages.core.checkpoint import Checkpoint
 from stages.core.dataset import Dataset
 from stages.core.grid import Point
-from stages.core.sae import JumpReLUSAE
+from stages.core.ranks import Ranks
+from stages.core.sae import JumpReLUSAE, SAEError
+from stages.core.training import Normalisation, TrainConfig
 
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
+PRETRAINED_DPATH = Path("data/pretrained")
 SAE_DPATH, METRICS_DPATH = Path("data/sae"), Path("metrics/train_sae")
+BYTES = 4  # of a float32
+IMAGES_AT_ONCE = 64  # whose tokens are in memory while an SAE is measured
 
 SPLITS_TRAINED_ON = {
     "discovery_and_corpus": ("discovery", "corpus"),
@@ -34,15 +48,30 @@ SPLITS_TRAINED_ON = {
 }
 
 
-def quality(sae: JumpReLUSAE, tokens: torch.Tensor, mean: torch.Tensor) -> dict[str, float]:
-    """FVU, L0 and dead share on tokens [image, token, width]; class token and patches also apart."""
-    cls = fidelity.fit(sae, tokens[:, 0], mean)
-    patches = fidelity.fit(sae, tokens[:, 1:].flatten(0, 1), mean)
-    both = cls + patches
+def source(
+    activations: store.Store, rows: np.ndarray, config: params.TrainSae, where: torch.device, group: Ranks
+) -> InMemory | Streamed:
+    """Tokens to train on: all on the device if they fit the memory allowed, else a stream of them."""
+    _, n_tokens, width = activations.shape
+    capacity = int(config.memory_gib * 2**30) // (BYTES * width)
+    if len(rows) * n_tokens > capacity:
+        return Streamed(activations, rows, config.batch_size, config.seed, capacity, where, group)
+    tokens = torch.from_numpy(activations.read(rows)).flatten(0, 1).to(where)
+    return InMemory(tokens, config.batch_size, config.seed, group)
+
+
+def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
+    """FVU, L0 and dead share on the tokens of some images; class token and patches also apart."""
+    cls, patches = [], []
+    for some in np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE)):
+        tokens = torch.from_numpy(activations.read(some)).to(mean.device)
+        cls.append(fidelity.fit(sae, tokens[:, 0], mean))
+        patches.append(fidelity.fit(sae, tokens[:, 1:].flatten(0, 1), mean))
+    both = reduce(add, cls + patches)
     return {
         "fvu": both.fvu,
-        "fvu_cls": cls.fvu,
-        "fvu_patches": patches.fvu,
+        "fvu_cls": reduce(add, cls).fvu,
+        "fvu_patches": reduce(add, patches).fvu,
         "recon": both.recon,
         "l0": both.l0,
         "l0_fraction": both.l0 / sae.d_sae,
@@ -58,22 +87,60 @@ def measure(
     splits = {"train": data.rows(*trained_on)}
     if "confirmation" not in trained_on:
         splits["held_out"] = data.rows("confirmation")
-    return {
-        name: quality(sae, torch.from_numpy(activations.read(rows)).to(mean.device), mean)
-        for name, rows in splits.items()
-    }
+    return {name: quality(sae, activations, rows, mean) for name, rows in splits.items()}
 
 
 def checkpoint(config: Any, expansion: int, activations: store.Store) -> Checkpoint:
     """Named by all that the weights depend on: parameters, activations, training code, torch."""
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (training, gradients, batches))
     return Checkpoint.of(
         "train_sae",
         train_sae=config.train_sae.model_dump(),
         compute=config.compute.model_dump(),
         expansion=expansion,
         activations=activations.provenance,
-        code=hashlib.sha256(Path(training.__file__).read_bytes()).hexdigest(),
+        code=hashlib.sha256(code).hexdigest(),
         torch=torch.__version__,
+    )
+
+
+def train(
+    tokens: InMemory | Streamed, d_sae: int, normalisation: Normalisation, config: params.TrainSae, kept: Checkpoint
+) -> tuple[JumpReLUSAE, pd.DataFrame, dict[str, float]]:
+    """The SAE of the seed in params.yaml, its history, and how much of it other seeds find again."""
+    settings = config.model_dump(exclude={"source", "train_on", "n_seeds", "memory_gib", "seed"})
+    runs = [
+        training.train(
+            replace(tokens, seed=seed),
+            TrainConfig(d_sae=d_sae, seed=seed, **settings),
+            normalisation,
+            kept.part(f"seed{seed}"),
+            tokens.ranks,
+        )
+        for seed in range(config.seed, config.seed + config.n_seeds)
+    ]
+    (sae, history), *others = runs
+    shares = [matching.matched_share(sae.W_dec, other.W_dec) for other, _ in others]
+    return sae, history, {"matched_share": sum(shares) / len(shares)} if shares else {}
+
+
+def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
+    """An SAE from elsewhere. Raises SAEError if it does not fit the layer's width or the point's expansion."""
+    directory = PRETRAINED_DPATH / str(point)
+    sae = JumpReLUSAE.load(directory)
+    if (sae.d_in, sae.d_sae) != (d_in, d_in * point.expansion):
+        raise SAEError(
+            f"{directory}: {sae.d_in} -> {sae.d_sae}, but layer {point.layer} has width {d_in} and expansion "
+            f"{point.expansion} asks for {d_in * point.expansion} latents; set grid.expansions to its own"
+        )
+    return sae
+
+
+def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
+    """One row, of what was measured, for an SAE whose training nobody here saw."""
+    row = {key: quality[key] for key in ("recon", "l0", "l0_fraction", "fvu")}
+    return pd.DataFrame(
+        [{"step": 0, **row, "sparsity": 0.0, "total": row["recon"], "dead_fraction": quality["dead_fraction"]}]
     )
 
 
@@ -81,23 +148,33 @@ def main() -> None:
     point = Point.from_command_line(__doc__)
     config = params.load("compute", "train_sae")
     where = device.set_up(config.compute)
+    group = ranks.start(where)
     data, activations = dataset.load(DATASET_DPATH), store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr")
     rows = data.rows(*SPLITS_TRAINED_ON[config.train_sae.train_on])
-    tokens = torch.from_numpy(activations.read(rows)).flatten(0, 1).to(where)
-    settings = config.train_sae.model_dump(exclude={"train_on"})
-    train_config = training.TrainConfig(d_sae=activations.shape[2] * point.expansion, **settings)
-    with checkpoint(config, point.expansion, activations) as kept:
-        sae, history = training.train(tokens, train_config, checkpoint=kept)
-        metrics = measure(sae, activations, data, config.train_sae, tokens.mean(0))
-        metrics["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(tokens)}
-        sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": metrics}
-        sae.metadata |= activations.provenance
-        directory = SAE_DPATH / str(point)
-        shutil.rmtree(directory, ignore_errors=True)
-        sae.save(directory)
-        results.write_table(directory / "history.csv", history)
-        results.write_metrics(METRICS_DPATH / f"{point}.json", metrics)
-        kept.done()
+    tokens = source(activations, rows, config.train_sae, where, group)
+    normalisation = Normalisation.of(tokens.chunks())
+    kept = checkpoint(config, point.expansion, activations)
+    with kept if group.first else nullcontext():
+        group.wait()  # until the first holds the lock
+        seeds: dict[str, float] = {}
+        if config.train_sae.source == "pretrained":
+            sae, history = pretrained(point, tokens.d_in).to(where), None
+        else:
+            sae, history, seeds = train(tokens, tokens.d_in * point.expansion, normalisation, config.train_sae, kept)
+        if group.first:
+            metrics: dict[str, Any] = measure(sae, activations, data, config.train_sae, normalisation.mean)
+            metrics["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
+            metrics |= {"seeds": seeds} if seeds else {}
+            sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": metrics}
+            sae.metadata |= activations.provenance
+            directory = SAE_DPATH / str(point)
+            shutil.rmtree(directory, ignore_errors=True)
+            sae.save(directory)
+            history = untrained_history(metrics["train"]) if history is None else history
+            results.write_table(directory / "history.csv", history)
+            results.write_metrics(METRICS_DPATH / f"{point}.json", metrics)
+            kept.done()
+    ranks.stop()
 
 
 if __name__ == "__main__":

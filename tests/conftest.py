@@ -8,10 +8,12 @@ from jaxtyping import install_import_hook
 import tests.typecheck  # noqa: F401 (the hook finds it by name)
 
 with install_import_hook("stages.core", "tests.typecheck.checked"):
+    import stages.core.batches
     import stages.core.codes
     import stages.core.dataset
     import stages.core.eclip
     import stages.core.fidelity
+    import stages.core.gradients
     import stages.core.intervene
     import stages.core.localise
     import stages.core.paired

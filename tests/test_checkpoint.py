@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages.core.batches import InMemory
 from stages.core.checkpoint import STATE_FNAME, Checkpoint
 from stages.core.training import TrainConfig, train
 from tests.imports import ROOT
@@ -32,7 +33,7 @@ def same(a, b) -> bool:
 @pytest.mark.parametrize("stop", [1, 23, 59])
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, stop):
     whole = train(tokens(), CONFIG)
-    monkeypatch.setattr("stages.core.training._shuffled", interrupted(stop))
+    monkeypatch.setattr(InMemory, "starting_at", interrupted(stop))
     with Checkpoint(tmp_path / "c", every_seconds=0) as kept, pytest.raises(InterruptedError):
         train(tokens(), CONFIG, checkpoint=kept)
     monkeypatch.undo()
@@ -42,10 +43,10 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, stop)
 
 
 def interrupted(stop: int):
-    from stages.core.training import _shuffled
+    starting_at = InMemory.starting_at
 
-    def batches(*args):
-        yield from islice(_shuffled(*args), stop)
+    def batches(self, step):
+        yield from islice(starting_at(self, step), stop)
         raise InterruptedError
 
     return batches

@@ -36,7 +36,7 @@ def test_only_the_sections_asked_for_are_loaded():
         ("train_sae", "steps", 0, "train_sae.steps: Input should be greater than or equal to 1; given 0"),
         ("train_sae", "recipe", "best", "train_sae.recipe: Input should be 'target_l0' or 'published'; given 'best'"),
         ("train_sae", "learning_rate", "3e-4", "write 0.0003"),
-        ("train_sae", "stpes", 3, "train_sae.stpes: unknown key; keys are recipe, train_on, steps"),
+        ("train_sae", "stpes", 3, "train_sae.stpes: unknown key; keys are source, recipe, train_on, steps"),
         ("grid", "layers", [2, 2], "layers names a value twice"),
         ("ingest", "prompt", "a woman", "prompt must contain {emotion}"),
         ("demo", "bias", 1.5, "demo.bias: Input should be less than or equal to 1"),

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import sae_lens
+import torch
 import yaml
 from PIL import Image
 
@@ -216,6 +218,46 @@ def test_reverting_a_parameter_restores_from_cache_without_training(studies):
     assert ran(log) == set() and "cached" in log
     assert weights.read_bytes() == original
     assert changed(folder) == set()
+
+
+@pytest.fixture
+def copied(studies, tmp_path) -> Path:
+    """The planted study as it was left, to be spoiled."""
+    return shutil.copytree(studies["synthetic"], tmp_path / "copy", ignore=shutil.ignore_patterns(".dvc", ".git"))
+
+
+POINT = ("stages.train_sae", "--layer", "2", "--expansion", "4")
+METRICS = Path("metrics/train_sae/l2_x4.json")
+
+
+def test_an_sae_from_elsewhere_is_measured_and_analysed(copied):
+    other = sae_lens.StandardSAE(sae_lens.StandardSAEConfig(32, 4 * 32))
+    other.b_enc.data.fill_(-0.1)
+    other.save_model(copied / "data" / "pretrained" / "l2_x4")
+    change_params(copied, {"train_sae": {"source": "pretrained"}})
+    run(copied, sys.executable, "-m", *POINT)
+    found = sae_lens.SAE.load_from_disk(copied / "data" / "sae" / "l2_x4")
+    assert torch.equal(found.W_enc, other.W_enc) and (found.threshold == 0).all()
+    assert json.loads((copied / METRICS).read_text())["train"]["l0"] > 10
+    run(copied, sys.executable, "-m", "stages.analyse_sae", *POINT[1:])
+    assert (copied / "data" / "analysis" / "l2_x4" / "latents.csv").is_file()
+
+
+def test_an_sae_of_another_size_is_refused(copied):
+    sae_lens.StandardSAE(sae_lens.StandardSAEConfig(32, 32)).save_model(copied / "data" / "pretrained" / "l2_x4")
+    change_params(copied, {"train_sae": {"source": "pretrained"}})
+    done = subprocess.run([sys.executable, "-m", *POINT], cwd=copied, capture_output=True, text=True, check=False)
+    assert done.returncode != 0 and "set grid.expansions to its own" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_or_a_stream_train_as_one_does(copied):
+    whole = json.loads((copied / METRICS).read_text())["train"]["fvu"]
+    run(copied, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *POINT)
+    assert json.loads((copied / METRICS).read_text())["train"]["fvu"] == pytest.approx(whole, rel=0.01)
+    change_params(copied, {"train_sae": {"memory_gib": 0.0002}})
+    run(copied, sys.executable, "-m", *POINT)
+    assert json.loads((copied / METRICS).read_text())["train"]["fvu"] == pytest.approx(whole, rel=0.2)
 
 
 def test_an_edited_stage_reruns_itself_and_what_follows_and_no_sae(studies):

@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from stages.core import fidelity, gradients
+from stages.core.gradients import Batch, Dense, Encoder, Sparse, Weights
 from stages.core.training import Normalisation, TrainConfig, Trainer, TrainingError, train
 from tests.imports import ROOT
 
@@ -44,59 +46,122 @@ def identity(d: int) -> Normalisation:
     return Normalisation(torch.zeros(d), 1.0)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("recipe", ["published", "target_l0"])
-def test_gradients_equal_autograd(recipe):
-    config = TrainConfig(d_sae=24, recipe=recipe, target_l0=3, warmup_share=0, bandwidth=0.7, aux_coefficient=0.0)
+def test_gradients_equal_autograd(recipe, sparse, monkeypatch):
+    monkeypatch.setattr(gradients, "SPARSE_SHARE", float(sparse))
+    monkeypatch.setattr(gradients, "BLOCK", 7)  # 24 latents are three blocks and a rest
+    config = TrainConfig(
+        d_sae=24, recipe=recipe, target_l0=3, warmup_share=0, bandwidth=0.7, aux_coefficient=0.0, precision="float32"
+    )
     trainer = Trainer(config, identity(8), identity(8))
     x = torch.randn(16, 8)
     trainer._start_thresholds(x)
-    names = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
-    for name in names:
-        getattr(trainer, name).add_(0.1 * torch.rand_like(getattr(trainer, name)))
-    leaves = {name: getattr(trainer, name).clone().requires_grad_() for name in names}
-    z = x @ leaves["W_enc"] + leaves["b_enc"]
-    x_hat = Jump.apply(z, leaves["threshold"], config.bandwidth) @ leaves["W_dec"] + leaves["b_dec"]
+    for _, weight in trainer.weights.named():
+        weight.add_(0.1 * torch.rand_like(weight))
+    leaves = {name: weight.clone().requires_grad_() for name, weight in trainer.weights.named()}
+    z = x @ leaves["encoder"].T + leaves["b_enc"]
+    x_hat = Jump.apply(z, leaves["threshold"], config.bandwidth) @ leaves["decoder"] + leaves["b_dec"]
     l0 = Step.apply(z, leaves["threshold"], config.bandwidth).sum(1).mean()
     ratio = l0 / config.d_sae if recipe == "published" else ((l0 - config.target_l0) / config.target_l0) ** 2
     ((x_hat - x).square().mean() + config.sparsity_coefficient * ratio).backward()
 
     trainer.n_steps = 1  # thresholds are set already
-    trainer._project_decoder_gradient = trainer._update = lambda: None  # keep the raw gradients
+    monkeypatch.setattr("stages.core.training._project_out", lambda *_: None)
+    trainer._update = lambda: None  # keep the raw gradients
     trainer.step(x)
-    for name in names:
-        assert torch.allclose(getattr(trainer, name).grad, leaves[name].grad, rtol=1e-4, atol=1e-7), name
+    for name, gradient in trainer.gradients.named():
+        assert torch.allclose(gradient, leaves[name].grad, rtol=1e-4, atol=1e-7), name
+
+
+def batch_of(precision: torch.dtype, n_tokens: int = 40, d_in: int = 32, d_sae: int = 1100) -> Batch:
+    generator = torch.Generator().manual_seed(3)
+    randn = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
+    weights = Weights(
+        encoder=torch.nn.functional.normalize(randn(d_sae, d_in), dim=1),
+        b_enc=0.1 * randn(d_sae),
+        decoder=torch.nn.functional.normalize(randn(d_sae, d_in), dim=1),
+        b_dec=0.1 * randn(d_in),
+        threshold=1.5 + randn(d_sae).abs(),
+    )
+    x = randn(n_tokens, d_in)
+    return Batch(weights, 0.4, x, Encoder(weights, precision)(x))
+
+
+def passed_through(way: Dense | Sparse) -> Weights:
+    gradient = way.batch.weights.zeros_like()
+    way.backward(gradient, way.residual / 100, torch.tensor(0.01))
+    return gradient
+
+
+def test_the_sparse_way_equals_the_dense_one():
+    batch = batch_of(torch.float32)
+    dense, sparse = Dense(batch), Sparse(batch, batch.candidates())
+    assert torch.equal(dense.fired, sparse.fired) and dense.fired.sum() > 100
+    assert torch.allclose(dense.residual, sparse.residual, atol=1e-5)
+    for (name, a), (_, b) in zip(passed_through(dense).named(), passed_through(sparse).named(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6), name
+        assert a.abs().sum() > 0, name
+
+
+def test_bfloat16_chooses_candidates_and_float32_computes_them():
+    exact, rounded = batch_of(torch.float32), batch_of(torch.bfloat16)
+    assert not torch.equal(exact.z, rounded.z.float())
+    a, b = Sparse(exact, exact.candidates()), Sparse(rounded, rounded.candidates())
+    assert torch.equal(a.latent, b.latent) and torch.allclose(a.f, b.f, atol=1e-5)
+    for (name, x), (_, y) in zip(passed_through(a).named(), passed_through(b).named(), strict=True):
+        assert torch.allclose(x, y, rtol=1e-3, atol=1e-5), name
+
+
+def test_many_candidates_are_multiplied_and_few_are_gathered():
+    batch = batch_of(torch.float32)
+    assert isinstance(gradients.of(batch), Sparse)
+    batch.weights.threshold.fill_(0.0)
+    assert batch.candidates() is None and isinstance(gradients.of(batch), Dense)
+
+
+def test_bfloat16_products_do_not_cost_reconstruction():
+    _, tokens = toy()
+    fvu = {}
+    for precision in ("float32", "bfloat16"):
+        config = TrainConfig(d_sae=256, steps=300, batch_size=512, target_l0=6, precision=precision)
+        sae, _ = train(tokens, config)
+        fvu[precision] = fidelity.fit(sae, tokens[:5000], tokens.mean(0)).fvu
+    assert fvu["bfloat16"] < 1.05 * fvu["float32"]
 
 
 def test_gradients_of_the_revival_equal_autograd():
     """AuxK: the k strongest of the dead latents reconstruct the residual, and nothing else learns from it."""
     config = TrainConfig(d_sae=80, target_l0=3, warmup_share=0, aux_coefficient=0.3, sparsity_coefficient=0.0)
     trainer = Trainer(config, identity(8), identity(8))
+    weights, gradient = trainer.weights, trainer.gradients
     x = torch.randn(16, 8)
     trainer._start_thresholds(x)
     trainer.n_steps, trainer.silent_steps[:70] = 10, 1e9  # at a multiple of REVIVAL_EVERY the dead are looked up
     dead = torch.arange(70)
     residual = torch.randn(16, 8)
-    leaves = {name: getattr(trainer, name).clone().requires_grad_() for name in ("W_enc", "b_enc", "W_dec")}
-    z = x @ leaves["W_enc"][:, dead] + leaves["b_enc"][dead]
+    leaves = {
+        name: weight.clone().requires_grad_() for name, weight in weights.named() if "dec" in name or "enc" in name
+    }
+    z = x @ leaves["encoder"][dead].T + leaves["b_enc"][dead]
     top = z.topk(64, dim=1)
     f = torch.zeros_like(z).scatter(1, top.indices, top.values.clamp_min(0))
-    (config.aux_coefficient * (f @ leaves["W_dec"][dead] + residual).square().mean()).backward()
-    for name in leaves:
-        getattr(trainer, name).grad = torch.zeros_like(getattr(trainer, name))
-    before = trainer.threshold.clone()
-    trainer._add_revival_gradients(x, residual)
-    for name, leaf in leaves.items():
-        assert torch.allclose(getattr(trainer, name).grad, leaf.grad, rtol=1e-4, atol=1e-7), name
-    assert trainer.W_dec.grad[:70].abs().sum() > 0 and (trainer.W_dec.grad[70:] == 0).all()
-    assert (trainer.threshold[dead] <= z.detach().amax(0).maximum(before[dead])).all()
-    assert torch.equal(trainer.threshold[70:], before[70:])
+    (config.aux_coefficient * (f @ leaves["decoder"][dead] + residual).square().mean()).backward()
+    before = weights.threshold.clone()
+    trainer._add_revival_gradients(x, residual, torch.tensor(1 / residual.numel()))
+    for name in ("encoder", "b_enc", "decoder"):
+        assert torch.allclose(getattr(gradient, name), leaves[name].grad, rtol=1e-4, atol=1e-7), name
+    assert gradient.decoder[:70].abs().sum() > 0 and (gradient.decoder[70:] == 0).all()
+    assert (weights.threshold[dead] <= z.detach().amax(0).maximum(before[dead])).all()
+    assert torch.equal(weights.threshold[70:], before[70:])
 
 
 def test_defaults_are_those_of_params_yaml():
     given = yaml.safe_load((ROOT / "params.yaml").read_text())["train_sae"]
     defaults = vars(TrainConfig(d_sae=1))
-    assert {key: defaults[key] for key in given if key != "train_on"} == {
-        k: v for k, v in given.items() if k != "train_on"
+    of_the_stage = {"source", "train_on", "n_seeds", "memory_gib"}  # which activations, and how they are held
+    assert {key: value for key, value in given.items() if key not in of_the_stage} == {
+        key: value for key, value in defaults.items() if key != "d_sae"
     }
 
 
@@ -105,13 +170,13 @@ def test_the_window_lies_on_both_sides_of_the_threshold(z, gradient):
     """One latent, threshold 1, bandwidth 0.4: the step's derivative is -1 / 0.4 within 0.2 of the threshold."""
     config = TrainConfig(d_sae=1, recipe="published", bandwidth=0.4, sparsity_coefficient=1.0)
     trainer = Trainer(config, identity(1), identity(1))
-    trainer.W_enc.fill_(1.0)
-    trainer.W_dec.fill_(0.0)  # nothing is reconstructed: the threshold hears of sparsity only
-    trainer.threshold.fill_(1.0)
+    trainer.weights.encoder.fill_(1.0)
+    trainer.weights.decoder.fill_(0.0)  # nothing is reconstructed: the threshold hears of sparsity only
+    trainer.weights.threshold.fill_(1.0)
     trainer.n_steps = 1
     trainer._update = lambda: None
     trainer.step(torch.tensor([[z]]))
-    assert trainer.threshold.grad.item() == pytest.approx(gradient)
+    assert trainer.gradients.threshold.item() == pytest.approx(gradient)
 
 
 def test_the_saved_sae_works_on_raw_activations():
@@ -123,9 +188,10 @@ def test_the_saved_sae_works_on_raw_activations():
         trainer.step(raw[start : start + 64])
     sae = trainer.finished()
     x = (raw - normalisation.mean) * normalisation.scale
-    z = x @ trainer.W_enc + trainer.b_enc
-    f = z * (z > trainer.threshold)
-    expected = (f @ trainer.W_dec + trainer.b_dec) / normalisation.scale + normalisation.mean
+    weights = trainer.weights
+    z = x @ weights.encoder.T + weights.b_enc
+    f = z * (z > weights.threshold)
+    expected = (f @ weights.decoder + weights.b_dec) / normalisation.scale + normalisation.mean
     assert torch.allclose(sae(raw), expected, atol=1e-4)
     assert torch.allclose(sae.encode(raw), f / normalisation.scale, atol=1e-4)
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(32), atol=1e-5)
@@ -175,15 +241,17 @@ def test_an_sae_that_cannot_fit_is_refused_before_it_is_trained():
         train(torch.randn(10, 64), TrainConfig(d_sae=2**36))
 
 
-def test_a_known_dictionary_is_recovered():
-    """Sparse non-negative codes over 256 random features in 64 dimensions: the default recipe finds them."""
+def toy() -> tuple[torch.Tensor, torch.Tensor]:
+    """256 random features in 64 dimensions, and tokens of six of them on average."""
     generator = torch.Generator().manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(256, 64, generator=generator), dim=1)
     active = torch.rand(40_000, 256, generator=generator) < 6 / 256
     codes = active * (0.5 + torch.rand(40_000, 256, generator=generator))
-    config = TrainConfig(
-        d_sae=256, steps=1200, batch_size=512, target_l0=6, learning_rate=3e-3, sparsity_coefficient=1.0, bandwidth=1.0
-    )
-    sae, _ = train(codes @ features, config)
+    return features, codes @ features
+
+
+def test_a_known_dictionary_is_recovered():
+    features, tokens = toy()
+    sae, _ = train(tokens, TrainConfig(d_sae=256, steps=1200, batch_size=512, target_l0=6))
     best = (features @ torch.nn.functional.normalize(sae.W_dec, dim=1).T).amax(1)
     assert best.mean() > 0.9

@@ -50,6 +50,12 @@ class Checkpoint:
     ) -> None:
         self._lock.release()
 
+    def part(self, name: str) -> Checkpoint:
+        """A state of its own under this one's lock, removed with it."""
+        part = Checkpoint(self.directory / name, self.every_seconds)
+        part.directory.mkdir(parents=True, exist_ok=True)
+        return part
+
     def load(self) -> dict[str, Tensor] | None:
         """What was saved last, or None. A file that is not whole counts as none."""
         try:

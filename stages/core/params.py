@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 PARAMS_FPATH = Path("params.yaml")
 STUDIES_DPATH = Path(__file__).parent.parent / "studies"
 
+Precision = Literal["auto", "float32", "bfloat16"]
 EditKind = Literal["zero", "mean", "scale", "patch"]
 EditScope = Literal["all", "cls", "patches", "bust", "not_bust"]
 LatentList = Literal["bias", "perception"]
@@ -161,6 +162,8 @@ class Extract(Section):
 class TrainSae(Section):
     """One SAE. See `stages/core/training.py` for the two recipes."""
 
+    source: Literal["trained", "pretrained"]
+    """`pretrained`: taken from data/pretrained/l<layer>_x<expansion>, in SAELens' format, and only measured here."""
     recipe: Literal["target_l0", "published"]
     train_on: Literal["discovery_and_corpus", "discovery", "audit"]
     """Images the SAE is trained on. `audit` is the published study's setting: all audit images, nothing held out."""
@@ -181,6 +184,12 @@ class TrainSae(Section):
     dead_after_steps: Count
     """A latent that has not fired for so many steps counts as dead during training."""
     log_every: Count
+    precision: Precision
+    """Operands of the matrix products; weights and sums are float32. `auto`: bfloat16 where the processor has it."""
+    memory_gib: Positive
+    """Activations held in memory; a larger layer is streamed from its shards through a shuffle buffer of this size."""
+    n_seeds: Count
+    """Trainings that differ in their seed alone. The first is used; the others tell how much of it they find again."""
     seed: Seed
 
 

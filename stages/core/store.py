@@ -113,6 +113,11 @@ class Store:
     def shape(self) -> tuple[int, int, int]:
         return tuple(self.array.shape)
 
+    @property
+    def shard_images(self) -> int:
+        """Images in one shard, the last one perhaps excepted."""
+        return int(self.array.shards[0])
+
     def read(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "n token width"]:
         """Tokens of some images. Raises StoreError if a shard is missing or damaged."""
         try:

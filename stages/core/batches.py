@@ -1,0 +1,136 @@
+"""Batches of tokens in an order that follows from the seed alone: from memory, or streamed from a store.
+
+Both start at any step without the work of the steps before, which is how an interrupted run continues. With
+several ranks each takes its share of every batch: together they see the batches that one process would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.core.ranks import ALONE, Ranks
+from stages.core.store import Store
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """All tokens on the device; epochs without replacement."""
+
+    tokens: Float[Tensor, "n d_in"]
+    size: int
+    seed: int
+    ranks: Ranks = ALONE
+
+    @property
+    def d_in(self) -> int:
+        return self.tokens.shape[1]
+
+    def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        """All tokens once, in order."""
+        return iter(self.tokens.split(65536))
+
+    def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
+        """Batches from the given step on, for ever."""
+        size = min(self.size, len(self.tokens))
+        per_epoch = len(self.tokens) // size
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            order = torch.randperm(len(self.tokens), generator=generator)
+            for batch in order.split(size)[step:per_epoch]:
+                yield self.tokens[batch[self.ranks.share(size)].to(self.tokens.device)]
+            step = max(0, step - per_epoch)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Tokens of some images of a store too large for memory, through a shuffle buffer of whole shards.
+
+    Each epoch visits the shards in a new order; tokens are drawn without replacement from those that fill half of
+    `capacity` (tokens), while a thread reads the other half. What is left of a buffer and fills no batch is
+    passed over: in another epoch other tokens are.
+    """
+
+    store: Store
+    rows: np.ndarray
+    size: int
+    seed: int
+    capacity: int
+    device: torch.device
+    ranks: Ranks = ALONE
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if half the buffer cannot hold a batch."""
+        if min(self.capacity // 2, len(self.rows) * self.store.shape[1]) < 2 * self.size:
+            raise ValueError(f"a buffer of {self.capacity} tokens is too small for batches of {self.size}")
+
+    @property
+    def d_in(self) -> int:
+        return self.store.shape[2]
+
+    def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        """All tokens once, a buffer at a time."""
+        return self._read(iter(self._buffers(np.unique(self._shards()))))
+
+    def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
+        """Batches from the given step on, for ever."""
+        plan = self._plan(step)
+        orders: list[tuple[Tensor, int]] = []
+
+        def wanted() -> Iterator[np.ndarray]:
+            for rows, order, first in plan:
+                orders.append((order, first))
+                yield rows
+
+        for tokens in self._read(wanted()):
+            order, first = orders.pop(0)
+            for batch in order.split(self.size)[first : len(order) // self.size]:
+                yield tokens[batch[self.ranks.share(self.size)].to(self.device)]
+
+    def _shards(self) -> np.ndarray:
+        return self.rows // self.store.shard_images
+
+    def _buffers(self, shards: np.ndarray) -> list[np.ndarray]:
+        """Rows of consecutive shards, as many as half the capacity holds; at least a shard."""
+        images = max(1, self.capacity // 2 // self.store.shape[1])
+        buffers = [np.empty(0, int)]
+        for shard in shards:
+            rows = self.rows[self._shards() == shard]
+            if len(buffers[-1]) and len(buffers[-1]) + len(rows) > images:
+                buffers.append(rows)
+            else:
+                buffers[-1] = np.concatenate([buffers[-1], rows])
+        return buffers
+
+    def _plan(self, step: int) -> Iterator[tuple[np.ndarray, Tensor, int]]:
+        """Buffers to come: rows, order of their tokens, first batch to take."""
+        generator = torch.Generator().manual_seed(self.seed)
+        shards = np.unique(self._shards())
+        while True:
+            for rows in self._buffers(shards[torch.randperm(len(shards), generator=generator).numpy()]):
+                order = torch.randperm(len(rows) * self.store.shape[1], generator=generator)
+                n_batches = len(order) // self.size
+                if step < n_batches:
+                    yield rows, order, step
+                step = max(0, step - n_batches)
+
+    def _read(self, wanted: Iterator[np.ndarray]) -> Iterator[Float[Tensor, "buffer d_in"]]:
+        """Tokens of each set of rows, the next one being read meanwhile."""
+
+        def tokens(rows: np.ndarray) -> Tensor:
+            return torch.from_numpy(self.store.read(np.sort(rows))).flatten(0, 1).to(self.device)
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for rows in wanted:
+                coming, ready = pool.submit(tokens, rows), coming
+                if ready is not None:
+                    yield ready.result()
+            if coming is not None:
+                yield coming.result()

@@ -1,0 +1,64 @@
+"""Training shared by two processes equals training alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.core import ranks
+from stages.core.checkpoint import Checkpoint
+from stages.core.ranks import ALONE, Ranks
+from stages.core.sae import JumpReLUSAE
+from stages.core.training import TrainConfig, train
+from tests.imports import ROOT
+from tests.test_checkpoint import tokens
+
+CONFIG = TrainConfig(d_sae=96, steps=40, batch_size=65, target_l0=4, dead_after_steps=2, precision="float32")
+
+
+def in_this_rank(folder: Path, recipe: str) -> None:
+    """What each of the two processes runs."""
+    torch.set_num_threads(1)
+    group = ranks.start(torch.device("cpu"))
+    assert group.size == 2
+    config = replace(CONFIG, recipe=recipe)
+    sae, history = train(tokens(), config, checkpoint=Checkpoint(folder), ranks=group)
+    sae.save(folder / str(group.rank))
+    history.to_csv(folder / str(group.rank) / "history.csv", index=False)
+    ranks.stop()
+
+
+@pytest.mark.parametrize("recipe", ["target_l0", "published"])
+def test_two_processes_end_where_one_does(tmp_path, recipe):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*torchrun, "-m", "tests.test_ranks", str(tmp_path), recipe], cwd=ROOT, check=True, timeout=120)
+    alone, _ = train(tokens(), replace(CONFIG, recipe=recipe))
+    for rank in ("0", "1"):
+        shared = JumpReLUSAE.load(tmp_path / rank)
+        for name, weight in shared.state_dict().items():
+            assert torch.allclose(weight, alone.state_dict()[name], atol=2e-3), name
+    assert (tmp_path / "0" / "history.csv").read_bytes() == (tmp_path / "1" / "history.csv").read_bytes()
+
+
+def test_shares_cover_everything_once():
+    for n in (0, 1, 7, 64):
+        parts = [list(range(n))[Ranks(rank, 3).share(n)] for rank in range(3)]
+        assert [i for part in parts for i in part] == list(range(n))
+
+
+def test_alone_nothing_is_exchanged():
+    a = torch.ones(3)
+    ALONE.sum(a)
+    ALONE.max(a)
+    ALONE.wait()
+    assert torch.equal(a, torch.ones(3)) and torch.equal(ALONE.joined(a[:, None]), a[:, None])
+    assert ranks.start(torch.device("cpu")) is ALONE
+
+
+if __name__ == "__main__":
+    in_this_rank(Path(sys.argv[1]), sys.argv[2])
