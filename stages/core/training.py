@@ -36,8 +36,8 @@ from stages.core.params import Precision
 from stages.core.ranks import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
 
-WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.3  # of the learning rate: linear up, constant, linear down
-ADAM_BETAS = (0.9, 0.999)
+WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.8  # of the learning rate: linear up, constant, linear down
+ADAM_BETAS = (0.9, 0.99)
 MIN_THRESHOLD = 1e-4  # thresholds stay positive
 AUX_LATENTS = 64  # dead latents that take part in the reconstruction of one token's residual
 JUST_BELOW = 0.999  # of a token's pre-activation: a threshold it passes
@@ -56,7 +56,7 @@ class TrainConfig:
     recipe: Literal["target_l0", "published"] = "target_l0"
     steps: int = 300
     batch_size: int = 1024
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     target_l0: float = 24.0
     sparsity_coefficient: float = 1.0
     bandwidth: float = 1.0
