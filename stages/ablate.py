@@ -2,7 +2,8 @@
 
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   metrics/ablate.json, plots/ablate.csv (outcomes image by image), plots/ablate_dose.csv (dose-response),
-         plots/ablate_controls.csv (random sets), plots/ablate.png
+         plots/ablate_controls.csv (random sets), plots/ablate_latents.csv (what the edited latents encode),
+         plots/ablate.png
 claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
          meaning (reconstruction, noise), random sets of like latents, and the difference-in-means direction
 
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from stages.core import dataset, figures, intervene, paired, params, results, selection, vit
+from stages.core import dataset, encoding, figures, intervene, paired, params, results, selection, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.intervene import Edit
 from stages.core.paired import Interval
@@ -30,6 +31,7 @@ DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/
 SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plots/ablate.csv"), Path("plots/ablate.png")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
+LATENTS_FPATH = Path("plots/ablate_latents.csv")
 GREY = 128  # pixel value that hides a region
 SHOWN_ARMS = ("original", "reconstructed", "noise", "difference_in_means", "edited")
 
@@ -193,6 +195,16 @@ def measure(
     return metrics
 
 
+def encoded_by(chosen: Selection, data: dataset.Dataset) -> tuple[pd.DataFrame, dict[str, float]]:
+    """What each edited latent encodes on confirmation women, and the share of latents that encode each label."""
+    images = data.table.iloc[data.audit_rows()]
+    held_out = (images["split"] == "confirmation").to_numpy()
+    found = encoding.encoded(chosen.codes.of(held_out), images[held_out].reset_index(drop=True), chosen.latents)
+    shares = {label: float((found["encodes"] == label).mean()) if len(found) else 0.0 for label in found}
+    del shares["encodes"]
+    return found.rename_axis("latent").reset_index(), shares
+
+
 def tabulate(women: Women, names: list[str], outcomes: Outcomes, data: dataset.Dataset) -> pd.DataFrame:
     """A row per arm and image."""
     labels = data.table.iloc[women.rows][["identity", "condition", "emotion", "pair"]]
@@ -280,7 +292,9 @@ def main() -> None:
         name: with_regions_greyed(splice, women, arm) for name, arm in (("original", None), ("edited", tried["edited"]))
     }
     metrics = measure(women, list(tried), outcomes, controls, greyed)
+    encoded, metrics["encodes"] = encoded_by(chosen, data)
     results.write_metrics(METRICS_FPATH, metrics)
+    results.write_table(LATENTS_FPATH, encoded)
     results.write_table(TABLE_FPATH, tabulate(women, list(tried), outcomes, data))
     results.write_table(DOSE_FPATH, dose)
     results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())

@@ -116,6 +116,15 @@ def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
+LABELS = {"colour": "the top's colour", "condition": "the garment", "emotion": "the face"}
+
+
+def encoded(shares: dict[str, float]) -> str:
+    """What the edited latents encode, on women they were not chosen on."""
+    named = [f"{100 * share:.0f} % {LABELS[label]}" for label, share in shares.items() if share > 0]
+    return f" On these women, {' and '.join(named)} is what the edited latents encode most." if named else ""
+
+
 def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
     """What the edit did to the readout and to the reliance on regions."""
     ablate = metrics["ablate"]
@@ -131,7 +140,7 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
         f"{number(relied['original']['bust']['R'][SEMI_NUDE])} before the edit and by "
         f"{number(relied['edited']['bust']['R'][SEMI_NUDE])} after it; greying the face, by "
         f"{number(relied['original']['face']['R'][SEMI_NUDE])} and "
-        f"{number(relied['edited']['face']['R'][SEMI_NUDE])}."
+        f"{number(relied['edited']['face']['R'][SEMI_NUDE])}.{encoded(ablate['encodes'])}"
     )
 
 

@@ -12,6 +12,7 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.codes
     import stages.core.dataset
     import stages.core.eclip
+    import stages.core.encoding
     import stages.core.fidelity
     import stages.core.gradients
     import stages.core.intervene

@@ -8,14 +8,14 @@ if the latent were zeroed with the reconstruction error kept (then dR/df = dR/dx
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import zarr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stages.core.sae import JumpReLUSAE
@@ -34,6 +34,10 @@ class Codes:
     effect: Float[np.ndarray, "n latent"]
     firing: Float[np.ndarray, " latent"]
     """Share of all tokens on which the latent fired."""
+
+    def of(self, images: Bool[np.ndarray, " n"]) -> Codes:
+        """The codes of some of the images."""
+        return replace(self, **{name: getattr(self, name)[images] for name in FIELDS})
 
     def save(self, directory: Path) -> None:
         """Write as Zarr, one array per field."""
