@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+BENCH := .venv-bench
 READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint study lock
+.PHONY: repro test lint study bench lock
 
 repro: $(READY)
 	dvc repro
@@ -23,6 +24,11 @@ lint: $(READY_TO_TEST)
 study: $(READY)
 	python -m stages.core.params $(NAME)
 
+# our SAE trainer beside SAELens' and dictionary-learning's, in an environment of its own; some 30 minutes
+bench: $(BENCH)/.ready
+	$(BENCH)/bin/python -m tests.bench.speed
+	$(BENCH)/bin/python -m tests.bench.recovery
+
 lock: $(READY)
 	pip install -q uv
 	$(COMPILE) --upgrade -o requirements.lock
@@ -37,4 +43,10 @@ $(READY): requirements.lock
 
 $(READY_TO_TEST): requirements-dev.lock $(READY)
 	$(VENV)/bin/pip install --quiet --requirement requirements-dev.lock
+	touch $@
+
+$(BENCH)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet uv
+	$(BENCH)/bin/uv pip install --quiet --upgrade --python $(BENCH)/bin/python -r pyproject.toml --extra bench
 	touch $@

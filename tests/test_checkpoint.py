@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -67,7 +68,8 @@ sae.save(sys.argv[1])
 """
 
 
-def test_kill_minus_nine(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_runs_end_with_the_same_weights(tmp_path, how):
     def start(folder) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL)
 
@@ -80,7 +82,7 @@ def test_kill_minus_nine(tmp_path):
             time.sleep(0.01)
         time.sleep(delay)
         if process.poll() is None:
-            process.kill()
+            process.send_signal(how)
             kills += 1
         process.wait()
     assert start(folder).wait() == 0
