@@ -117,11 +117,7 @@ class Dense:
         for rows in batch.blocks():
             z, active = self._activity(rows)
             self.fired[rows] = active.sum(1)
-            f = z * active
-            if f.dtype == torch.float32:
-                x_hat.addmm_(f.T, weights.decoder[rows])
-            else:
-                x_hat += batch.product(f.T, weights.decoder[rows])
+            x_hat += batch.product((z * active).T, weights.decoder[rows])
         self.residual = x_hat.sub_(batch.x)
 
     def _activity(self, rows: slice) -> tuple[Tensor, Tensor]:
