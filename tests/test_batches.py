@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stages.core import store
-from stages.core.batches import InMemory, Streamed
+from stages.core.batches import BufferTooSmall, InMemory, Streamed
 from stages.core.ranks import Ranks
 from stages.core.training import Normalisation, TrainConfig, train
 
@@ -91,5 +91,5 @@ def test_a_stream_trains_as_well_as_memory(opened):
 
 
 def test_a_buffer_smaller_than_a_batch_is_refused(opened):
-    with pytest.raises(ValueError, match="too small for batches of 64"):
+    with pytest.raises(BufferTooSmall, match=r"train_sae.memory_gib .* too small for batches of 64"):
         Streamed(opened, np.arange(N_IMAGES), 64, 0, capacity=100, device=CPU)

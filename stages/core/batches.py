@@ -1,6 +1,6 @@
 """Batches of tokens in an order that follows from the seed alone: from memory, or streamed from a store.
 
-Both start at any step without the work of the steps before, which is how an interrupted run continues. With
+Both start at any step without reading what the steps before read, which is how an interrupted run continues. With
 several ranks each takes its share of every batch: together they see the batches that one process would.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ from torch import Tensor
 
 from stages.core.ranks import ALONE, Ranks
 from stages.core.store import Store
+
+
+class BufferTooSmall(SystemExit):
+    """The memory given to a stream cannot hold what a step needs. Exits with the keys to change."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,12 @@ class Streamed:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        """Raises ValueError if half the buffer cannot hold a batch."""
+        """Raises BufferTooSmall if half the buffer cannot hold two batches."""
         if min(self.capacity // 2, len(self.rows) * self.store.shape[1]) < 2 * self.size:
-            raise ValueError(f"a buffer of {self.capacity} tokens is too small for batches of {self.size}")
+            raise BufferTooSmall(
+                f"train_sae.memory_gib leaves a shuffle buffer of {self.capacity:,} tokens, too small for batches of "
+                f"{self.size:,}: raise it, or lower train_sae.batch_size"
+            )
 
     @property
     def d_in(self) -> int:
@@ -76,7 +84,7 @@ class Streamed:
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
         """All tokens once, a buffer at a time."""
-        return self._read(iter(self._buffers(np.unique(self._shards()))))
+        return self._read(iter(self._buffers(np.unique(self._shards))))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
         """Batches from the given step on, for ever."""
@@ -93,6 +101,7 @@ class Streamed:
             for batch in order.split(self.size)[first : len(order) // self.size]:
                 yield tokens[batch[self.ranks.share(self.size)].to(self.device)]
 
+    @cached_property
     def _shards(self) -> np.ndarray:
         return self.rows // self.store.shard_images
 
@@ -101,7 +110,7 @@ class Streamed:
         images = max(1, self.capacity // 2 // self.store.shape[1])
         buffers = [np.empty(0, int)]
         for shard in shards:
-            rows = self.rows[self._shards() == shard]
+            rows = self.rows[self._shards == shard]
             if len(buffers[-1]) and len(buffers[-1]) + len(rows) > images:
                 buffers.append(rows)
             else:
@@ -111,7 +120,7 @@ class Streamed:
     def _plan(self, step: int) -> Iterator[tuple[np.ndarray, Tensor, int]]:
         """Buffers to come: rows, order of their tokens, first batch to take."""
         generator = torch.Generator().manual_seed(self.seed)
-        shards = np.unique(self._shards())
+        shards = np.unique(self._shards)
         while True:
             for rows in self._buffers(shards[torch.randperm(len(shards), generator=generator).numpy()]):
                 order = torch.randperm(len(rows) * self.store.shape[1], generator=generator)
