@@ -2,8 +2,7 @@
 
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   metrics/ablate.json, plots/ablate.csv (outcomes image by image), plots/ablate_dose.csv (dose-response),
-         plots/ablate_controls.csv (random sets), plots/ablate_latents.csv (what the edited latents encode),
-         plots/ablate.png
+         plots/ablate_controls.csv (random sets), plots/ablate.png
 claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
          meaning (reconstruction, noise), random sets of like latents, and the difference-in-means direction
 
@@ -20,7 +19,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from stages.core import dataset, encoding, figures, intervene, paired, params, results, selection, vit
+from stages.core import dataset, figures, intervene, paired, params, results, selection, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.intervene import Edit
 from stages.core.paired import Interval
@@ -31,9 +30,17 @@ DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/
 SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plots/ablate.csv"), Path("plots/ablate.png")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
-LATENTS_FPATH = Path("plots/ablate_latents.csv")
 GREY = 128  # pixel value that hides a region
-SHOWN_ARMS = ("original", "reconstructed", "noise", "difference_in_means", "edited")
+SHOWN_ARMS = (
+    "original",
+    "reconstructed",
+    "noise",
+    "difference_in_means",
+    "colour_subspace",
+    "ranked_once",
+    "edited",
+)
+PLANTED = "colour"  # column of the manifest that the planted bias runs on; a folder of photographs has none
 
 
 class Women:
@@ -61,26 +68,43 @@ class Women:
 
 
 def arms(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
-    """The arms of the test, each a change of the residual stream at the splice."""
-    return {
+    """The arms of the test, each a change of the residual stream at the splice.
+
+    difference_in_means, colour_subspace: baselines that need no SAE, but labels of what to remove.
+    ranked_once: as many latents as are edited, the most harmful by effects taken once, with nothing edited.
+    """
+    ranked = chosen.tests.sort_values("eff_mean", kind="stable")["latent"].to_numpy()
+    images = splice.data.table[splice.data.table["split"] == "discovery"]
+    found = {
         "original": original,
         "error_kept": splice.arm(Edit(latents=torch.tensor([], dtype=torch.long)), config.scope),
         "reconstructed": splice.reconstructed,
         "noise": lambda batch: intervene.matched_noise(batch.tokens, splice.sae, [seed, *batch.rows.tolist()]),
-        "difference_in_means": difference_in_means(splice),
+        "difference_in_means": means_removed(splice, images["condition"]),
+        "ranked_once": chosen.arm(splice, config, ranked[: len(chosen.latents)]),
         "edited": chosen.arm(splice, config),
     }
+    if PLANTED in images:
+        found["colour_subspace"] = means_removed(splice, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
+    return found
 
 
-def difference_in_means(splice: Splice) -> Arm:
-    """The baseline without an SAE: the direction from clothed to semi-nude class tokens, projected out everywhere."""
-    pairs = splice.data.pairs("discovery")
-    semi_nude, clothed = (splice.tokens(pairs[c].to_numpy())[:, 0].mean(0) for c in CONDITIONS)
-    direction = torch.nn.functional.normalize(semi_nude - clothed, dim=0)
-    middle = (semi_nude + clothed) / 2
+def means_removed(splice: Splice, labels: pd.Series) -> Arm:
+    """The subspace that tells the means of labelled images apart, projected out: of the class token, and of patches.
+
+    labels: by row of the data set. Two labels leave one direction, the difference in means.
+    """
+    tokens = splice.tokens(labels.index.to_numpy())
+    subspaces = []
+    for values in (tokens[:, 0], tokens[:, 1:].mean(1)):
+        means = torch.stack([values[(labels == label).to_numpy()].mean(0) for label in sorted(set(labels))])
+        centre = means.mean(0)
+        basis = torch.linalg.svd(means - centre, full_matrices=False).Vh[: len(means) - 1]
+        subspaces.append((centre, basis))
 
     def apply(batch: Batch) -> torch.Tensor:
-        return batch.tokens - ((batch.tokens - middle) @ direction)[..., None] * direction
+        kinds = (batch.tokens[:, :1], batch.tokens[:, 1:])
+        return torch.cat([x - (x - c) @ basis.T @ basis for x, (c, basis) in zip(kinds, subspaces, strict=True)], dim=1)
 
     return apply
 
@@ -165,7 +189,7 @@ def measure(
     """
     index = {name: i for i, name in enumerate(names)}
     metrics: dict = {"accuracy": {}, "R": {}, "edit": {}, "reliance": {}, "guardrails": {}}
-    for name in SHOWN_ARMS:
+    for name in (arm for arm in SHOWN_ARMS if arm in index):
         metrics["accuracy"][name] = women.summary(outcomes.correct[index[name]])
         metrics["R"][name] = women.summary(outcomes.R[index[name]])
     for region in REGIONS:
@@ -195,16 +219,6 @@ def measure(
     return metrics
 
 
-def encoded_by(chosen: Selection, data: dataset.Dataset) -> tuple[pd.DataFrame, dict[str, float]]:
-    """What each edited latent encodes on confirmation women, and the share of latents that encode each label."""
-    images = data.table.iloc[data.audit_rows()]
-    held_out = (images["split"] == "confirmation").to_numpy()
-    found = encoding.encoded(chosen.codes.of(held_out), images[held_out].reset_index(drop=True), chosen.latents)
-    shares = {label: float((found["encodes"] == label).mean()) if len(found) else 0.0 for label in found}
-    del shares["encodes"]
-    return found.rename_axis("latent").reset_index(), shares
-
-
 def tabulate(women: Women, names: list[str], outcomes: Outcomes, data: dataset.Dataset) -> pd.DataFrame:
     """A row per arm and image."""
     labels = data.table.iloc[women.rows][["identity", "condition", "emotion", "pair"]]
@@ -225,15 +239,16 @@ def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path)
 
 
 def _draw_arms(ax: Axes, metrics: dict) -> None:
+    shown = [arm for arm in SHOWN_ARMS if arm in metrics["accuracy"]]
     for offset, condition in ((-0.13, SEMI_NUDE), (0.13, CLOTHED)):
-        for y, arm in enumerate(SHOWN_ARMS):
+        for y, arm in enumerate(shown):
             found = metrics["accuracy"][arm][condition]
             colour = figures.CONDITION_COLOURS[condition]
             ax.plot([found["low"], found["high"]], [y + offset] * 2, color=colour, lw=2.2)
             label = figures.CONDITION_LABELS[condition] if y == 0 else None
             ax.plot(found["estimate"], y + offset, "o", color=colour, ms=5, label=label)
-    ax.set_yticks(range(len(SHOWN_ARMS)), [arm.replace("_", "\n", 1).replace("_", " ") for arm in SHOWN_ARMS])
-    ax.set(xlim=(-0.02, 1.04), ylim=(len(SHOWN_ARMS) - 0.4, -0.6), xlabel="emotion accuracy", title="Arms")
+    ax.set_yticks(range(len(shown)), [arm.replace("_", "\n", 1).replace("_", " ") for arm in shown])
+    ax.set(xlim=(-0.02, 1.04), ylim=(len(shown) - 0.4, -0.6), xlabel="emotion accuracy", title="Arms")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
@@ -256,7 +271,7 @@ def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, metrics: di
         label=f"{len(controls)} random sets, semi-nude",
     )
     ax.set(
-        xlabel="latents edited, most harmful first",
+        xlabel="latents edited, in the order found",
         ylabel="emotion accuracy",
         ylim=(-0.02, 1.04),
         title="Dose and response",
@@ -292,9 +307,7 @@ def main() -> None:
         name: with_regions_greyed(splice, women, arm) for name, arm in (("original", None), ("edited", tried["edited"]))
     }
     metrics = measure(women, list(tried), outcomes, controls, greyed)
-    encoded, metrics["encodes"] = encoded_by(chosen, data)
     results.write_metrics(METRICS_FPATH, metrics)
-    results.write_table(LATENTS_FPATH, encoded)
     results.write_table(TABLE_FPATH, tabulate(women, list(tried), outcomes, data))
     results.write_table(DOSE_FPATH, dose)
     results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())

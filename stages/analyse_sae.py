@@ -1,8 +1,8 @@
 """One SAE and the audit set -> what its latents do, by condition.
 
 reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/dataset, data/clip
-writes   data/analysis/l<layer>_x<expansion> (codes.zarr, latents.csv, curve.csv, summary.json, statistics.png),
-         metrics/analyse_sae/...
+writes   data/analysis/l<layer>_x<expansion> (codes.zarr; latents.csv, all latents; perception.csv and bias.csv, the
+         lists; curve.csv, summary.json, statistics.png), metrics/analyse_sae/...
 claims   two lists, never mixed: perception latents (activation differs by condition) and bias latents (their
          effect on the emotion readout differs), tested by pair and woman on discovery women; the published
          study's tests beside them, as description
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,12 +26,13 @@ from stages.core.codes import Codes
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
 from stages.core.grid import Point
 from stages.core.sae import JumpReLUSAE
-from stages.core.splice import Splice, original
+from stages.core.splice import Arm, Splice, original
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("data/sae"), Path("data/analysis")
 METRICS_DPATH = Path("metrics/analyse_sae")
 LOG_FLOOR = 1e-6  # keeps the logarithm of a silent latent finite
+N_TOP_IMAGES = 4
 POOLING = "mean"  # of the study's statistics and of the perception tests
 
 
@@ -52,7 +54,19 @@ def test_latents(pooled: Codes, data: Dataset, rows: np.ndarray, inference: para
     table.insert(0, "latent", np.arange(len(table)))
     table["firing"] = pooled.firing
     table["mean_cls"], table["mean_patch"] = discovery_means(pooled, data, rows)
+    table["top_images"] = top_images(getattr(pooled, POOLING), data, rows)
     return table
+
+
+def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]:
+    """For each latent, the discovery images that excite it most, one of each woman: their names, most active first."""
+    images = data.table.iloc[rows].reset_index(drop=True)
+    of_woman = images[images["split"] == "discovery"].groupby("identity").groups.values()
+    best = np.stack([np.asarray(of)[values[of].argmax(0)] for of in of_woman])  # [woman, latent]
+    order = np.argsort(-np.take_along_axis(values, best, axis=0), axis=0, kind="stable")[:N_TOP_IMAGES]
+    top = np.take_along_axis(best, order, axis=0)
+    names, fires = images["image"].to_numpy(), np.take_along_axis(values, top, axis=0) > 0
+    return [" ".join(names[i] for i in top[fires[:, j], j]) for j in range(values.shape[1])]
 
 
 def discovery_means(pooled: Codes, data: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -96,13 +110,43 @@ def fidelity(splice: Splice, rows: np.ndarray) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def bias_latents(splice: Splice, pooled: Codes, rows: np.ndarray, config: Any, means: np.ndarray) -> pd.DataFrame:
+    """The list of `latents.bias`, on discovery women: effects are taken anew, in the edited model, after each step."""
+    pairs = splice.data.pairs("discovery")
+    semi, clothed = (pairs[condition].to_numpy() for condition in (SEMI_NUDE, CLOTHED))
+
+    def effect_gaps(edited: list[int]) -> np.ndarray:
+        if not edited:
+            return pooled.effect[np.searchsorted(rows, semi)] - pooled.effect[np.searchsorted(rows, clothed)]
+        change = intervene.Edit.of(config.edit, np.array(edited), means, splice.clip.device)
+        arm = splice.arm(change, config.edit.scope)
+        return effects_of(splice, semi, arm) - effects_of(splice, clothed, arm)
+
+    return latents.bias(
+        effect_gaps,
+        pairs["identity"].to_numpy(),
+        config.inference,
+        n_per_step=config.edit.n_per_step,
+        n_most=config.edit.n_latents,
+    )
+
+
+def effects_of(splice: Splice, rows: np.ndarray, arm: Arm) -> np.ndarray:
+    """Effects [image, latent] with the arm in place."""
+    batches = (splice.batch(rows[part]) for part in splice.slices(rows))
+    return codes.effects(splice.sae, ((batch.rows, arm(batch)) for batch in batches), splice.gradient)
+
+
 def edit_curve(splice: Splice, ranked: np.ndarray, edit: params.Edit, means: np.ndarray) -> pd.DataFrame:
     """Editing the first k latents on discovery women: mean R of both conditions, and what it gains and costs (nats).
+
+    k runs over `edit.curve`, up to all that are on the list and no more than `edit.n_latents`.
 
     net_gain = what semi-nude images gain less what clothed ones lose: an edit that harms all alike scores nothing.
     """
     pairs = splice.data.pairs("discovery")
-    sizes = [0, *sorted({min(k, len(ranked)) for k in (*edit.curve, edit.n_latents)} - {0})]
+    most = min(edit.n_latents, len(ranked))
+    sizes = [0, *sorted({min(k, most) for k in (*edit.curve, most)} - {0})]
     edits = [intervene.Edit.of(edit, ranked[:k], means, splice.clip.device) for k in sizes]
     arms = [splice.arm(change, edit.scope) for change in edits]
     semi_nude, clothed = (splice.outcomes(pairs[c].to_numpy(), arms).R.mean(1) for c in (SEMI_NUDE, CLOTHED))
@@ -137,11 +181,12 @@ def check_first_order(splice: Splice, pooled: Codes, rows: np.ndarray, n_latents
     return {"correlation": float(np.corrcoef(effect, loss)[0, 1]), "slope": slope}
 
 
-def count_latents(tests: pd.DataFrame, inference: params.Inference, n_women: int) -> dict[str, float]:
+def count_latents(
+    lists: dict[params.LatentList, pd.DataFrame], tests: pd.DataFrame, inference: params.Inference, n_women: int
+) -> dict[str, float]:
     """How many latents are on each list, and the smallest p that the discovery women allow."""
     return {
-        "bias": len(latents.ranked(tests, "bias", inference.alpha, inference.min_effect)),
-        "perception": len(latents.ranked(tests, "perception", inference.alpha, inference.min_effect)),
+        **{kind: len(found) for kind, found in lists.items()},
         "never_fired": int((tests["firing"] == 0).sum()),
         "smallest_p": paired.smallest_p(n_women, inference.n_permutations),
     }
@@ -198,18 +243,15 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
     axes[1].legend()
 
 
-def draw_lists(ax: Axes, tests: pd.DataFrame, inference: params.Inference) -> None:
-    """Activation against effect, both semi-nude minus clothed, with the two lists marked."""
+def draw_lists(ax: Axes, tests: pd.DataFrame, lists: dict[params.LatentList, pd.DataFrame]) -> None:
+    """Activation against effect, both semi-nude minus clothed, nothing edited, with the two lists marked."""
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
-    lists: list[tuple[params.LatentList, str, str]] = [
-        ("perception", "s", figures.SKY),
-        ("bias", "v", figures.VERMILION),
-    ]
-    for kind, marker, colour in lists:
-        ranked = latents.ranked(tests, kind, inference.alpha, inference.min_effect)
-        points = tests.loc[ranked, ["act_mean", "eff_mean"]].to_numpy().T
-        ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(ranked)})")
+    markers = {"perception": ("s", figures.SKY), "bias": ("v", figures.VERMILION)}
+    for kind, found in lists.items():
+        marker, colour = markers[kind]
+        points = tests.loc[found["latent"].astype(int), ["act_mean", "eff_mean"]].to_numpy().T
+        ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(found)})")
     ax.set(xlabel="activation gap", ylabel="effect gap on R (nats)", title="Seeing is not bias (semi-nude - clothed)")
     ax.legend()
 
@@ -242,14 +284,18 @@ def main() -> None:
     rows, inference = data.audit_rows(), config.inference
     pooled = codes.pool(splice.sae, splice.batches(rows), splice.gradient)
     tests = test_latents(pooled, data, rows, inference)
-    ranked = latents.ranked(tests, config.edit.latents, inference.alpha, inference.min_effect)
-    curve = edit_curve(splice, ranked, config.edit, discovery_means(pooled, data, rows))
+    means = discovery_means(pooled, data, rows)
+    lists: dict[params.LatentList, pd.DataFrame] = {
+        "bias": bias_latents(splice, pooled, rows, config, means),
+        "perception": latents.perception(tests, inference.alpha),
+    }
+    curve = edit_curve(splice, lists[config.edit.latents]["latent"].to_numpy(np.int64), config.edit, means)
     faithful = fidelity(splice, rows)
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
     scores, tried = clusters(values, config.analyse_sae)
     metrics = {
         "published": published_block(values, condition),
-        "latents": count_latents(tests, inference, data.pairs("discovery")["identity"].nunique()),
+        "latents": count_latents(lists, tests, inference, data.pairs("discovery")["identity"].nunique()),
         "first_order": check_first_order(splice, pooled, rows, config.analyse_sae.n_checked),
         "splice": summarise_fidelity(faithful, condition),
         "discovery_edit": summarise_curve(curve),
@@ -259,12 +305,14 @@ def main() -> None:
     shutil.rmtree(directory, ignore_errors=True)
     pooled.save(directory / "codes.zarr")
     results.write_table(directory / "latents.csv", tests)
+    for kind, found in lists.items():
+        results.write_table(directory / f"{kind}.csv", found)
     results.write_table(directory / "curve.csv", curve)
     for fpath in (directory / "summary.json", METRICS_DPATH / f"{point}.json"):
         results.write_metrics(fpath, metrics)
     figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
     draw_activations(axes[0, :2], values, condition, config.analyse_sae.n_candidates)
-    draw_lists(axes[0, 2], tests, inference)
+    draw_lists(axes[0, 2], tests, lists)
     draw_clusters(axes[1], scores, tried, condition)
     figures.save(figure, directory / "statistics.png")
 

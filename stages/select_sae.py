@@ -1,10 +1,12 @@
 """Nine analyses -> one SAE and its latents, chosen on discovery women only.
 
 reads    data/sae and data/analysis of all points of the grid
-writes   data/selection (sae/, selection.json, latents.csv, codes.zarr of the winner), metrics/select_sae.json,
-         plots/select_sae.csv (a row per SAE), plots/sae_curves.csv (training histories of all), plots/select_sae.png,
-         plots/select_sae_statistics.png (the winner's figures)
-claims   which SAE the rule in params.yaml picks and why; that no latent is significant is a result, too
+writes   data/selection (of the winner: sae/, codes.zarr, tests.csv of all latents, bias.csv and perception.csv,
+         latents.csv of those to edit; selection.json), metrics/select_sae.json, plots/select_sae.csv (a row per
+         SAE), plots/sae_curves.csv (training histories of all), plots/select_sae.png and, copied,
+         plots/select_sae_statistics.png
+claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: as many as gain most
+         on discovery women; that no latent is significant is a result, too
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 
@@ -30,7 +33,12 @@ def points(grid: params.Grid) -> list[Point]:
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
-def collect(grid: params.Grid, n_latents: int) -> pd.DataFrame:
+def lists(name: str) -> dict[params.LatentList, pd.DataFrame]:
+    """Both lists of latents of one SAE."""
+    return {kind: latents.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(params.LatentList)}
+
+
+def collect(grid: params.Grid) -> pd.DataFrame:
     """A row per SAE: training figures, the published tests, the latents found, and what editing them gains."""
     rows = []
     for point in points(grid):
@@ -39,7 +47,8 @@ def collect(grid: params.Grid, n_latents: int) -> pd.DataFrame:
         last = pd.read_csv(SAE_DPATH / name / "history.csv").iloc[-1]
         analysed = results.read_json(ANALYSIS_DPATH / name / "summary.json")
         curve = pd.read_csv(ANALYSIS_DPATH / name / "curve.csv")
-        reached = curve[curve["n_latents"] <= n_latents].iloc[-1]
+        tried = curve[curve["n_latents"] > 0]
+        best = curve.loc[tried["net_gain"].idxmax() if len(tried) else 0]
         rows.append(
             {
                 "layer": point.layer,
@@ -51,12 +60,11 @@ def collect(grid: params.Grid, n_latents: int) -> pd.DataFrame:
                 **{key: analysed["published"][key] for key in ("mwu_p", "auc", "cliffs_delta", "ks_p")},
                 "cosine_difference_mean": analysed["splice"]["cosine_difference_mean"],
                 "cosine_difference_std": analysed["splice"]["cosine_difference_std"],
-                "n_bias": analysed["latents"]["bias"],
-                "n_perception": analysed["latents"]["perception"],
-                "n_edited": int(reached["n_latents"]),
-                "semi_nude_gain": float(reached["semi_nude_gain"]),
-                "clothed_loss": float(reached["clothed_loss"]),
-                "net_gain": float(reached["net_gain"]),
+                "first_order_correlation": analysed["first_order"]["correlation"],
+                "smallest_p": analysed["latents"]["smallest_p"],
+                **{f"n_{kind}": len(found) for kind, found in lists(name).items()},
+                "n_edited": int(best["n_latents"]),
+                **{key: float(best[key]) for key in ("semi_nude_gain", "clothed_loss", "net_gain")},
             }
         )
     return pd.DataFrame(rows)
@@ -122,24 +130,27 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
 
 
 def main() -> None:
-    config = params.load("grid", "inference", "edit", "select_sae")
-    table = collect(config.grid, config.edit.n_latents)
+    config = params.load("grid", "edit", "select_sae")
+    table = collect(config.grid)
     chosen, why = choose(table, config.select_sae)
     name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
     tests = pd.read_csv(ANALYSIS_DPATH / name / "latents.csv")
-    found = latents.ranked(tests, config.edit.latents, config.inference.alpha, config.inference.min_effect)
-    ranked = found[: config.edit.n_latents]
+    found = lists(name)
+    edited = found[config.edit.latents][: int(chosen["n_edited"])]
     shutil.rmtree(SELECTION_DPATH, ignore_errors=True)
     shutil.copytree(SAE_DPATH / name, SELECTION_DPATH / "sae")
     shutil.copytree(ANALYSIS_DPATH / name / "codes.zarr", SELECTION_DPATH / "codes.zarr")
     shutil.copy(ANALYSIS_DPATH / name / "statistics.png", STATISTICS_FPATH)
     tests.to_csv(SELECTION_DPATH / "tests.csv", index=False)
-    tests.loc[ranked].to_csv(SELECTION_DPATH / "latents.csv", index=False)
+    for kind, listed in found.items():
+        listed.to_csv(SELECTION_DPATH / f"{kind}.csv", index=False)
+    described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
+    edited.merge(described, on="latent").to_csv(SELECTION_DPATH / "latents.csv", index=False)
     selection = {
         "layer": int(chosen["layer"]),
         "expansion": int(chosen["expansion"]),
         "list": config.edit.latents,
-        "latents": [int(latent) for latent in ranked],
+        "latents": edited["latent"].tolist(),
         "why": why,
     }
     (SELECTION_DPATH / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
@@ -148,7 +159,7 @@ def main() -> None:
         "layer": selection["layer"],
         "expansion": selection["expansion"],
         "d_sae": len(tests),
-        "n_latents": len(ranked),
+        "n_latents": len(edited),
         **{key: float(chosen[key]) for key in keys},
     }
     results.write_metrics(METRICS_FPATH, metrics)

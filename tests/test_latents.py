@@ -5,79 +5,115 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stages.core import latents, paired
+from stages.core import latents, paired, params
 
+INFERENCE = params.Inference(
+    confidence=0.95, alpha=0.05, min_effect=0.01, n_bootstrap=200, n_permutations=199, seed=0
+)  # fmt: skip
 TESTS = (
     pd.DataFrame(
         [
-            # act_mean, act_p, eff_mean, eff_high, eff_p
-            (0.9, 0.001, 0.00, 0.010, 0.900),  # 0 sees the condition, does nothing to the readout
-            (0.5, 0.001, -0.30, -0.200, 0.001),  # 1 sees it and harms
-            (0.0, 0.900, -0.50, -0.400, 0.001),  # 2 does not differ in activation, yet harms
-            (0.0, 0.900, -0.009, -0.008, 0.001),  # 3 harms for certain, but by next to nothing
-            (0.0, 0.900, -0.60, -0.500, 0.200),  # 4 is not significant
-            (-0.7, 0.001, 0.40, 0.500, 0.001),  # 5 fires on the clothed twin, and helps the semi-nude one
+            (0.2, 0.001),  # 0 rises a little
+            (0.5, 0.001),  # 1 rises most
+            (0.9, 0.900),  # 2 is not significant
+            (-0.7, 0.001),  # 3 fires on the clothed twin
         ],
-        columns=["act_mean", "act_p_max_t", "eff_mean", "eff_high", "eff_p_max_t"],
+        columns=["act_mean", "act_p_max_t"],
     )
+    .assign(act_low=0.0, act_high=1.0)
     .rename_axis("latent")
     .reset_index()
 )
 
 
-def test_bias_latents_harm_significantly_and_by_enough():
-    assert latents.ranked(TESTS, "bias", alpha=0.05, min_effect=0.01).tolist() == [2, 1]
+def test_perception_latents_rise_on_the_semi_nude_twin_the_largest_first():
+    found = latents.perception(TESTS, alpha=0.05)
+    assert list(found) == latents.COLUMNS
+    assert found["latent"].tolist() == [1, 0] and found["mean"].tolist() == [0.5, 0.2]
 
 
-def test_without_a_smallest_effect_the_negligible_one_is_named_too():
-    assert latents.ranked(TESTS, "bias", alpha=0.05, min_effect=0.0).tolist() == [2, 1, 3]
+def gaps(*means: float, seed: int = 0) -> np.ndarray:
+    """Effect gaps of twelve women, two pairs each, around the means given."""
+    return np.array(means) + 0.002 * np.random.default_rng(seed).normal(size=(24, len(means)))
 
 
-def test_perception_latents_rise_on_the_semi_nude_twin_whatever_they_do():
-    assert latents.ranked(TESTS, "perception", alpha=0.05, min_effect=0.01).tolist() == [0, 1]
+WOMEN = np.repeat(np.arange(12), 2)
+
+
+def test_harmful_latents_lower_the_readout_for_certain_and_by_enough():
+    found = latents.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, INFERENCE)
+    assert found["latent"].tolist() == [2, 1]
+    assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
+    every = INFERENCE.model_copy(update={"min_effect": 0.0})
+    assert latents.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, every)["latent"].tolist() == [2, 1, 3]
+
+
+def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
+    """Latent 2 does nothing while 0 saturates the readout, 3 nothing before 2 is gone; 1 never harms."""
+    asked = []
+
+    def effect_gaps(edited: list[int]) -> np.ndarray:
+        asked.append(list(edited))
+        return gaps(-0.5, 0.0, -0.3 if 0 in edited else 0.0, -0.1 if 2 in edited else 0.0)
+
+    found = latents.bias(effect_gaps, WOMEN, INFERENCE, n_per_step=2, n_most=10)
+    assert found[["latent", "step"]].to_numpy().tolist() == [[0, 1], [2, 2], [3, 3]]
+    assert asked == [[], [0], [0, 2], [0, 2, 3]]
+
+
+def test_no_more_latents_than_asked_for_and_none_where_none_harms(tmp_path):
+    harm = gaps(-0.5, -0.4, -0.3, -0.2, -0.1)
+    found = latents.bias(lambda edited: harm.copy(), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    assert found["latent"].tolist() == [0, 1, 2] and found["step"].tolist() == [1, 1, 2]
+    none = latents.bias(lambda edited: gaps(0.0, 0.1), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    assert none.empty and list(none) == latents.COLUMNS
+    none.to_csv(tmp_path / "none.csv", index=False)
+    assert latents.load(tmp_path / "none.csv")["latent"].tolist() == []
 
 
 N_WOMEN, N_EXPRESSIONS, N_LATENTS = 20, 4, 150
 CLOTHING, BIASED = np.arange(10), np.arange(10, 13)
 
 
-def study(bias: float, seed: int) -> pd.DataFrame:
-    """Tests of synthetic codes: ten latents see clothing, three more harm semi-nude women by half a nat x bias."""
+def study(bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bias and perception latents of synthetic codes: ten latents see clothing, and three more harm semi-nude women
+    by half a nat x bias; the third of these harms only once the first two are edited."""
     rng = np.random.default_rng(seed)
     women = np.repeat(np.arange(N_WOMEN), N_EXPRESSIONS)
 
-    def differences() -> np.ndarray:
+    def noise() -> np.ndarray:
         of_woman = rng.normal(size=(N_WOMEN, N_LATENTS))[women]
         return 0.1 * of_woman + 0.2 * rng.normal(size=(len(women), N_LATENTS))
 
-    activation, effect = differences(), differences()
+    activation, effect = noise(), noise()
     activation[:, np.concatenate([CLOTHING, BIASED])] += 1
-    effect[:, BIASED] -= 0.5 * bias
-    settings = {"n_permutations": 199, "n_bootstrap": 200, "seed": seed}
-    tables = [
-        paired.paired_tests(values, women, **settings).add_prefix(prefix)
-        for prefix, values in (("act_", activation), ("eff_", effect))
-    ]
-    return pd.concat(tables, axis=1).assign(latent=np.arange(N_LATENTS))
+
+    def effect_gaps(edited: list[int]) -> np.ndarray:
+        shown = BIASED if set(BIASED[:2]) <= set(edited) else BIASED[:2]
+        return effect - 0.5 * bias * np.isin(np.arange(N_LATENTS), shown)
+
+    inference = INFERENCE.model_copy(update={"seed": seed})
+    found = latents.bias(effect_gaps, women, inference, n_per_step=2, n_most=8)
+    tests = paired.paired_tests(activation, women, n_permutations=199, n_bootstrap=1, seed=seed).add_prefix("act_")
+    seen = latents.perception(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
+    return found["latent"].to_numpy(), seen["latent"].to_numpy()
 
 
 def test_power_and_false_positives_over_the_planted_bias():
     """The sweep of planted bias in small: what the lists say when only the statistics are at work."""
-    named = {
-        bias: [latents.ranked(study(bias, seed), "bias", 0.05, 0.01) for seed in range(n)]
-        for bias, n in ((0.0, 200), (0.3, 40), (0.9, 40))
-    }
+    named = {bias: [study(bias, seed)[0] for seed in range(n)] for bias, n in ((0.0, 300), (0.3, 60), (0.9, 60))}
     false = np.mean([len(found) > 0 for found in named[0.0]])
-    assert false <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 200)
+    assert false <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 300)
     power = {bias: np.mean([np.isin(BIASED, found).mean() for found in runs]) for bias, runs in named.items()}
     assert power[0.9] >= 0.9
     assert power[0.0] < power[0.3] < power[0.9]
-    wrong = [set(found) - set(BIASED) for runs in (named[0.3], named[0.9]) for found in runs]
-    assert np.mean([len(extra) > 0 for extra in wrong]) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 80)
+    steps = 3  # each step is tested at alpha: one for the first two, one for the third, one that ends the search
+    wrong = [set(found) - set(BIASED) for found in named[0.9]]
+    assert np.mean([len(extra) > 0 for extra in wrong]) <= 1 - 0.95**steps + 2 * np.sqrt(0.14 * 0.86 / 60)
 
 
 def test_latents_that_see_clothing_are_not_called_biased():
     for seed in range(20):
-        tests = study(0.9, seed)
-        assert set(CLOTHING) <= set(latents.ranked(tests, "perception", 0.05, 0.01))
-        assert not set(CLOTHING) & set(latents.ranked(tests, "bias", 0.05, 0.01))
+        found, seen = study(0.9, seed)
+        assert set(CLOTHING) <= set(seen)
+        assert not set(CLOTHING) & set(found)

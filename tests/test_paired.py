@@ -67,7 +67,7 @@ def test_zeros_one_woman_and_bad_values():
     found = paired.paired_tests(np.zeros((6, 2)), np.repeat([0, 1, 2], 2), n_permutations=50, n_bootstrap=50)
     assert (found[["p", "p_max_t", "wilcoxon_p", "q"]] == 1).all().all()
     assert (found[["mean", "t", "rank_biserial"]] == 0).all().all()
-    with pytest.raises(ValueError, match="one woman only"):
+    with pytest.raises(paired.TooFewWomen, match="one woman only"):
         paired.paired_tests(np.ones((4, 2)), np.zeros(4))
     with pytest.raises(ValueError, match="not finite"):
         paired.paired_tests(np.full((4, 2), np.nan), np.arange(4))

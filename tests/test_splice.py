@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from stages import ablate
 from stages.core import dataset, intervene, store, vit
 from stages.core.intervene import Edit
 from stages.core.readout import Readout, gradient
@@ -194,3 +195,18 @@ def test_control_sets_are_alike_and_never_the_chosen_or_the_silent(rng):
 def test_the_control_p():
     assert intervene.control_p(1.0, np.array([0.0, 0.5, 1.0, 2.0])) == 3 / 5
     assert intervene.control_p(9.0, np.zeros(199)) == 1 / 200
+
+
+@pytest.mark.parametrize("label", ["condition", "emotion"])
+def test_where_means_are_removed_the_labels_have_one_mean_of_class_tokens_and_one_of_patches(spliced, label):
+    images = spliced.data.table[spliced.data.table["split"] == "discovery"]
+    rows = images.index.to_numpy()
+    before, after = spliced.tokens(rows), ablate.means_removed(spliced, images[label])(spliced.batch(rows))
+    for pool in (lambda x: x[:, 0], lambda x: x[:, 1:].mean(1)):
+        apart = [
+            (pool(x)[(images[label] == a).to_numpy()].mean(0) - pool(x)[(images[label] == b).to_numpy()].mean(0)).norm()
+            for x in (before, after)
+            for a, b in [sorted(set(images[label]))]
+        ]
+        assert apart[0] > 1e-3 and apart[1] < 1e-5
+    assert torch.linalg.matrix_rank((after - before)[:, 0], atol=1e-5) == 1  # two labels, one direction

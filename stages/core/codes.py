@@ -24,6 +24,12 @@ POOLINGS = ("cls", "mean", "max")
 FIELDS = (*POOLINGS, "effect")
 
 
+Batches = Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]
+"""(rows, tokens) of some images after another."""
+Gradient = Callable[[np.ndarray, Tensor], Float[Tensor, "n token d_in"]]
+"""(rows, tokens) -> dR/dx."""
+
+
 @dataclass(frozen=True)
 class Codes:
     """Arrays [image, latent], float32; images in the order of the rows given to `pool`."""
@@ -55,19 +61,32 @@ class Codes:
 @torch.no_grad()
 def pool(
     sae: JumpReLUSAE,
-    batches: Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]],
-    gradient: Callable[[np.ndarray, Tensor], Float[Tensor, "n token d_in"]],
+    batches: Batches,
+    gradient: Gradient,
 ) -> Codes:
-    """Codes of the images in `batches` (rows, tokens); `gradient(rows, tokens)` gives dR/dx of the same shape."""
+    """Codes of the images in `batches`."""
     parts: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
     fired = torch.zeros(sae.d_sae, dtype=torch.float64)
     n_tokens = 0
     for rows, tokens in batches:
         f = sae.encode(tokens)
-        slope = gradient(rows, tokens) @ sae.W_dec.T
-        pooled = {"cls": f[:, 0], "mean": f[:, 1:].mean(1), "max": f[:, 1:].amax(1), "effect": slope.mul_(f).sum(1)}
+        effect = _effect(sae, f, gradient(rows, tokens))
+        pooled = {"cls": f[:, 0], "mean": f[:, 1:].mean(1), "max": f[:, 1:].amax(1), "effect": effect}
         for name, values in pooled.items():
             parts[name].append(values.cpu().numpy())
         fired += (f > 0).sum((0, 1)).cpu()
         n_tokens += f.shape[0] * f.shape[1]
     return Codes(**{name: np.concatenate(part) for name, part in parts.items()}, firing=(fired / n_tokens).numpy())
+
+
+@torch.no_grad()
+def effects(sae: JumpReLUSAE, batches: Batches, gradient: Gradient) -> Float[np.ndarray, "n latent"]:
+    """The field `effect` alone."""
+    parts = [_effect(sae, sae.encode(tokens), gradient(rows, tokens)).cpu().numpy() for rows, tokens in batches]
+    return np.concatenate(parts)
+
+
+def _effect(
+    sae: JumpReLUSAE, f: Float[Tensor, "n token latent"], gradient: Float[Tensor, "n token d_in"]
+) -> Float[Tensor, "n latent"]:
+    return (gradient @ sae.W_dec.T).mul_(f).sum(1)

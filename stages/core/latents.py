@@ -4,28 +4,78 @@ perception   activation differs by condition: such a latent sees clothing, which
 bias         its effect on the emotion readout differs by condition, to the harm of semi-nude women, by more
              than a smallest effect worth naming: with enough women any two conditions differ by something
 
-Both are read off the table of `paired.paired_tests` per latent, columns prefixed `act_` and `eff_`.
+Bias latents are found step by step. Where several latents carry a bias, one hides what another does: with the readout
+saturated by the first, the gradient through the second is nearly nothing. So the most harmful ones are edited and the
+rest is tested again with that edit in place, until none is significant. Where there is no bias, the first step is all
+there is, and its family-wise error (max-T over latents) is that of the list; each later step is taken only after the
+one before it has found something, and is tested at the same rate.
+
+Both lists are tables, strongest or first found at the top: latent, step, and of the quantity that defines the list
+(activation gap; effect gap in nats at that step) mean, low, high, p_max_t.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+from jaxtyping import Float
 
-from stages.core.params import LatentList
+from stages.core import paired
+from stages.core.params import Inference
+
+COLUMNS = ["latent", "step", "mean", "low", "high", "p_max_t"]
 
 
-def ranked(tests: pd.DataFrame, kind: LatentList, alpha: float, min_effect: float) -> Int[np.ndarray, " k"]:
-    """Latents of a list, strongest first; all significant at the family-wise error `alpha`.
+def load(fpath: Path) -> pd.DataFrame:
+    """A list as written."""
+    return pd.read_csv(fpath).astype({"latent": np.int64, "step": np.int64})
 
-    bias: effect lower on the semi-nude twin, its whole interval by more than `min_effect` (nats); most harmful first.
-    perception: activation higher on the semi-nude twin, the largest rise first.
+
+def perception(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Latents whose activation is higher on the semi-nude twin, the largest rise first.
+
+    tests: `paired.paired_tests` of activations, columns prefixed `act_`, with `latent`.
     """
-    if kind == "bias":
-        found = tests[(tests["eff_p_max_t"] <= alpha) & (tests["eff_high"] < -min_effect)].sort_values("eff_mean")
-    else:
-        found = tests[(tests["act_p_max_t"] <= alpha) & (tests["act_mean"] > 0)].sort_values(
-            "act_mean", ascending=False
-        )
-    return found["latent"].to_numpy()
+    found = tests[(tests["act_p_max_t"] <= alpha) & (tests["act_mean"] > 0)].sort_values("act_mean", ascending=False)
+    own = found.filter(like="act_").rename(columns=lambda name: name.removeprefix("act_"))
+    return own.assign(latent=found["latent"], step=1)[COLUMNS].reset_index(drop=True)
+
+
+def bias(
+    effect_gaps: Callable[[list[int]], Float[np.ndarray, "pair latent"]],
+    clusters: np.ndarray,
+    inference: Inference,
+    *,
+    n_per_step: int,
+    n_most: int,
+) -> pd.DataFrame:
+    """Latents that harm semi-nude women, found step by step, the most harmful of a step first.
+
+    effect_gaps(edited): effect of every latent, semi-nude minus clothed twin, nats, with `edited` latents edited.
+    """
+    steps: list[pd.DataFrame] = []
+    edited: list[int] = []
+    while len(edited) < n_most:
+        gaps = effect_gaps(edited)
+        gaps[:, edited] = 0
+        new = harmful(gaps, clusters, inference)[: min(n_per_step, n_most - len(edited))]
+        if new.empty:
+            break
+        steps.append(new.assign(step=len(steps) + 1))
+        edited += new["latent"].tolist()
+    return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS)
+
+
+def harmful(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
+    """Latents whose effect is lower on the semi-nude twin, by more than `min_effect` with the whole interval."""
+    p_max_t = paired.max_t(gaps, clusters, inference.n_permutations, inference.seed)
+    mean = gaps.mean(0)
+    candidates = np.flatnonzero((p_max_t <= inference.alpha) & (mean < -inference.min_effect))
+    low, high = paired.bootstrap_interval(gaps[:, candidates], clusters, **inference.bootstrap)
+    table = pd.DataFrame(
+        {"latent": candidates, "mean": mean[candidates], "low": low, "high": high, "p_max_t": p_max_t[candidates]}
+    )
+    return table[table["high"] < -inference.min_effect].sort_values("mean", ignore_index=True)

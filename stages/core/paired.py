@@ -16,6 +16,10 @@ from scipy import stats
 CHUNK_VALUES = 2**24  # permutation results held at once, as a count of float64 values
 
 
+class TooFewWomen(SystemExit):
+    """No inference is possible. Exits with the remedy."""
+
+
 def published_tests(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> dict[str, float]:
     """The study's tests of two samples of latents' mean activations: descriptive, the unit is a latent.
 
@@ -104,9 +108,11 @@ def paired_tests(
         raise ValueError("differences are not finite")
     sums, counts = by_cluster(differences, np.asarray(clusters))
     if len(counts) < 2:
-        raise ValueError("pairs of one woman only: no inference to other women is possible; add women")
+        raise TooFewWomen("pairs of one woman only: no inference to other women; add women, or another discovery_share")
     t, p, p_max_t = _sign_flips(sums, n_permutations, seed)
-    low, high = _bootstrap_interval(differences, np.asarray(clusters), n_bootstrap, confidence, seed)
+    low, high = bootstrap_interval(
+        differences, np.asarray(clusters), n_bootstrap=n_bootstrap, confidence=confidence, seed=seed
+    )
     rank_biserial, wilcoxon_p = signed_ranks(differences)
     return pd.DataFrame(
         {
@@ -121,6 +127,14 @@ def paired_tests(
             "q": stats.false_discovery_control(p),
         }
     )
+
+
+def max_t(
+    differences: Float[np.ndarray, "pair latent"], clusters: np.ndarray, n_permutations: int, seed: int
+) -> Float[np.ndarray, " latent"]:
+    """The family-wise p of `paired_tests` alone."""
+    sums, _ = by_cluster(np.asarray(differences, dtype=np.float64), clusters)
+    return _sign_flips(sums, n_permutations, seed)[2]
 
 
 def smallest_p(n_women: int, n_permutations: int) -> float:
@@ -158,9 +172,15 @@ def _sign_flips(
     return t, (1 + exceeding) / (1 + n_permutations), (1 + as_extreme) / (1 + n_permutations)
 
 
-def _bootstrap_interval(
-    differences: np.ndarray, clusters: np.ndarray, n_bootstrap: int, confidence: float, seed: int
+def bootstrap_interval(
+    differences: Float[np.ndarray, "pair latent"],
+    clusters: np.ndarray,
+    *,
+    n_bootstrap: int,
+    confidence: float,
+    seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of each column's mean, by bootstrap over women: low, high [latent]."""
     n = differences.shape[1]
     low, high = np.empty(n), np.empty(n)
     chunk = max(1, CHUNK_VALUES // n_bootstrap)

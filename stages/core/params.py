@@ -72,7 +72,8 @@ class Inference(Section):
     confidence: Share
     """Of two-sided bootstrap intervals over women."""
     alpha: Share
-    """Family-wise error rate at which a latent is called significant."""
+    """Family-wise error rate over the latents of one SAE at which one is called significant. One SAE of the grid is
+    chosen by what was found in it, so their errors add up: divide the rate you want over all by their number."""
     min_effect: NonNegative
     """Smallest effect gap worth naming, in nats of R: a bias latent's whole interval must lie beyond it."""
     n_bootstrap: Count
@@ -206,7 +207,9 @@ class Edit(Section):
     scope: EditScope
     """Tokens the edit touches. After the last block only `cls` reaches the embedding."""
     n_latents: Count
-    """At most so many; fewer if fewer are significant."""
+    """At most so many; fewer if fewer are significant, or if fewer gain more on discovery women."""
+    n_per_step: Count
+    """Bias latents are found step by step, so many at a time: edited, before the others are tested again."""
     curve: Annotated[list[Count], Field(min_length=1)]
     """Numbers of latents on the dose-response curve."""
 
@@ -233,6 +236,23 @@ class SelectSae(Section):
     of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
     layer: Annotated[int, Field(ge=0)]
     expansion: Annotated[int, Field(ge=0)]
+
+
+class DescribeLatents(Section):
+    """A card for each chosen latent."""
+
+    batch_size: Count
+    n_shown: Count
+    """Cards of edited latents that are drawn; the table has all."""
+    n_images: Count
+    """Top images on a card, one of each woman."""
+    n_other: Annotated[int, Field(ge=0)]
+    """Strongest latents of the list that was not chosen, shown for contrast."""
+    n_neighbours: Count
+    n_prompts: Count
+    """Nearest prompts on a card."""
+    prompts: Annotated[list[str], Field(min_length=2)]
+    """The vocabulary. A {column} of the manifest, such as {emotion}, is replaced by each value the images have."""
 
 
 class Heatmap(Section):
@@ -267,6 +287,7 @@ SECTIONS: dict[str, type[Section]] = {
     "edit": Edit,
     "analyse_sae": AnalyseSae,
     "select_sae": SelectSae,
+    "describe_latents": DescribeLatents,
     "heatmap": Heatmap,
     "ablate": Ablate,
 }

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from stages.core import dataset, params, store, vit
+from stages.core import dataset, latents, params, store, vit
 from stages.core.codes import Codes
 from stages.core.intervene import Edit
+from stages.core.params import LatentList
 from stages.core.sae import JumpReLUSAE
 from stages.core.splice import Arm, Splice
 
@@ -25,6 +27,10 @@ class Selection:
     expansion: int
     latents: Int[np.ndarray, " k"]
     """The latents to edit, strongest first; empty if none was significant."""
+    edited_list: LatentList
+    """The list they are from."""
+    lists: dict[LatentList, pd.DataFrame]
+    """Both lists as in `latents`, all of them."""
     why: str
     tests: pd.DataFrame
     """A row per latent of the chosen SAE, as analysed."""
@@ -41,9 +47,9 @@ class Selection:
         activations = store.open(activations_dpath / f"l{self.layer}.zarr")
         return Splice(clip, self.sae.to(clip.device), self.layer, data, activations, batch_size)
 
-    def arm(self, splice: Splice, edit: params.Edit, latents: Int[np.ndarray, " k"] | None = None) -> Arm:
+    def arm(self, splice: Splice, edit: params.Edit, others: Int[np.ndarray, " k"] | None = None) -> Arm:
         """The edit of params.yaml, on the chosen latents or on others."""
-        chosen = self.latents if latents is None else latents
+        chosen = self.latents if others is None else others
         return splice.arm(Edit.of(edit, chosen, self.means, splice.clip.device), edit.scope)
 
 
@@ -54,6 +60,8 @@ def load(directory: Path) -> Selection:
         layer=chosen["layer"],
         expansion=chosen["expansion"],
         latents=np.array(chosen["latents"], dtype=np.int64),
+        edited_list=chosen["list"],
+        lists={kind: latents.load(directory / f"{kind}.csv") for kind in get_args(LatentList)},
         why=chosen["why"],
         tests=pd.read_csv(directory / "tests.csv"),
         sae=JumpReLUSAE.load(directory / "sae"),

@@ -28,14 +28,21 @@ from stages.core.vit import Clip, splicing
 
 @dataclass(frozen=True)
 class Batch:
-    """Some images at the splice. Arrays and tensors share their first axis, the image."""
+    """Some images at the splice: all an arm may ask for. Arrays and tensors share their first axis, the image."""
 
+    splice: Splice
     rows: np.ndarray
     tokens: Float[Tensor, "n token d_in"]
-    twin: Float[Tensor, "n token d_in"]
-    """Tokens of the clothed twin (of itself, where the image is clothed)."""
-    bust: Float[np.ndarray, "n gh gw"]
-    """Share of each patch inside the bust mask."""
+
+    @cached_property
+    def twin(self) -> Float[Tensor, "n token d_in"]:
+        """Tokens of the clothed twin (of itself, where the image is clothed)."""
+        return self.splice.tokens(self.splice.clothed_twin[self.rows])
+
+    @cached_property
+    def bust(self) -> Float[np.ndarray, "n gh gw"]:
+        """Share of each patch inside the bust mask."""
+        return patch_coverage(self.splice.data.mask("bust", self.rows), self.splice.clip.grid)
 
 
 Arm = Callable[[Batch], Float[Tensor, "n token d_in"]]
@@ -75,7 +82,8 @@ class Splice:
         return Readout.of(self.clip, list(self.data.prompts.values()))
 
     @cached_property
-    def _clothed_twin(self) -> np.ndarray:
+    def clothed_twin(self) -> np.ndarray:
+        """Row of each image's clothed twin: its own, where it is clothed or has none."""
         twin = np.arange(len(self.data.table))
         pairs = self.data.pairs()
         twin[pairs[SEMI_NUDE]] = pairs[CLOTHED]
@@ -113,9 +121,8 @@ class Splice:
         return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
 
     def batch(self, rows: np.ndarray) -> Batch:
-        """Everything an arm may ask for."""
-        bust = patch_coverage(self.data.mask("bust", rows), self.clip.grid)
-        return Batch(rows, self.tokens(rows), self.tokens(self._clothed_twin[rows]), bust)
+        """The images at the splice."""
+        return Batch(self, rows, self.tokens(rows))
 
     def reconstructed(self, batch: Batch) -> Float[Tensor, "n token d_in"]:
         """The arm in which the SAE's reconstruction replaces the residual stream."""
@@ -125,8 +132,11 @@ class Splice:
         """The arm that applies an edit to the tokens in scope, reconstruction error kept."""
 
         def apply(batch: Batch) -> Tensor:
-            where = intervene.scope(scope, len(batch.tokens), batch.tokens.shape[1], batch.bust)
-            return intervene.edited(batch.tokens, self.sae, edit, where=where.to(batch.tokens.device), twin=batch.twin)
+            x = batch.tokens
+            bust = batch.bust if scope in ("bust", "not_bust") else None
+            where = intervene.scope(scope, len(x), x.shape[1], bust).to(x.device)
+            twin = batch.twin if edit.kind == "patch" else None
+            return intervene.edited(x, self.sae, edit, where=where, twin=twin)
 
         return apply
 
