@@ -41,9 +41,19 @@ LIBRARIES = (
 )
 DAG = """\
 ingest ────────┬─────────────┬──────────────┬──────────────┬───────────┐
-prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► heatmap ─┬─► report
-                                (layer × expansion)                      └─► ablate ──┘"""
-PICTURES = ("finding", "ablate", "heatmap", "heatmap_pairs", "select_sae", "select_sae_statistics", "ingest")
+prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► describe_latents ─┬─► report
+                                (layer × expansion)                      ├─► heatmap ──────────┤
+                                                                         └─► ablate ───────────┘"""
+PICTURES = (
+    "finding",
+    "ablate",
+    "heatmap",
+    "heatmap_pairs",
+    "describe_latents",
+    "select_sae",
+    "select_sae_statistics",
+    "ingest",
+)
 N_SHOWN = 3  # pairs beside the finding
 
 
@@ -73,14 +83,16 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: params.I
         )
     else:
         says = f"No emotion gap was found: clothed minus semi-nude accuracy is {points(gap)}"
-    if not chosen["latents"]:
+    n, d_sae = len(chosen["latents"]), metrics["select_sae"]["d_sae"]
+    if not n:
         return (
-            f"No bias latents found. {says}; no latent's effect on the emotion differs by condition "
-            f"by more than {inference.min_effect:g} nats at a family-wise error of {inference.alpha:g}."
+            f"No bias latents found: of {d_sae:,} latents after block {chosen['layer']}, "
+            f"{metrics['select_sae']['n_perception']:.0f} see that a woman is semi-nude, but no latent's effect on the "
+            f"emotion differs by condition by more than {inference.min_effect:g} nats at a family-wise error of "
+            f"{inference.alpha:g}. {says}."
         )
-    n = len(chosen["latents"])
     return (
-        f"{says}. Editing {n} of {metrics['select_sae']['d_sae']:,} latents after block {chosen['layer']} changes "
+        f"{says}. Editing {n} of {d_sae:,} latents after block {chosen['layer']} changes "
         f"semi-nude accuracy by {points(edit['semi_nude_gain'])} (p = {edit['p_random_sets']:.3f} against random sets "
         f"of like latents) and costs clothed women {points(edit['clothed_loss'])}."
     )
@@ -116,13 +128,23 @@ def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
+GAPS = {"bias": "effect on R, in nats, while those of earlier steps are edited", "perception": "activation"}
 LABELS = {"colour": "the top's colour", "condition": "the garment", "emotion": "the face"}
 
 
-def encoded(shares: dict[str, float]) -> str:
-    """What the edited latents encode, on women they were not chosen on."""
-    named = [f"{100 * share:.0f} % {LABELS[label]}" for label, share in shares.items() if share > 0]
-    return f" On these women, {' and '.join(named)} is what the edited latents encode most." if named else ""
+def described(metrics: dict[str, Any]) -> str:
+    """What the edited latents encode, on women they were not chosen on, and where the planted feature ranks."""
+    found = metrics["describe_latents"]
+    shares = {label: found["edited_latents"].get(f"encode_{label}", 0) for label in LABELS}
+    named = [f"{100 * share:.0f} % encode {LABELS[label]}" for label, share in shares.items() if share > 0]
+    says = f"Of the edited latents, {', '.join(named)} more than anything else known. " if named else ""
+    if "planted_feature" in found:
+        planted = found["planted_feature"]
+        says += (
+            "Of all latents by harm, with nothing edited, the best detectors of the four colours rank "
+            f"{planted['best_rank']} to {planted['worst_rank']}. "
+        )
+    return says
 
 
 def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
@@ -140,7 +162,7 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
         f"{number(relied['original']['bust']['R'][SEMI_NUDE])} before the edit and by "
         f"{number(relied['edited']['bust']['R'][SEMI_NUDE])} after it; greying the face, by "
         f"{number(relied['original']['face']['R'][SEMI_NUDE])} and "
-        f"{number(relied['edited']['face']['R'][SEMI_NUDE])}.{encoded(ablate['encodes'])}"
+        f"{number(relied['edited']['face']['R'][SEMI_NUDE])}."
     )
 
 
@@ -203,18 +225,25 @@ def lift_table(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def latents_table() -> pd.DataFrame:
-    """The chosen latents with effect, interval and adjusted p (discovery women)."""
+    """The chosen latents (tests on discovery women), and what they encode (confirmation women)."""
     chosen = pd.read_csv(SELECTION_DPATH / "latents.csv")
+    cards = pd.read_csv(PLOTS_DPATH / "describe_latents.csv").set_index("latent").loc[chosen["latent"]]
+    gaps = chosen[["mean", "low", "high"]].to_numpy()
     return pd.DataFrame(
         {
             "latent": chosen["latent"],
-            "effect gap (nats)": [
-                f"{m:.3f} [{lo:.3f}, {hi:.3f}]" for m, lo, hi in chosen[["eff_mean", "eff_low", "eff_high"]].to_numpy()
-            ],
-            "p (max-T)": chosen["eff_p_max_t"].map("{:.4f}".format),
+            "step": chosen["step"],
+            "gap": [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in gaps],
+            "p (max-T)": chosen["p_max_t"].map("{:.4f}".format),
             "activation gap": chosen["act_mean"].map("{:.3f}".format),
             "its p (max-T)": chosen["act_p_max_t"].map("{:.4f}".format),
             "fires on": chosen["firing"].map("{:.1%} of tokens".format),
+            "encodes": [
+                row["encodes"] if row["encodes"] == "none" else f"{row['encodes']} ({row[row['encodes']]:.0%})"
+                for _, row in cards.iterrows()
+            ],
+            "monosemanticity": cards["monosemanticity"].map("{:.2f}".format).to_numpy(),
+            "top images (discovery)": chosen["top_images"],
         }
     )
 
@@ -233,15 +262,27 @@ def saes_table() -> pd.DataFrame:
             "MWU p": table["mwu_p"].map("{:.2e}".format),
             "AUC": table["auc"].map("{:.3f}".format),
             "Cliff's δ": table["cliffs_delta"].map("{:.3f}".format),
-            "cosine, with − without": [
-                f"{r.cosine_difference_mean:.1e} ± {r.cosine_difference_std:.1e}" for r in table.itertuples()
-            ],
+            "first order, r": table["first_order_correlation"].map("{:.2f}".format),
             "bias latents": table["n_bias"],
             "perception latents": table["n_perception"],
             "net gain (nats)": table["net_gain"].map("{:.2f}".format),
         }
     )
     return shown
+
+
+def cosine_table() -> pd.DataFrame:
+    """Cosine of image and prompt with the SAE minus without, over audit images: a row per factor, as in the study."""
+    table = pd.read_csv(PLOTS_DPATH / "select_sae.csv")
+    shown = {
+        f"layer {layer}": part.set_index("expansion").apply(
+            lambda row: f"{row['cosine_difference_mean']:.2e} ± {row['cosine_difference_std']:.2e}", axis=1
+        )
+        for layer, part in table.groupby("layer")
+    }
+    study = published.COSINE.set_index("expansion").apply(lambda row: f"{row['mean']:.2e} ± {row['std']:.2e}", axis=1)
+    ours = pd.DataFrame(shown).assign(**{"the study, layer 22": study}).fillna("none")
+    return ours.rename_axis("factor").reset_index().assign(factor=lambda rows: rows["factor"].map("× {}".format))
 
 
 def published_table() -> pd.DataFrame:
@@ -330,7 +371,7 @@ def main() -> None:
     config = params.load(*params.SECTIONS)
     metrics = {
         name: results.read_json(METRICS_DPATH / f"{name}.json")
-        for name in ("ingest", "extract", "select_sae", "heatmap", "ablate")
+        for name in ("ingest", "extract", "select_sae", "describe_latents", "heatmap", "ablate")
     }
     chosen = results.read_json(SELECTION_DPATH / "selection.json")
     draw_finding(metrics, len(chosen["latents"]), with_pictures=config.ingest.source == "synthetic")
@@ -352,9 +393,13 @@ def main() -> None:
         heatmaps=heatmaps(metrics),
         lift_table=html(lift_table(metrics)),
         selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
+        smallest_p=f"{pd.read_csv(PLOTS_DPATH / 'select_sae.csv')['smallest_p'].max():.2g}",
+        list_defined_by=GAPS[chosen["list"]],
         latents_table=html(latents_table()),
+        described=described(metrics),
         saes_table=html(saes_table()),
         published_table=html(published_table()),
+        cosine_table=html(cosine_table()),
         same_study="OpenAI's ViT-L/14 on SOBEM",
         provenance_table=html(provenance_table()),
         parameters=params.PARAMS_FPATH.read_text(),

@@ -16,6 +16,8 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.fidelity
     import stages.core.gradients
     import stages.core.intervene
+    import stages.core.latents
+    import stages.core.lens
     import stages.core.localise
     import stages.core.paired
     import stages.core.readout

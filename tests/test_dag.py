@@ -12,6 +12,7 @@ from tests.imports import ROOT, params_sections, transitive
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+SPLICED = ("describe_latents", "heatmap", "ablate")  # stages that read the store of the chosen SAE's layer
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
@@ -66,7 +67,7 @@ def missing_grid_lines(dvc: dict, grid: dict) -> list[str]:
     stores = [f"data/activations/l${{grid.layers[{i}]}}.zarr" for i in layers]
     wanted = [("select_sae", "deps", f"data/{kind}/{point}") for kind in ("sae", "analysis") for point in points]
     wanted += [("extract", "outs", store) for store in stores]
-    wanted += [(stage, "deps", store) for stage in ("heatmap", "ablate") for store in stores]
+    wanted += [(stage, "deps", store) for stage in SPLICED for store in stores]
     return [f"{stage}.{key}: add - {line}" for stage, key, line in wanted if line not in dvc[stage][key]]
 
 
@@ -75,7 +76,9 @@ def test_the_grid_is_spelled_out():
     lines = [str(line) for stage in DVC.values() for key in ("deps", "outs") for line in stage[key]]
     spelled = [line for line in lines if "${grid" in line]
     n_layers, n_expansions = len(PARAMS["grid"]["layers"]), len(PARAMS["grid"]["expansions"])
-    assert len(spelled) == 2 * n_layers * n_expansions + 3 * n_layers, "dvc.yaml names grid points params.yaml lacks"
+    assert len(spelled) == 2 * n_layers * n_expansions + (1 + len(SPLICED)) * n_layers, (
+        "dvc.yaml names grid points params.yaml lacks"
+    )
 
 
 def test_a_grown_grid_names_the_lines_to_add():
@@ -83,11 +86,17 @@ def test_a_grown_grid_names_the_lines_to_add():
     lines = missing_grid_lines(DVC, grown)
     assert "select_sae.deps: add - data/sae/l${grid.layers[3]}_x${grid.expansions[0]}" in lines
     assert "extract.outs: add - data/activations/l${grid.layers[3]}.zarr" in lines
-    assert len(lines) == 2 * len(grown["expansions"]) + 3
+    assert len(lines) == 2 * len(grown["expansions"]) + 1 + len(SPLICED)
 
 
 def test_what_shows_people_stays_local():
     outs = [entry for stage in DVC.values() for entry in stage["outs"]]
     settings = {next(iter(entry)): next(iter(entry.values())) for entry in outs if isinstance(entry, dict)}
-    for path in ("data/dataset", "plots/ingest.png", "plots/heatmap.png", "plots/report.html"):
+    for path in (
+        "data/dataset",
+        "plots/ingest.png",
+        "plots/describe_latents.png",
+        "plots/heatmap.png",
+        "plots/report.html",
+    ):
         assert settings[path]["push"] is False

@@ -36,8 +36,9 @@ TOY: dict[str, dict[str, Any]] = {
     "demo": {"n_portraits": 64, "width": 32, "layers": 3, "steps": 20, "batch_size": 16},
     "extract": {"batch_size": 10, "shard_images": 16},
     "train_sae": {"steps": 8, "batch_size": 128, "target_l0": 6.0},
-    "edit": {"n_latents": 3, "curve": [1, 2]},
+    "edit": {"n_latents": 3, "n_per_step": 2, "curve": [1, 2]},
     "analyse_sae": {"max_clusters": 3, "n_candidates": 5, "n_checked": 3},
+    "describe_latents": {"n_images": 2, "n_other": 2},
     "heatmap": {"n_shown": 2},
     "ablate": {"n_random_sets": 5},
 }
@@ -46,6 +47,7 @@ PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     "compute": {"threads": 1, "precision": "bfloat16"},
     "grid": {"layers": [10, 11, 12], "expansions": [1, 2, 4]},
     "ingest": {"source": "folder", "image_size": 224, "emotions": ["calm", "lively"], "prompt": "a {emotion} picture"},
+    "describe_latents": {"prompts": ["a {emotion} picture", "a flower", "a temple"]},
     "clip": {"source": "open_clip", "architecture": "ViT-S-32-alt", "pretrained": "random"},
     "train_sae": {**TOY["train_sae"], "recipe": "published", "train_on": "audit", "sparsity_coefficient": 0.001},
 }
@@ -147,15 +149,15 @@ def numbers(node: Any) -> list[float]:
 @pytest.mark.parametrize("study", ["synthetic", "folder"])
 def test_every_stage_ran_and_filled_its_metrics(studies, study):
     folder = studies[study]
-    assert len(ran((folder / "repro.log").read_text())) == 7 + 2 * 9
+    assert len(ran((folder / "repro.log").read_text())) == 8 + 2 * 9
     files = sorted((folder / "metrics").rglob("*.json"))
-    assert len(files) == 6 + 2 * 9
+    assert len(files) == 7 + 2 * 9
     for fpath in files:
         values = numbers(json.loads(fpath.read_text()))
         assert values and all(isinstance(value, int | float) for value in values), fpath
     page = (folder / "plots" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
-    assert page.count("data:image/png;base64,") == 7
+    assert page.count("data:image/png;base64,") == 8
 
 
 @pytest.mark.parametrize("study", ["synthetic", "folder"])
@@ -183,6 +185,32 @@ def test_the_winner_is_copied_with_its_latents(studies):
         assert len(chosen.latents) <= 3
         assert set(pd.read_csv(folder / "data" / "selection" / "latents.csv")["latent"]) == set(chosen.latents)
     assert n_latents > 0, "no study ran an edit; the toy must leave some latents to one of them"
+
+
+@pytest.mark.parametrize("study", ["synthetic", "folder"])
+def test_every_latent_that_is_edited_has_its_card(studies, study):
+    folder = studies[study]
+    chosen = selection.load(folder / "data" / "selection")
+    cards = pd.read_csv(folder / "plots" / "describe_latents.csv")
+    assert cards.loc[cards["edited"] == 1, "latent"].tolist() == chosen.latents.tolist()
+    contrast = cards[cards["edited"] == 0]
+    assert (contrast["list"] == "perception").all() and len(contrast) <= 2
+    assert not set(contrast["latent"]) & set(chosen.latents)
+    measured = json.loads((folder / "metrics" / "describe_latents.json").read_text())
+    assert ("planted_feature" in measured) == (study == "synthetic")
+    held_out = dataset.load(folder / "data" / "dataset").table.query("split == 'confirmation'")
+    shown = [name for names in cards["top_images"].dropna() for name in names.split()]
+    assert set(shown) <= set(held_out["image"])
+
+
+def test_a_prompt_about_what_the_manifest_lacks_is_named(copied):
+    change_params(copied, {"describe_latents": {"prompts": ["a {hat}", "a woman"]}})
+    command = [sys.executable, "-m", "stages.describe_latents"]
+    done = subprocess.run(command, cwd=copied, capture_output=True, text=True, check=False)
+    assert (
+        done.returncode != 0 and "describe_latents.prompts: 'a {hat}': the manifest has no column 'hat'" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
 
 
 def changed(folder: Path) -> set[str]:

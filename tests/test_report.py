@@ -20,7 +20,7 @@ def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((0.5, 0.4, 0.6), (0
     edit = {"semi_nude_gain": found(*gain), "clothed_loss": found(0.01, 0.0, 0.02), "p_random_sets": 0.005}
     return {
         "ablate": {"accuracy": {"original": accuracy}, "edit": {"accuracy": edit, "R": edit}},
-        "select_sae": {"d_sae": 2048},
+        "select_sae": {"d_sae": 2048, "n_perception": 117.0},
         "heatmap": {
             arm: {"bust_energy_lift": {"gap": found(*g)}} for arm, g in zip(("original", "edited"), lift, strict=True)
         },
@@ -37,9 +37,21 @@ def test_a_gap_and_its_edit_are_told_with_interval_and_controls():
 def test_nothing_to_edit_is_the_first_thing_said():
     says = report.finding(metrics(gap=(0.0, -0.1, 0.1)), {"latents": [], "layer": 4}, INFERENCE)
     assert says.startswith(
-        "No bias latents found. No emotion gap was found: clothed minus semi-nude accuracy is 0 points"
+        "No bias latents found: of 2,048 latents after block 4, 117 see that a woman is semi-nude, but no latent"
     )
-    assert "by more than 0.01 nats at a family-wise error of 0.05" in says
+    assert "by more than 0.01 nats at a family-wise error of 0.005. No emotion gap was found: clothed minus" in says
+
+
+def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank():
+    found = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.25, "encode_colour": 0.75}}
+    says = report.described({"describe_latents": found})
+    assert says == (
+        "Of the edited latents, 75 % encode the top's colour, 25 % encode the face more than anything else known. "
+    )
+    planted = {"planted_feature": {"best_rank": 1, "worst_rank": 6}}
+    assert "rank 1 to 6" in report.described({"describe_latents": found | planted})
+    none = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.0}}
+    assert report.described({"describe_latents": none}) == ""
 
 
 @pytest.mark.parametrize(

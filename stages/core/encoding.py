@@ -1,4 +1,4 @@
-"""What latents encode: how much of their activation a label explains.
+"""What latents encode: how much of their activation a label explains, and how alike the images are that excite them.
 
     eta^2 = sum over groups of n_group (mean_group - mean)^2 / sum over images of (value - mean)^2
 
@@ -56,3 +56,48 @@ def encoded(codes: Codes, images: pd.DataFrame, latents: Int[np.ndarray, " k"]) 
     )
     best = shares.idxmax(axis=1) if len(shares) else pd.Series(dtype=str)
     return shares.assign(encodes=best.where(shares.max(axis=1) >= LEAST, "none"))
+
+
+def detectors(codes: Codes, images: pd.DataFrame, label: str, effect: Float[np.ndarray, " latent"]) -> pd.DataFrame:
+    """For each value of a label, the latent that tells semi-nude images with it from those without it best.
+
+    A row per value: latent, eta2 (of that yes or no, in the pooling it explains best), and the latent's rank by
+    `effect` among all latents: 1 is the most harmful, the most negative. Where the label is what a bias was planted
+    on, a good ranking puts its detectors first.
+    """
+    semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
+    values = [getattr(codes, pooling)[semi_nude].astype(np.float64) for pooling in POOLINGS]
+    rank = np.empty(len(effect), dtype=np.int64)
+    rank[np.argsort(effect, kind="stable")] = np.arange(1, len(effect) + 1)
+    rows = []
+    for value in sorted(set(images[label])):
+        given = (images.loc[semi_nude, label] == value).to_numpy()
+        explained = np.max([variance_explained(part, given) for part in values], axis=0)
+        latent = int(explained.argmax())
+        rows.append((value, latent, float(explained[latent]), int(rank[latent])))
+    return pd.DataFrame(rows, columns=[label, "latent", "eta2", "rank"])
+
+
+def monosemanticity(
+    values: Float[np.ndarray, "n k"], embeddings: Float[np.ndarray, "n embed"]
+) -> Float[np.ndarray, " k"]:
+    """Mean cosine between different images, weighted by how strongly both excite the latent (Pach et al. 2025).
+
+        MS = sum_{i != j} a_i a_j cos_ij / sum_{i != j} a_i a_j,   a = value scaled to [0, 1] over the images
+
+    (arXiv 2504.02821, whose image encoder is another model.) In closed form, with unit-norm embeddings e_i: (|sum_i
+    a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2). Chance is the mean cosine of all pairs, and the value
+    of a latent without a pair: one that excites fewer than two images more than the rest, or all alike.
+    """
+    low, high = values.min(0), values.max(0)
+    a = np.divide(values - low, high - low, out=np.ones(values.shape, np.float64), where=high > low)
+    squares = np.square(a).sum(0)
+    pairs = np.square(a.sum(0)) - squares
+    alike = np.square(a.T @ embeddings.astype(np.float64)).sum(1) - squares
+    return np.divide(alike, pairs, out=np.full(len(pairs), mean_cosine(embeddings)), where=pairs > 1e-9 * squares)
+
+
+def mean_cosine(embeddings: Float[np.ndarray, "n embed"]) -> float:
+    """Of all pairs of different images; unit-norm embeddings."""
+    n = len(embeddings)
+    return float((np.square(embeddings.sum(0, dtype=np.float64)).sum() - n) / (n * (n - 1)))

@@ -28,6 +28,7 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 CONDITION_COLOURS = {"semi_nude": VERMILION, "clothed": BLUE}
 CONDITION_LABELS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 DPI = 110
+FADED = 0.3  # of an image is left where nothing lights it
 
 plt.rcParams.update(
     {
@@ -81,6 +82,14 @@ def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray |
     ax.imshow(scaled, cmap="magma", alpha=0.25 + 0.6 * scaled, vmin=0, vmax=1, extent=(0, size, size, 0))
     if bust is not None:
         ax.contour(np.arange(size) + 0.5, np.arange(size) + 0.5, bust, levels=[127.5], colors="white", linewidths=1.4)
+
+
+def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
+    """An image in its own colours where a latent is active, faded to white elsewhere; patches by their own maximum."""
+    scaled = activation / activation.max() if activation.max() > 0 else activation
+    factors = [side // patches for side, patches in zip(image.shape[:2], activation.shape, strict=True)]
+    light = FADED + (1 - FADED) * np.kron(scaled, np.ones(factors))[..., None]
+    ax.imshow(light * image / 255 + 1 - light, interpolation="nearest")
 
 
 def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], colours: list[str]) -> None:

@@ -100,6 +100,13 @@ class Clip:
             pooled, _ = self.visual._pool(x if transformer.batch_first else x.transpose(0, 1))
             return nn.functional.normalize((pooled @ self.visual.proj).float(), dim=-1)
 
+    @torch.no_grad()
+    def project(self, directions: Float[Tensor, "k width"]) -> Float[Tensor, "k embed"]:
+        """Directions of the last residual stream in the joint space: through final layer norm (linearised, up to
+        scale) and projection."""
+        centred = directions - directions.mean(dim=-1, keepdim=True)
+        return (centred * self.visual.ln_post.weight @ self.visual.proj).float()
+
 
 def check_supported(visual: Any) -> None:
     """Raise ModelError unless the vision tower is a ViT whose class token is the embedding."""

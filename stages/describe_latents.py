@@ -1,0 +1,223 @@
+"""The chosen latents, and some of the other list for contrast -> a card for each: what it sees, writes and means.
+
+reads    data/selection, data/dataset, data/clip, data/activations
+writes   plots/describe_latents.csv (a row per card), plots/describe_latents.png (the cards),
+         metrics/describe_latents.json
+claims   what the edited latents encode, on confirmation women: the condition, the face or, on the planted world, the
+         top's colour; there also how far up the ranking the planted feature stands. Effects on a card are those that
+         chose the latent, of discovery women
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+
+from stages.core import dataset, encoding, figures, lens, paired, params, results, selection, vit
+from stages.core.codes import Codes
+from stages.core.dataset import CONDITIONS
+from stages.core.selection import Selection
+from stages.core.splice import Splice
+
+DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
+SELECTION_DPATH = Path("data/selection")
+METRICS_FPATH, TABLE_FPATH = Path("metrics/describe_latents.json"), Path("plots/describe_latents.csv")
+SHEET_FPATH = Path("plots/describe_latents.png")
+POOLING_LABELS = {"cls": "class token", "max": "largest patch"}
+GAP_LABELS = {"bias": "effect gap {} nats", "perception": "activation gap {}"}
+PLANTED = "colour"  # column of the manifest that the planted bias runs on; a folder of photographs has none
+TEXT_WIDTH = 62  # characters on a line of a card
+
+
+class HeldOut:
+    """Confirmation images: rows of the data set, their labels, codes and embeddings, in one order."""
+
+    def __init__(self, splice: Splice, chosen: Selection):
+        audit = splice.data.audit_rows()
+        held_out = (splice.data.table["split"] == "confirmation").to_numpy()[audit]
+        self.rows: np.ndarray = audit[held_out]
+        self.images: pd.DataFrame = splice.data.table.iloc[self.rows].reset_index(drop=True)
+        self.codes: Codes = chosen.codes.of(held_out)
+        with torch.no_grad():
+            parts = [splice.clip.tail(tokens, splice.layer).cpu() for _, tokens in splice.batches(self.rows)]
+        self.embeddings: np.ndarray = torch.cat(parts).numpy()
+
+    def top(self, values: np.ndarray, n: int) -> np.ndarray:
+        """Positions of the images with the largest values, one of each woman, largest first; none where it is 0."""
+        order = np.argsort(-values, kind="stable")
+        first = ~self.images["identity"].iloc[order].duplicated().to_numpy()
+        return order[first & (values[order] > 0)][:n]
+
+
+def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
+    """The latents to describe: those that are edited, then the strongest of the other list; as in `core.latents`."""
+    other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
+    contrast = chosen.lists[other]
+    contrast = contrast[~contrast["latent"].isin(chosen.latents)][:n_other].assign(list=other, edited=0)
+    edited = chosen.lists[chosen.edited_list][: len(chosen.latents)].assign(list=chosen.edited_list, edited=1)
+    return pd.concat([edited, contrast], ignore_index=True)
+
+
+def describe(splice: Splice, chosen: Selection, women: HeldOut, config: params.DescribeLatents) -> pd.DataFrame:
+    """A row per latent: list, tests, what it encodes, monosemanticity, neighbours, prompts, and its top images.
+
+    Its images are ranked, and its monosemanticity is weighted, by the class token's activation where that is all
+    that reaches the embedding (after the last block) and the latent fires there, else by the largest patch's.
+    """
+    table = listed(chosen, config.n_other)
+    latents = table["latent"].to_numpy()
+    last = splice.layer == splice.clip.n_layers
+    table["pooling"] = np.where(last & (women.codes.cls[:, latents] > 0).any(0), "cls", "max")
+    table["firing"] = chosen.tests["firing"].to_numpy()[latents]
+    table = table.join(encoding.encoded(women.codes, women.images, latents), on="latent")
+    values = [getattr(women.codes, row.pooling)[:, row.latent] for row in table.itertuples()]
+    stacked = np.stack(values, axis=1) if values else np.zeros((len(women.rows), 0))
+    table["monosemanticity"] = encoding.monosemanticity(stacked, women.embeddings)
+    near, cosines = lens.neighbours(splice.sae.W_dec, latents, config.n_neighbours)
+    table["neighbours"] = [
+        ", ".join(f"{j} ({c:.2f})" for j, c in zip(*pair, strict=True)) for pair in zip(near, cosines, strict=True)
+    ]
+    table["prompts"] = nearest_prompts(splice, latents, config)
+    names = women.images["image"].to_numpy()
+    table["top_images"] = [" ".join(names[women.top(column, config.n_images)]) for column in values]
+    return table
+
+
+def nearest_prompts(splice: Splice, latents: np.ndarray, config: params.DescribeLatents) -> list[str]:
+    """For each latent, the prompts nearest to what it writes, with their cosines."""
+    try:
+        prompts = lens.vocabulary(config.prompts, splice.data.table)
+    except ValueError as error:
+        raise params.ParamsError(f"describe_latents.prompts: {error}") from None
+    cosines = lens.prompt_cosines(splice.clip, splice.sae.W_dec.detach()[torch.tensor(latents)], prompts)
+    return [
+        ", ".join(f"{prompts[j]} ({row[j]:.2f})" for j in np.argsort(-row, kind="stable")[: config.n_prompts])
+        for row in cosines
+    ]
+
+
+def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str, dict]:
+    """What the edited latents encode (share of them by label), how monosemantic both lists are, the planted feature."""
+    edited = table[table["edited"] == 1]
+    labels = [label for label in ("condition", "emotion", PLANTED) if label in women.images]
+    metrics: dict[str, dict] = {
+        "edited_latents": {
+            f"encode_{label}": float((edited["encodes"] == label).sum() / max(len(edited), 1)) for label in labels
+        },
+        "monosemanticity": {
+            **{f"{kind}_latents": float(part.mean()) for kind, part in table.groupby("list")["monosemanticity"]},
+            "chance": encoding.mean_cosine(women.embeddings),
+        },
+    }
+    if PLANTED in women.images:
+        found = encoding.detectors(women.codes, women.images, PLANTED, chosen.tests["eff_mean"].to_numpy())
+        metrics["planted_feature"] = {
+            "best_rank": int(found["rank"].min()),
+            "worst_rank": int(found["rank"].max()),
+            **{f"rank_{row[PLANTED]}": int(row["rank"]) for _, row in found.iterrows()},
+            "least_eta2": float(found["eta2"].min()),
+        }
+    return metrics
+
+
+def draw(splice: Splice, table: pd.DataFrame, women: HeldOut, config: Any, fpath: Path) -> None:
+    """One card a row: what is known of the latent, its activation by condition and label, its top images."""
+    n_images = config.describe_latents.n_images
+    shown = pd.concat([table[table["edited"] == 1][: config.describe_latents.n_shown], table[table["edited"] == 0]])
+    rows = max(len(shown), 1)
+    figure = figures.plt.figure(figsize=(9.4 + 1.7 * n_images, 2.1 * rows + 0.6))
+    title = (
+        "Latents: found on discovery women, shown on confirmation women (lit: patches on which the latent is active)"
+    )
+    figure.suptitle(title if len(shown) else "No latents found")
+    axes = figure.subplots(rows, 2 + n_images, squeeze=False, width_ratios=[2.6, 2.9] + [1] * n_images)
+    for ax in np.delete(axes, 1, axis=1).flat if len(shown) else axes.flat:
+        ax.set_axis_off()
+    chance = encoding.mean_cosine(women.embeddings)
+    for i, (cells, (_, card)) in enumerate(zip(axes, shown.iterrows(), strict=False)):
+        values = getattr(women.codes, card["pooling"])[:, card["latent"]]
+        _write(cells[0], card, chance)
+        _draw_activation(cells[1], values, women.images, POOLING_LABELS[card["pooling"]], config.inference)
+        if i == 0:
+            cells[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8)
+        _draw_images(cells[2:], splice, card, women, women.top(values, n_images))
+    figures.save(figure, fpath)
+
+
+def _write(ax: Axes, card: pd.Series, chance: float) -> None:
+    gap = GAP_LABELS[card["list"]].format(f"{card['mean']:+.3f} [{card['low']:+.3f}, {card['high']:+.3f}]")
+    encodes = "no label" if card["encodes"] == "none" else f"{card['encodes']} ({card[card['encodes']]:.0%})"
+    lines = [
+        f"{gap}, p {card['p_max_t']:.4f}",
+        f"encodes {encodes}; fires on {card['firing']:.1%} of tokens",
+        f"monosemanticity {card['monosemanticity']:.2f} (chance {chance:.2f})",
+        f"decoder near {card['neighbours']}",
+        f"prompts: {card['prompts']}",
+    ]
+    heading = f"{card['list']} latent {card['latent']}"
+    edited = f", edited (step {card['step']})" if card["edited"] else ""
+    ax.text(0, 1, heading + edited, weight="bold", va="top", transform=ax.transAxes)
+    wrapped = "\n".join(fill(line, TEXT_WIDTH, subsequent_indent="  ") for line in lines)
+    ax.text(0, 0.86, wrapped, va="top", fontsize=8.5, transform=ax.transAxes)
+
+
+def _draw_activation(
+    ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: params.Inference
+) -> None:
+    """Means with intervals over women: by emotion of the face and, where planted, by colour of the top."""
+    groups = [
+        (label, value) for label in ("emotion", PLANTED) if label in images for value in dict.fromkeys(images[label])
+    ]
+    for shift, condition in zip((-0.12, 0.12), CONDITIONS, strict=True):
+        for x, (label, value) in enumerate(groups):
+            part = ((images["condition"] == condition) & (images[label] == value)).to_numpy()
+            if not part.any():
+                continue
+            women = images["identity"][part].to_numpy()
+            found = paired.interval(values[part].astype(np.float64), women, **inference.bootstrap)
+            colour = figures.CONDITION_COLOURS[condition]
+            ax.plot([x + shift] * 2, [found.low, found.high], color=colour, lw=2)
+            name = figures.CONDITION_LABELS[condition] if x == 0 else None
+            ax.plot(x + shift, found.estimate, "o", color=colour, ms=4, label=name)
+    n_emotions = sum(label == "emotion" for label, _ in groups)
+    if n_emotions < len(groups):
+        ax.axvline(n_emotions - 0.5, color=figures.GREY, lw=0.8, ls=":")
+    ax.set_xticks(range(len(groups)), [value for _, value in groups], fontsize=8, rotation=35, ha="right")
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel(f"activation,\n{pooling}", fontsize=8)
+
+
+def _draw_images(axes: np.ndarray, splice: Splice, card: pd.Series, women: HeldOut, top: np.ndarray) -> None:
+    if not len(top):
+        return
+    latent = torch.tensor([card["latent"]], device=splice.clip.device)
+    with torch.no_grad():
+        f = splice.sae.encode(splice.tokens(women.rows[top]), latent)[..., 0].cpu().numpy()
+    pictures = splice.data.images(women.rows[top])
+    for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, women.images.iloc[top].iterrows(), strict=False):
+        figures.spotlight(ax, picture, tokens[1:].reshape(splice.clip.grid))
+        ax.set_title(f"{figures.CONDITION_LABELS[labels['condition']]}, {labels['emotion']}", fontsize=8)
+        said = f"class {tokens[0] + 0.0:.1f}, patches to {tokens[1:].max():.1f}"
+        ax.text(0.5, -0.02, said, fontsize=7.5, ha="center", va="top", transform=ax.transAxes)
+
+
+def main() -> None:
+    config = params.load("compute", "inference", "describe_latents")
+    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
+    chosen = selection.load(SELECTION_DPATH)
+    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.describe_latents.batch_size)
+    women = HeldOut(splice, chosen)
+    table = describe(splice, chosen, women, config.describe_latents)
+    results.write_metrics(METRICS_FPATH, measure(table, chosen, women))
+    results.write_table(TABLE_FPATH, table)
+    draw(splice, table, women, config, SHEET_FPATH)
+
+
+if __name__ == "__main__":
+    main()
