@@ -6,17 +6,21 @@ writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heat
 claims   how much of the map for the true emotion lies on the bust and on the face, semi-nude against clothed,
          with chance levels and intervals over women. A map that moves is not yet a bias that shrank: the
          readout is judged in `ablate`
+
+    python -m stages.heatmap --image photo.jpg --text "a happy woman"     # only look: one map, in photo_map.png
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import zarr
+from PIL import Image
 
-from stages.core import dataset, eclip, figures, localise, paired, params, results, selection, vit
+from stages.core import dataset, eclip, figures, localise, manifest, paired, params, results, selection, vit
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE, Dataset
 from stages.core.splice import Arm, Splice, original
 
@@ -24,6 +28,7 @@ DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/
 SELECTION_DPATH, HEATMAPS_DPATH = Path("data/selection"), Path("data/heatmaps.zarr")
 METRICS_FPATH, TABLE_FPATH = Path("metrics/heatmap.json"), Path("plots/heatmap.csv")
 SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
+MAX_PIXELS = 1e8  # of an image given to --image
 IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in plots/heatmap.csv
 
 
@@ -35,7 +40,7 @@ def maps(splice: Splice, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.nda
         pixels, text = splice.clip.pixels(splice.data.images(chosen)), splice.own_text(chosen)
         with splice.live(arm, chosen):
             found = eclip.explain(splice.clip.model, pixels, text[None])
-        grids.append(found.raw[:, 0].cpu().numpy())
+        grids.append(found.raw["grad_eclip"][:, 0].cpu().numpy())
         cosines.append(found.similarity[:, 0].cpu().numpy())
     return np.concatenate(grids), np.concatenate(cosines)
 
@@ -149,7 +154,38 @@ def save(
     group.attrs.update({"arms": list(grids), "explained_block": layer})
 
 
+def draw_one(clip: vit.Clip, fpath: Path, text: str) -> Path:
+    """Grad-ECLIP of any image file for any text, beside the picture as the model sees it. Returns where it is."""
+    try:
+        whole = manifest.open_image(fpath, MAX_PIXELS)
+    except ValueError as error:
+        raise SystemExit(f"{fpath} {error}") from None
+    picture = manifest.square(whole, clip.image_size, Image.Resampling.BICUBIC).copy()
+    found = eclip.explain(clip.model, clip.pixels(picture[None]), clip.text([text])[None])
+    figure, axes = figures.grid(1, 2, f"{text}: cosine {float(found.similarity):.3f}", cell=(3.2, 3.2))
+    figures.picture(axes[0, 0], picture)
+    figures.overlay(axes[0, 1], picture, found.raw["grad_eclip"][0, 0].cpu().numpy())
+    drawn = fpath.with_name(f"{fpath.stem}_map.png")
+    figures.save(figure, drawn)
+    return drawn
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", type=Path, metavar="FILE", help="draw the map of this image and nothing else")
+    parser.add_argument("--text", help="what to look for in it")
+    options = parser.parse_args()
+    if (options.image is None) != (options.text is None):
+        parser.error("--image and --text belong together")
+    if not CLIP_DPATH.is_dir():
+        parser.error(f"{CLIP_DPATH} is not there yet: dvc repro prepare_clip")
+    return options
+
+
 def main() -> None:
+    options = _options()
+    if options.image:
+        return print(draw_one(vit.load(CLIP_DPATH, params.load("compute").compute), options.image, options.text))
     config = params.load("compute", "inference", "edit", "heatmap")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)

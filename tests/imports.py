@@ -40,10 +40,9 @@ def transitive(fpath: Path) -> set[Path]:
 
 
 def params_sections(fpath: Path) -> set[str] | None:
-    """Sections that a stage names in `params.load(...)`; None if it loads all (`*params.SECTIONS`)."""
-    for node in ast.walk(ast.parse(fpath.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.load":
-            if any(isinstance(arg, ast.Starred) for arg in node.args):
-                return None
-            return {arg.value for arg in node.args if isinstance(arg, ast.Constant)}
-    return set()
+    """Sections that a stage names in its calls of `params.load(...)`; None if it loads all (`*params.SECTIONS`)."""
+    calls = [node for node in ast.walk(ast.parse(fpath.read_text())) if isinstance(node, ast.Call)]
+    given = [arg for call in calls if ast.unparse(call.func) == "params.load" for arg in call.args]
+    if any(isinstance(arg, ast.Starred) for arg in given):
+        return None
+    return {arg.value for arg in given if isinstance(arg, ast.Constant)}

@@ -1,43 +1,55 @@
-"""Grad-ECLIP heatmaps (Zhao et al., ICML 2024), computed without changing the model.
+"""Heatmaps of CLIP's class token: Grad-ECLIP (Zhao et al., ICML 2024) and its relatives, without changing the model.
 
-For the attention of one block, with X its input (the output of ln_1), q, k, v the halves of in_proj(X),
-y its output, and S = cosine(image, text):
+For the attention of one block, with X its input (the output of ln_1), q, k, v the thirds of in_proj(X), A the class
+token's attention (a row for each head h), y the output, and S = cosine(image, text):
     G = dS/dy at the class token                      gradient after out_proj
     g = G W_out                                       the same before out_proj, exact
     lambda_i = min-max over patches of cos(q_cls, k_i)
-    raw_i = sum_c g_c v_ic lambda_i                   signed; the published map is its positive part
 
-The model keeps its heads and its attention code: a pre-hook reads X, a forward hook makes y the start
+    grad_eclip       sum_c g_c v_ic lambda_i          signed; the published map is its positive part
+    attribution      sum_h A_hi sum_{c in h} g_c v_ic  exact: over all tokens it adds up to g . a_cls
+    legrad           mean_h max(0, sum_{c in h} g_c v_ic)     dS/dA, positive part (Bousselham et al. 2024, 2404.03214)
+    attention        mean_h A_hi                      the same for every text: a baseline
+
+Maps of several blocks are added up. S is linear in the text, so a difference of text embeddings gives the map of a
+contrast. The model keeps its heads and its attention code: a pre-hook reads X, a forward hook makes y the start
 of the gradient, so only what follows the attention is differentiated, once for each text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, linear, normalize
 
+UNEXPLAINED = {  # of open_clip's own attention, where they are switched on
+    "ln_q": "a norm of its queries",
+    "ln_k": "a norm of its keys",
+    "ln_inner": "a norm before its output projection",
+    "logit_scale": "scaled cosines for logits",
+    "head_scale": "scaled heads",
+}
+Method = Literal["grad_eclip", "attribution", "legrad", "attention"]
+
 
 class ExplainError(ValueError):
-    """A model that Grad-ECLIP cannot explain, with the reason."""
+    """A model that cannot be explained, with the reason."""
 
 
 @dataclass(frozen=True)
 class Explanation:
     """Maps of n images for k texts, float32."""
 
-    raw: Float[Tensor, "n k gh gw"]
-    """Signed, before the positive part is taken."""
+    raw: dict[Method, Float[Tensor, "n k gh gw"]]
+    """Signed, before the positive part is taken; of several blocks the sum."""
     similarity: Float[Tensor, "n k"]
     """Cosine of image and text."""
-    weights: Float[Tensor, "n gh gw"]
-    """lambda: how alike each patch's key is to the class token's query, min-max scaled to [0, 1]."""
 
 
 class _Attention:
@@ -62,46 +74,86 @@ def grad_eclip(
     """
     several = text_embeddings.ndim == 3
     texts = text_embeddings if several else text_embeddings[None]
-    raw = explain(model, images, texts, layer=layer).raw
+    raw = explain(model, images, texts, layers=None if layer is None else [layer]).raw["grad_eclip"]
     return raw if several else raw[:, 0]
 
 
 def explain(
-    model: Any, images: Float[Tensor, "n 3 s s"], texts: Float[Tensor, "k n embed"], *, layer: int | None = None
+    model: Any,
+    images: Float[Tensor, "n 3 s s"],
+    texts: Float[Tensor, "k n embed"],
+    *,
+    methods: Sequence[Method] = ("grad_eclip",),
+    layers: Sequence[int] | None = None,
+    single_head: bool = False,
 ) -> Explanation:
-    """Maps, cosines and lambda of every image for k texts of its own, from one forward pass.
+    """Maps and cosines of every image for k texts of its own, from one forward pass.
 
-    Image and single-image results agree because the images of a batch do not interact: the sum of
+    Batch and single-image results agree because the images of a batch do not interact: the sum of
     their cosines is differentiated.
+    layers: the blocks to explain, counted from 1; the last one if not given.
+    single_head: run the explained blocks with one attention head, as the published code does. That is another
+        model: its cosines differ, and `Explanation.similarity` says by how much.
     """
     visual = model.visual
-    block = _explained_block(visual, layer)
-    with _frozen(model), _watching(block.attn, visual.transformer.batch_first) as seen, torch.enable_grad():
+    blocks = [explained_block(visual, layer) for layer in ([None] if layers is None else layers)]
+    with ExitStack() as stack:
+        stack.enter_context(_frozen(model))
+        stack.enter_context(torch.enable_grad())
+        if single_head:
+            for block in blocks:
+                stack.enter_context(_one_head(block.attn))
+        seen = [stack.enter_context(_watching(block.attn, visual.transformer.batch_first)) for block in blocks]
         embeddings = normalize(visual(images).float(), dim=-1)
         similarity = (embeddings[None] * texts).sum(-1)
+        outputs = [one.y for one in seen]
         gradients = [
-            torch.autograd.grad(one.sum(), seen.y, retain_graph=i < len(similarity) - 1)[0][:, 0]
+            torch.autograd.grad(one.sum(), outputs, retain_graph=i < len(similarity) - 1)
             for i, one in enumerate(similarity)
         ]
-    with torch.no_grad():
-        raw, weights = _maps(block.attn, seen.x, torch.stack(gradients, 1))
+        with torch.no_grad():
+            raw: dict[Method, Tensor] = dict.fromkeys(methods, torch.zeros(()))
+            for block, one, of_block in zip(blocks, seen, zip(*gradients, strict=True), strict=True):
+                G = torch.stack([gradient[:, 0] for gradient in of_block], 1)
+                for method in methods:
+                    raw[method] = raw[method] + maps(block.attn, one.x, G, method)
     grid = tuple(visual.grid_size)
     return Explanation(
-        raw.unflatten(-1, grid).float(), similarity.detach().T.float(), weights.unflatten(-1, grid).float()
+        {method: grids.unflatten(-1, grid).float() for method, grids in raw.items()}, similarity.detach().T.float()
     )
 
 
-def _maps(attn: Any, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """raw [n, k, patch] and lambda [n, patch] from the attention's input [n, token, width] and G [n, k, width]."""
+def maps(
+    attn: Any, x: Float[Tensor, "n token width"], gradient: Float[Tensor, "n k width"], method: Method
+) -> Float[Tensor, "n k patch"]:
+    """A map from the attention's input x and G, as in the module's docstring."""
     q, k, v = linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
     g = gradient @ attn.out_proj.weight
-    alike = cosine_similarity(q[:, :1], k[:, 1:], dim=-1)
-    low, high = alike.amin(-1, keepdim=True), alike.amax(-1, keepdim=True)
-    weights = (alike - low) / (high - low).clamp_min(torch.finfo(alike.dtype).eps)
-    return torch.einsum("nkc,npc->nkp", g, v[:, 1:]) * weights[:, None], weights
+    if method == "grad_eclip":
+        return torch.einsum("nkc,npc->nkp", g, v[:, 1:]) * alike(q, k)[:, None]
+    by_head = torch.einsum("nkhc,nphc->nkhp", _heads(g, attn), _heads(v[:, 1:], attn))  # dS/dA
+    if method == "legrad":
+        return by_head.clamp_min(0).mean(2)
+    logits = torch.einsum("nhc,nthc->nht", _heads(q[:, 0], attn), _heads(k, attn)) * attn.head_dim**-0.5
+    attention = logits.softmax(-1)[:, None, :, 1:]  # [n, 1, head, patch]
+    if method == "attribution":
+        return (attention * by_head).sum(2)
+    return attention.mean(2).expand(-1, gradient.shape[1], -1)
 
 
-def _explained_block(visual: Any, layer: int | None) -> Any:
+def alike(q: Float[Tensor, "n token width"], k: Float[Tensor, "n token width"]) -> Float[Tensor, "n patch"]:
+    """lambda: how alike each patch's key is to the class token's query, min-max scaled to [0, 1]."""
+    cosines = cosine_similarity(q[:, :1], k[:, 1:], dim=-1)
+    low, high = cosines.amin(-1, keepdim=True), cosines.amax(-1, keepdim=True)
+    return (cosines - low) / (high - low).clamp_min(torch.finfo(cosines.dtype).eps)
+
+
+def _heads(values: Tensor, attn: Any) -> Tensor:
+    return values.unflatten(-1, (attn.num_heads, -1))
+
+
+def explained_block(visual: Any, layer: int | None) -> Any:
+    """The block, counted from 1; the last one for None. Raises ExplainError where the formulas do not hold."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None:
         raise ExplainError(f"{type(visual).__name__} has no transformer.resblocks; Grad-ECLIP needs a ViT")
@@ -110,9 +162,23 @@ def _explained_block(visual: Any, layer: int | None) -> Any:
     layer = len(blocks) if layer is None else layer
     if not 1 <= layer <= len(blocks):
         raise ExplainError(f"layer {layer} does not exist; the model has blocks 1 to {len(blocks)}")
-    if getattr(blocks[layer - 1].attn, "in_proj_weight", None) is None:
+    attn = blocks[layer - 1].attn
+    if getattr(attn, "in_proj_weight", None) is None:
         raise ExplainError(f"the attention of block {layer} has no in_proj_weight; its q, k and v cannot be read")
+    for name, what in UNEXPLAINED.items():
+        if not isinstance(getattr(attn, name, None), nn.Identity | None):
+            raise ExplainError(f"the attention of block {layer} has {what}, which the formulas do not know")
     return blocks[layer - 1]
+
+
+@contextmanager
+def _one_head(attn: Any) -> Iterator[None]:
+    heads, width = attn.num_heads, attn.head_dim
+    attn.num_heads, attn.head_dim = 1, heads * width
+    try:
+        yield
+    finally:
+        attn.num_heads, attn.head_dim = heads, width
 
 
 @contextmanager

@@ -1,0 +1,226 @@
+"""Can the heatmaps be believed? Checks of the original model's maps that need neither an SAE nor an edit.
+
+reads    data/dataset, data/clip
+writes   metrics/check_heatmaps.json, plots/check_heatmaps.png, plots/check_heatmaps_curves.csv (deletion and
+         insertion), plots/check_heatmaps_cascade.csv (parameters randomised)
+claims   of each way to draw a map, beside baselines that know nothing of the model: how much of it lies on bust and
+         face by condition, and whether hiding what it marks changes the readout; of Grad-ECLIP, whether the map
+         depends on the parameters and on the text, and how far the published code's single head drifts. All on
+         confirmation women
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from stages.core import cascade, curves, dataset, eclip, figures, localise, paired, params, results, vit
+from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE, Dataset
+from stages.core.readout import Readout
+from stages.core.vit import Clip
+
+DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
+METRICS_FPATH = Path("metrics/check_heatmaps.json")
+CURVES_FPATH, CASCADE_FPATH = Path("plots/check_heatmaps_curves.csv"), Path("plots/check_heatmaps_cascade.csv")
+PLOT_FPATH = Path("plots/check_heatmaps.png")
+CONTRASTED: tuple[eclip.Method, ...] = ("grad_eclip", "attribution")
+METHODS: tuple[eclip.Method, ...] = ("grad_eclip", "attribution", "legrad", "attention")
+KINDS: tuple[curves.Kind, ...] = ("deletion", "insertion")
+BASELINES = ("centre_gaussian", "random")
+N_PERTURBED = 96  # images of the deletion and insertion curves, evenly among all: each costs 144 forward passes
+GAUSSIAN_SPREAD = 0.25  # of the side: a photographer's guess at where the subject is
+
+Grids = np.ndarray  # [image, gh, gw]
+
+
+class Audit:
+    """Some images before the model: pixels, labels, texts."""
+
+    def __init__(self, clip: Clip, data: Dataset, rows: np.ndarray, batch_size: int):
+        self.clip, self.data, self.rows, self.batch_size = clip, data, rows, batch_size
+        self.images = data.images(self.rows)
+        self.labels = data.table.iloc[self.rows].reset_index(drop=True)
+        self.readout = Readout.of(clip, list(data.prompts.values()))
+        self.truth = torch.from_numpy(data.emotion_index(self.rows)).to(clip.device)
+
+    @property
+    def own(self) -> torch.Tensor:
+        """Text of each image's emotion [n, embed]."""
+        return self.readout.prompts[self.truth]
+
+    @property
+    def others(self) -> torch.Tensor:
+        """Mean text of the other emotions [n, embed]."""
+        n = len(self.readout.prompts)
+        return (self.readout.prompts.sum(0) - self.own) / (n - 1)
+
+    def slices(self) -> list[slice]:
+        return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
+
+    def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options) -> eclip.Explanation:
+        """Maps of all images for texts [k, n, embed]."""
+        model = self.clip.model if model is None else model
+        parts = [
+            eclip.explain(model, self.clip.pixels(self.images[part]), texts[:, part], **options)
+            for part in self.slices()
+        ]
+        raw = {method: torch.cat([part.raw[method] for part in parts]) for method in parts[0].raw}
+        return eclip.Explanation(raw, torch.cat([part.similarity for part in parts]))
+
+    @torch.no_grad()
+    def R(self, images: np.ndarray) -> np.ndarray:
+        """Log-probability of the true emotion, nats, of the images as given [n]."""
+        found = [
+            self.readout.score(self.clip.embed(self.clip.pixels(images[part])), self.truth[part])
+            for part in self.slices()
+        ]
+        return torch.cat(found).cpu().numpy()
+
+
+def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
+    """Raw maps of every method, of the contrast with the other emotions where the method is linear, and baselines."""
+    plain = audit.explain(audit.own[None], methods=METHODS).raw
+    contrast = audit.explain((audit.own - audit.others)[None], methods=CONTRASTED).raw
+    found = {str(method): raw[:, 0].cpu().numpy() for method, raw in plain.items()}
+    found |= {f"{method}_contrastive": raw[:, 0].cpu().numpy() for method, raw in contrast.items()}
+    shape = found["grad_eclip"].shape
+    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in shape[1:])
+    gaussian = np.exp(-(y[:, None] ** 2 + x**2) / (2 * GAUSSIAN_SPREAD**2))
+    found["centre_gaussian"] = np.broadcast_to(gaussian, shape)
+    found["random"] = np.random.default_rng(seed).random(shape)
+    return found
+
+
+def localise_maps(audit: Audit, grids: dict[str, Grids], inference: params.Inference) -> dict[str, dict]:
+    """Energy lift and matched-area IoU of each map on bust and face: gap, semi-nude minus clothed, and levels."""
+    pairs = audit.data.pairs("confirmation")
+    position = {row: i for i, row in enumerate(audit.rows)}
+    by = {c: np.array([position[row] for row in pairs[c]]) for c in CONDITIONS}
+    women = pairs["identity"].to_numpy()
+    metrics: dict[str, dict] = {name: {} for name in grids}
+    for region in REGIONS:
+        coverage = localise.patch_coverage(audit.data.mask(region, audit.rows), audit.clip.grid)
+        for name, maps in grids.items():
+            for score in (localise.energy_lift, localise.matched_area_iou):
+                values = np.array([score(heat, mask) for heat, mask in zip(maps, coverage, strict=True)])
+                gap = paired.interval(values[by[SEMI_NUDE]] - values[by[CLOTHED]], women, **inference.bootstrap)
+                metrics[name][f"{region}_{score.__name__}"] = {
+                    **{c: float(values[by[c]].mean()) for c in CONDITIONS},
+                    "gap": gap.as_metrics(),
+                }
+    return metrics
+
+
+def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
+    """Mean R by method, deletion or insertion, condition, and share of patches; of images and their maps."""
+    rows = []
+    for name, maps in grids.items():
+        for kind in KINDS:
+            for share in curves.SHARES:
+                R = audit.R(curves.perturbed(audit.images, maps, share, kind))
+                by_condition = pd.Series(R).groupby(audit.labels["condition"]).mean()
+                rows += [(name, kind, condition, share, float(mean)) for condition, mean in by_condition.items()]
+    return pd.DataFrame(rows, columns=["method", "curve", "condition", "share", "R"])
+
+
+def agreement(a: Grids, b: Grids) -> float:
+    """Mean over images of Spearman's correlation of two maps; of a constant map 0."""
+    ranks = [stats.rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)]
+    centred = [r - r.mean(1, keepdims=True) for r in ranks]
+    norms = np.prod([np.linalg.norm(r, axis=1) for r in centred], axis=0)
+    products = (centred[0] * centred[1]).sum(1)
+    return float(np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 0).mean())
+
+
+def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
+    """How alike Grad-ECLIP's maps stay as the vision tower is randomised from the top down."""
+    rows = [("nothing", 1.0)]
+    for name, model in cascade.randomised(audit.clip.model, seed):
+        raw = audit.explain(audit.own[None], model).raw["grad_eclip"]
+        rows.append((name, agreement(raw[:, 0].cpu().numpy(), reference)))
+    return pd.DataFrame(rows, columns=["randomised_down_to", "agreement"])
+
+
+def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
+    """Areas under the curves, agreement with other texts and other parameters, and the single head's drift."""
+    shares = np.array(curves.SHARES)
+    areas = {
+        name: {
+            f"{kind}_area_{condition}": float(np.trapezoid(part.sort_values("share")["R"], shares))
+            for (kind, condition), part in of_method.groupby(["curve", "condition"])
+        }
+        for name, of_method in curve.groupby("method")
+    }
+    other = audit.readout.prompts[(audit.truth + 1) % len(audit.readout.prompts)]
+    permuted = audit.explain(other[None]).raw["grad_eclip"][:, 0].cpu().numpy()
+    ours, published = (audit.explain(audit.own[None], single_head=single) for single in (False, True))
+    return {
+        "curves": areas,
+        "text": {"agreement_with_another_emotion": agreement(permuted, grids["grad_eclip"])},
+        "parameters": {
+            "agreement_projection_random": float(cascaded["agreement"].iloc[1]),
+            "agreement_all_random": float(cascaded["agreement"].iloc[-1]),
+        },
+        "single_head": {
+            "mean_cosine_drift": float((published.similarity - ours.similarity).abs().mean()),
+            "agreement": agreement(published.raw["grad_eclip"][:, 0].cpu().numpy(), grids["grad_eclip"]),
+        },
+    }
+
+
+def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path) -> None:
+    """Deletion and insertion on semi-nude and clothed images, bust-lift gaps, and the cascade."""
+    figure, axes = figures.panels(
+        2, "Can the heatmaps be believed? (original model, confirmation women)", rows=2, cell=(6.2, 3.6)
+    )
+    names = list(metrics["maps"])
+    colours = dict(zip(names, (*figures.SERIES, figures.GREY, "black"), strict=False))
+    for ax, kind in zip(axes[0], ("deletion", "insertion"), strict=True):
+        for name in names:
+            part = curve[(curve["method"] == name) & (curve["curve"] == kind)].groupby("share")["R"].mean()
+            style = ":" if name in BASELINES else "--" if name.endswith("contrastive") else "-"
+            ax.plot(part.index, part, style, color=colours[name], label=name.replace("_", " "))
+        ax.set(
+            xlabel=f"share of patches {'hidden' if kind == 'deletion' else 'shown'}",
+            ylabel="mean R (nats)",
+            title=kind.capitalize(),
+        )
+    axes[0, 1].legend(fontsize=7.5, loc="lower right")
+    gaps = [metrics["maps"][name]["bust_energy_lift"]["gap"] for name in names]
+    figures.interval_bars(
+        axes[1, 0], [name.replace("_", " ") for name in names], gaps, [colours[name] for name in names]
+    )
+    axes[1, 0].axvline(0, color="black", lw=0.7)
+    axes[1, 0].set(xlabel="bust-lift gap, semi-nude minus clothed", title="The published endpoint, by method")
+    axes[1, 1].plot(range(len(cascaded)), cascaded["agreement"], "o-", color=figures.BLUE)
+    axes[1, 1].set_xticks(range(len(cascaded)), cascaded["randomised_down_to"], rotation=25, ha="right", fontsize=8)
+    axes[1, 1].axhline(0, color="black", lw=0.7)
+    axes[1, 1].set(
+        ylabel="rank correlation with the map", ylim=(-0.3, 1.05), title="Parameters randomised, from the top down to"
+    )
+    figures.save(figure, fpath)
+
+
+def main() -> None:
+    config = params.load("compute", "inference", "heatmap")
+    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
+    rows, batch_size, seed = data.rows("confirmation"), config.heatmap.batch_size, config.inference.seed
+    audit = Audit(clip, data, rows, batch_size)
+    grids = every_map(audit, seed)
+    some = np.unique(np.linspace(0, len(rows) - 1, N_PERTURBED).round().astype(int))
+    perturbed = Audit(clip, data, rows[some], batch_size)
+    curve = perturb(perturbed, {name: maps[some] for name, maps in grids.items()})
+    cascaded = randomise(audit, grids["grad_eclip"], seed)
+    metrics = {"maps": localise_maps(audit, grids, config.inference), **measure(audit, grids, curve, cascaded)}
+    results.write_metrics(METRICS_FPATH, metrics)
+    results.write_table(CURVES_FPATH, curve)
+    results.write_table(CASCADE_FPATH, cascaded)
+    draw(metrics, curve, cascaded, PLOT_FPATH)
+
+
+if __name__ == "__main__":
+    main()

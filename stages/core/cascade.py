@@ -1,0 +1,45 @@
+"""The randomisation cascade (Adebayo et al. 2018): a map that explains a model must not survive its parameters.
+
+Parameters of the vision tower are drawn anew from the top down: the projection with the norm before it, the blocks
+from the last to the first, then the embeddings. Every parameter of a part is drawn, among them `in_proj_weight`,
+the class token and the positions, which are parameters of no `nn.Linear` and are easily forgotten.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def parts(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
+    """Every parameter of the tower in the part it is randomised with, from the top down."""
+    blocks = list(visual.transformer.resblocks)
+    found = [("projection", [visual.proj, *visual.ln_post.parameters()])]
+    found += [(f"block {i}", list(blocks[i - 1].parameters())) for i in range(len(blocks), 0, -1)]
+    named = {id(parameter) for _, parameters in found for parameter in parameters}
+    rest = [parameter for parameter in visual.parameters() if id(parameter) not in named]
+    return [*found, ("embeddings", rest)]
+
+
+def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
+    """(last part randomised, a copy of the model) after each part; the model itself is left alone.
+
+    A parameter is drawn from a normal distribution of its own mean and spread, so the scale of activations stays.
+    """
+    changed: Any = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameters in parts(changed.visual):
+        for parameter in parameters:
+            parameter.data = _redrawn(parameter.data, generator)
+        yield name, changed
+
+
+def _redrawn(values: Tensor, generator: torch.Generator) -> Tensor:
+    if values.numel() < 2:
+        return torch.randn(values.shape, generator=generator).to(values)
+    noise = torch.randn(values.shape, generator=generator).to(values)
+    return values.mean() + values.std() * noise

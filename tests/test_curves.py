@@ -1,0 +1,35 @@
+"""Deletion and insertion, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stages.core import curves
+
+HEAT = np.array([[[3.0, 1.0], [2.0, 0.0]]])
+IMAGES = np.arange(1, 17, dtype=np.uint8).reshape(1, 4, 4, 1).repeat(3, axis=3)
+
+
+def test_the_most_relevant_patches_come_first_and_ties_in_reading_order():
+    assert curves.most_relevant(HEAT, 0.5).tolist() == [[[True, False], [True, False]]]
+    assert curves.most_relevant(np.zeros((1, 2, 2)), 0.25).tolist() == [[[True, False], [False, False]]]
+    assert not curves.most_relevant(HEAT, 0.0).any() and curves.most_relevant(HEAT, 1.0).all()
+
+
+def test_deletion_hides_what_insertion_shows():
+    deleted = curves.perturbed(IMAGES, HEAT, 0.25, "deletion")
+    inserted = curves.perturbed(IMAGES, HEAT, 0.25, "insertion")
+    assert (deleted[0, :2, :2] == curves.GREY).all() and (deleted[0, 2:] == IMAGES[0, 2:]).all()
+    assert (inserted[0, :2, :2] == IMAGES[0, :2, :2]).all() and (inserted[0, 2:] == curves.GREY).all()
+    assert ((deleted == IMAGES) ^ (inserted == IMAGES)).all()
+
+
+def test_nothing_deleted_and_everything_inserted_is_the_image():
+    assert (curves.perturbed(IMAGES, HEAT, 0.0, "deletion") == IMAGES).all()
+    assert (curves.perturbed(IMAGES, HEAT, 1.0, "insertion") == IMAGES).all()
+
+
+def test_area_of_a_straight_line_is_its_middle():
+    shares = np.array(curves.SHARES)
+    assert curves.area(np.stack([1 - shares, 2 * shares], axis=1)) == pytest.approx([0.5, 1.0])
