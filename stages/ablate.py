@@ -12,6 +12,7 @@ Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and r
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,28 +20,33 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from stages.core import dataset, figures, intervene, paired, params, results, selection, vit
+from stages.core import arms, association, dataset, figures, intervene, paired, params, results, selection, store, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.intervene import Edit
 from stages.core.paired import Interval
 from stages.core.selection import Selection
-from stages.core.splice import Arm, Batch, Outcomes, Splice, original
+from stages.core.splice import Arm, Outcomes, Splice
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plots/ablate.csv"), Path("plots/ablate.png")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
+SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
+COST = 0.01  # accuracy that it may take from clothed discovery women
 GREY = 128  # pixel value that hides a region
 SHOWN_ARMS = (
     "original",
     "reconstructed",
     "noise",
+    "random_direction",
     "difference_in_means",
     "colour_subspace",
+    "colour_subspace_at_last_block",
+    "colour_subspace_without_cost",
     "ranked_once",
+    "swapped",
     "edited",
 )
-PLANTED = "colour"  # column of the manifest that the planted bias runs on; a folder of photographs has none
 
 
 class Women:
@@ -65,48 +71,6 @@ class Women:
         by = self.split(values)
         shown = {**by, "gap": by[CLOTHED] - by[SEMI_NUDE]}
         return {label: self.interval(numbers).as_metrics() for label, numbers in shown.items()}
-
-
-def arms(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
-    """The arms of the test, each a change of the residual stream at the splice.
-
-    difference_in_means, colour_subspace: baselines that need no SAE, but labels of what to remove.
-    ranked_once: as many latents as are edited, the most harmful by effects taken once, with nothing edited.
-    """
-    ranked = chosen.tests.sort_values("eff_mean", kind="stable")["latent"].to_numpy()
-    images = splice.data.table[splice.data.table["split"] == "discovery"]
-    found = {
-        "original": original,
-        "error_kept": splice.arm(Edit(latents=torch.tensor([], dtype=torch.long)), config.scope),
-        "reconstructed": splice.reconstructed,
-        "noise": lambda batch: intervene.matched_noise(batch.tokens, splice.sae, [seed, *batch.rows.tolist()]),
-        "difference_in_means": means_removed(splice, images["condition"]),
-        "ranked_once": chosen.arm(splice, config, ranked[: len(chosen.latents)]),
-        "edited": chosen.arm(splice, config),
-    }
-    if PLANTED in images:
-        found["colour_subspace"] = means_removed(splice, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
-    return found
-
-
-def means_removed(splice: Splice, labels: pd.Series) -> Arm:
-    """The subspace that tells the means of labelled images apart, projected out: of the class token, and of patches.
-
-    labels: by row of the data set. Two labels leave one direction, the difference in means.
-    """
-    tokens = splice.tokens(labels.index.to_numpy())
-    subspaces = []
-    for values in (tokens[:, 0], tokens[:, 1:].mean(1)):
-        means = torch.stack([values[(labels == label).to_numpy()].mean(0) for label in sorted(set(labels))])
-        centre = means.mean(0)
-        basis = torch.linalg.svd(means - centre, full_matrices=False).Vh[: len(means) - 1]
-        subspaces.append((centre, basis))
-
-    def apply(batch: Batch) -> torch.Tensor:
-        kinds = (batch.tokens[:, :1], batch.tokens[:, 1:])
-        return torch.cat([x - (x - c) @ basis.T @ basis for x, (c, basis) in zip(kinds, subspaces, strict=True)], dim=1)
-
-    return apply
 
 
 def control_sets(chosen: Selection, n_sets: int, seed: int) -> np.ndarray:
@@ -152,6 +116,62 @@ def against_controls(
         rows[f"semi_nude_{name}_gain"] = change[SEMI_NUDE].mean(1)
         rows[f"clothed_{name}_loss"] = -change[CLOTHED].mean(1)
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def embeddings(splice: Splice, rows: np.ndarray, arm: Arm) -> np.ndarray:
+    """Unit-norm image embeddings [n, embed] with the arm in place."""
+    batches = (splice.batch(rows[part]) for part in splice.slices(rows))
+    return torch.cat([splice.clip.tail(arm(batch), splice.layer).cpu() for batch in batches]).numpy()
+
+
+def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, float]:
+    """Secondary: the association effect size of both conditions, and whether the condition can still be told.
+
+    A linear probe is fitted on discovery women and judged on confirmation women: an edit that only blinds the model to
+    the garment would leave it at chance, .5.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    held_out = embeddings(splice, women.rows, arm)
+    prompts = splice.readout.prompts.cpu().numpy()
+    associated = women.split(association.association(held_out, prompts, splice.data.emotion_index(women.rows)))
+    pairs = splice.data.pairs("discovery")
+    seen = embeddings(splice, np.concatenate([pairs[condition] for condition in CONDITIONS]), arm)
+    labels = [np.repeat(CONDITIONS, len(x) // len(CONDITIONS)) for x in (seen, held_out)]
+    probe = LogisticRegression(max_iter=1000).fit(seen, labels[0])
+    return {
+        "association_effect_size": association.effect_size(associated[SEMI_NUDE], associated[CLOTHED]),
+        "condition_decodable": float(probe.score(held_out, labels[1])),
+    }
+
+
+def at_last_block(splice: Splice, women: Women) -> tuple[dict[str, Arm], Outcomes] | None:
+    """The baselines that project means out, after the last block: whole, and as much as costs clothed women nothing.
+
+    None where the last block's activations are not on the grid.
+    """
+    directory = ACTIVATIONS_DPATH / f"l{splice.clip.n_layers}.zarr"
+    if not directory.exists():
+        return None
+    last = replace(splice, layer=splice.clip.n_layers, activations=store.open(directory))
+    baselines = arms.baselines(last)
+    found = {f"{name}_at_last_block": arm for name, arm in baselines.items()}
+    found |= {f"{name}_without_cost": without_cost(last, arm) for name, arm in baselines.items()}
+    return found, last.outcomes(women.rows, list(found.values()))
+
+
+def without_cost(splice: Splice, arm: Arm) -> Arm:
+    """The largest share of an arm that costs clothed discovery women no more accuracy than COST."""
+    clothed = splice.data.pairs("discovery")[CLOTHED].to_numpy()
+    tried = [arms.partly(arm, share) for share in (*SHARES, 0.0)]
+    accuracy = splice.outcomes(clothed, tried).correct.mean(1)
+    return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - COST)
+
+
+def joined(one: Outcomes, other: Outcomes) -> Outcomes:
+    """The arms of both."""
+    return Outcomes(*(np.concatenate([getattr(x, field.name) for x in (one, other)]) for field in fields(Outcomes)))
 
 
 def with_regions_greyed(splice: Splice, women: Women, arm: Arm | None) -> dict[str, dict[str, np.ndarray]]:
@@ -231,7 +251,7 @@ def tabulate(women: Women, names: list[str], outcomes: Outcomes, data: dataset.D
 
 def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path) -> None:
     """Accuracy by arm; dose-response with the control cloud; reliance before and after."""
-    figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(4.6, 4.2))
+    figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))
     _draw_arms(axes[0, 0], metrics)
     _draw_dose(axes[0, 1], dose, controls, metrics)
     _draw_reliance(axes[0, 2], metrics)
@@ -247,7 +267,7 @@ def _draw_arms(ax: Axes, metrics: dict) -> None:
             ax.plot([found["low"], found["high"]], [y + offset] * 2, color=colour, lw=2.2)
             label = figures.CONDITION_LABELS[condition] if y == 0 else None
             ax.plot(found["estimate"], y + offset, "o", color=colour, ms=5, label=label)
-    ax.set_yticks(range(len(shown)), [arm.replace("_", "\n", 1).replace("_", " ") for arm in shown])
+    ax.set_yticks(range(len(shown)), [arm.replace("_", " ") for arm in shown], fontsize=8.5)
     ax.set(xlim=(-0.02, 1.04), ylim=(len(shown) - 0.4, -0.6), xlabel="emotion accuracy", title="Arms")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
@@ -298,8 +318,10 @@ def main() -> None:
     chosen = selection.load(SELECTION_DPATH)
     splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size)
     women = Women(splice, config.inference)
-    tried = arms(splice, chosen, config.edit, config.ablate.seed)
+    tried = arms.of(splice, chosen, config.edit, config.ablate.seed)
     outcomes = splice.outcomes(women.rows, list(tried.values()))
+    if further := at_last_block(splice, women):
+        tried, outcomes = tried | further[0], joined(outcomes, further[1])
     sets = control_sets(chosen, config.ablate.n_random_sets, config.ablate.seed)
     controls = against_controls(splice, women, outcomes, sets, config.edit, chosen)
     dose = dose_response(splice, chosen, config.edit, config.ablate.scales, women)
@@ -307,6 +329,7 @@ def main() -> None:
         name: with_regions_greyed(splice, women, arm) for name, arm in (("original", None), ("edited", tried["edited"]))
     }
     metrics = measure(women, list(tried), outcomes, controls, greyed)
+    metrics["embeddings"] = {name: what_embeddings_hold(splice, women, tried[name]) for name in ("original", "edited")}
     results.write_metrics(METRICS_FPATH, metrics)
     results.write_table(TABLE_FPATH, tabulate(women, list(tried), outcomes, data))
     results.write_table(DOSE_FPATH, dose)

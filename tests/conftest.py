@@ -8,8 +8,12 @@ from jaxtyping import install_import_hook
 import tests.typecheck  # noqa: F401 (the hook finds it by name)
 
 with install_import_hook("stages.core", "tests.typecheck.checked"):
+    import stages.core.arms
+    import stages.core.association
     import stages.core.batches
+    import stages.core.cascade
     import stages.core.codes
+    import stages.core.curves
     import stages.core.dataset
     import stages.core.eclip
     import stages.core.encoding
@@ -19,6 +23,7 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.latents
     import stages.core.lens
     import stages.core.localise
+    import stages.core.mitigation
     import stages.core.paired
     import stages.core.readout
     import stages.core.sae

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stages import ablate
-from stages.core import dataset, intervene, store, vit
+from stages.core import arms, dataset, intervene, store, vit
 from stages.core.intervene import Edit
 from stages.core.readout import Readout, gradient
 from stages.core.splice import Splice, original
@@ -200,13 +199,34 @@ def test_the_control_p():
 @pytest.mark.parametrize("label", ["condition", "emotion"])
 def test_where_means_are_removed_the_labels_have_one_mean_of_class_tokens_and_one_of_patches(spliced, label):
     images = spliced.data.table[spliced.data.table["split"] == "discovery"]
-    rows = images.index.to_numpy()
-    before, after = spliced.tokens(rows), ablate.means_removed(spliced, images[label])(spliced.batch(rows))
+    rows = images.index.to_numpy().copy()
+    before, after = spliced.tokens(rows), arms.means_removed(spliced, images[label])(spliced.batch(rows))
     for pool in (lambda x: x[:, 0], lambda x: x[:, 1:].mean(1)):
         apart = [
-            (pool(x)[(images[label] == a).to_numpy()].mean(0) - pool(x)[(images[label] == b).to_numpy()].mean(0)).norm()
+            (
+                pool(x)[np.flatnonzero(images[label] == a)].mean(0)
+                - pool(x)[np.flatnonzero(images[label] == b)].mean(0)
+            ).norm()
             for x in (before, after)
             for a, b in [sorted(set(images[label]))]
         ]
         assert apart[0] > 1e-3 and apart[1] < 1e-5
     assert torch.linalg.matrix_rank((after - before)[:, 0], atol=1e-5) == 1  # two labels, one direction
+
+
+def test_a_random_direction_is_as_long_as_the_edit_and_not_the_edit(spliced):
+    batch = spliced.batch(np.array([0, 2, 5]))
+    edit = spliced.arm(Edit(latents=torch.arange(20)), "patches")
+    change, other = edit(batch) - batch.tokens, arms.random_direction(edit, seed=0)(batch) - batch.tokens
+    assert torch.allclose(other.norm(dim=-1), change.norm(dim=-1), atol=1e-5)
+    assert (other[:, 0] == 0).all()  # the class token is out of scope
+    assert torch.nn.functional.cosine_similarity(other[:, 1:], change[:, 1:], dim=-1).abs().mean() < 0.4
+
+
+def test_swapped_latents_are_those_of_the_other_twin_both_ways(spliced):
+    """Zeroing the latents and writing the twin's into the same tokens gives the same change, latent by latent."""
+    latents, rows = np.arange(10), np.array([0, 1])  # a pair
+    out = arms.swapped(spliced, latents)(spliced.batch(rows))
+    x, twin = spliced.tokens(rows), spliced.tokens(rows[::-1].copy())
+    f, target = (spliced.sae.encode(tokens)[..., :10] for tokens in (x, twin))
+    assert torch.allclose(out - x, (target - f) @ spliced.sae.W_dec[:10], atol=1e-5)

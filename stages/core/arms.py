@@ -1,0 +1,114 @@
+"""The arms of the causal test: what the residual stream becomes at the splice, beside the edit itself.
+
+    original              x
+    error_kept            the edit's arithmetic with nothing edited: equals the original
+    reconstructed         the SAE's reconstruction: damage without an edit
+    noise                 x + a random vector as long as the reconstruction error, token by token
+    random_direction      x + a random vector as long as what the edit does, token by token
+    difference_in_means   the direction between the conditions' means, projected out
+    colour_subspace       the directions between the colours' means, projected out (planted world only)
+    ranked_once           as many latents as are edited, the most harmful by effects taken once, with nothing edited
+    swapped               the edited latents take the values of the other twin: what the edit should mend on semi-nude
+                          images, it should break on clothed ones
+    edited                the edit of params.yaml
+
+Both that project means out need labels of what to remove, and no SAE.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from stages.core import intervene, params
+from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
+from stages.core.intervene import Edit
+from stages.core.selection import Selection
+from stages.core.splice import Arm, Batch, Splice, original
+
+PLANTED = "colour"  # column of the manifest that the planted bias runs on; a folder of photographs has none
+
+
+def of(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
+    """Every arm by its name."""
+    ranked = chosen.tests.sort_values("eff_mean", kind="stable")["latent"].to_numpy()
+    edited = chosen.arm(splice, config)
+    return {
+        "original": original,
+        "error_kept": splice.arm(Edit(latents=torch.tensor([], dtype=torch.long)), config.scope),
+        "reconstructed": splice.reconstructed,
+        "noise": lambda batch: intervene.matched_noise(batch.tokens, splice.sae, [seed, *batch.rows.tolist()]),
+        "random_direction": random_direction(edited, seed),
+        **baselines(splice),
+        "ranked_once": chosen.arm(splice, config, ranked[: len(chosen.latents)]),
+        "swapped": swapped(splice, chosen.latents),
+        "edited": edited,
+    }
+
+
+def baselines(splice: Splice) -> dict[str, Arm]:
+    """The arms that project means out."""
+    images = splice.data.table[splice.data.table["split"] == "discovery"]
+    found = {"difference_in_means": means_removed(splice, images["condition"])}
+    if PLANTED in images:
+        found["colour_subspace"] = means_removed(splice, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
+    return found
+
+
+def means_removed(splice: Splice, labels: pd.Series) -> Arm:
+    """The subspace that tells the means of labelled images apart, projected out: of the class token, and of patches.
+
+    labels: by row of the data set. Two labels leave one direction, the difference in means.
+    """
+    tokens = splice.tokens(labels.index.to_numpy())
+    subspaces = []
+    for values in (tokens[:, 0], tokens[:, 1:].mean(1)):
+        means = torch.stack([values[np.flatnonzero(labels == label)].mean(0) for label in sorted(set(labels))])
+        centre = means.mean(0)
+        basis = torch.linalg.svd(means - centre, full_matrices=False).Vh[: len(means) - 1]
+        subspaces.append((centre, basis))
+
+    def apply(batch: Batch) -> Tensor:
+        kinds = (batch.tokens[:, :1], batch.tokens[:, 1:])
+        return torch.cat([x - (x - c) @ basis.T @ basis for x, (c, basis) in zip(kinds, subspaces, strict=True)], dim=1)
+
+    return apply
+
+
+def partly(arm: Arm, share: float) -> Arm:
+    """A share of what an arm does."""
+    return lambda batch: batch.tokens + share * (arm(batch) - batch.tokens)
+
+
+def random_direction(arm: Arm, seed: int) -> Arm:
+    """Another change of the same length at each token, in a random direction."""
+
+    def apply(batch: Batch) -> Tensor:
+        length = (arm(batch) - batch.tokens).norm(dim=-1, keepdim=True)
+        noise = np.random.default_rng([seed, *batch.rows.tolist()]).standard_normal(
+            batch.tokens.shape, dtype=np.float32
+        )
+        direction = torch.nn.functional.normalize(torch.from_numpy(noise).to(batch.tokens), dim=-1)
+        return batch.tokens + length * direction
+
+    return apply
+
+
+def swapped(splice: Splice, latents: np.ndarray) -> Arm:
+    """Latents as in the other twin, at the same tokens: the two differ in nothing but the garment."""
+    other = other_twin(splice.data)
+    edit = Edit(latents=torch.tensor(latents, device=splice.clip.device), kind="patch")
+
+    def apply(batch: Batch) -> Tensor:
+        return intervene.edited(batch.tokens, splice.sae, edit, twin=splice.tokens(other[batch.rows]))
+
+    return apply
+
+
+def other_twin(data: Dataset) -> np.ndarray:
+    """Row of each image's twin in the other condition; its own, where it has none."""
+    other, pairs = np.arange(len(data.table)), data.pairs()
+    other[pairs[SEMI_NUDE]], other[pairs[CLOTHED]] = pairs[CLOTHED], pairs[SEMI_NUDE]
+    return other

@@ -1,0 +1,29 @@
+"""Embedding association of images with the text of their emotion (Caliskan et al. 2017; Wolfe et al. 2023).
+
+    s(image) = cos(image, prompt of its emotion) - mean over the other emotions' prompts of cos(image, prompt)
+    d        = (mean s of clothed images - mean s of semi-nude ones) / standard deviation of s over both
+
+d is a standardised difference (.8 is called large). It measures how far apart the two groups lie, in units of a spread
+that an edit may change as well: it stands beside the readout, not in its place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def association(
+    embeddings: Float[np.ndarray, "n embed"], prompts: Float[np.ndarray, "emotion embed"], truth: Int[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """s of each image; unit-norm embeddings."""
+    cosines = embeddings @ prompts.T
+    own = cosines[np.arange(len(truth)), truth]
+    others = (cosines.sum(1) - own) / (cosines.shape[1] - 1)
+    return own - others
+
+
+def effect_size(semi_nude: Float[np.ndarray, " n"], clothed: Float[np.ndarray, " m"]) -> float:
+    """d; 0 if s is the same for all images."""
+    spread = np.concatenate([semi_nude, clothed]).std(ddof=1)
+    return float((clothed.mean() - semi_nude.mean()) / spread) if spread > 0 else 0.0
