@@ -1,0 +1,86 @@
+"""The edit as a part of CLIP: a hook after one block, which needs the edited latents and nothing else of the SAE.
+
+    model, _, preprocess = open_clip.create_model_and_transforms("local-dir:data/mitigated")
+    mitigation.attach(model, "data/mitigated")
+
+On disk, beside the model in open_clip's layout: `latents/`, an SAE of the edited latents alone in SAELens' format, and
+`edit.json`. The reconstruction error is kept, so what these latents do not write is left as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.core import intervene
+from stages.core.intervene import Edit
+from stages.core.params import EditScope
+from stages.core.sae import JumpReLUSAE
+from stages.core.vit import splicing
+
+EDIT_FNAME, LATENTS_DNAME, REFUSAL_FNAME = "edit.json", "latents", "not_exported.txt"
+SCOPES = ("all", "cls", "patches")
+
+
+class MitigationError(SystemExit):
+    """An edit that no model alone can carry, or a directory that holds none. Exits with the reason."""
+
+
+def save(directory: Path | str, sae: JumpReLUSAE, edit: Edit, scope: EditScope, layer: int) -> None:
+    """Write the edit of some latents of `sae` after block `layer`.
+
+    Raises MitigationError for an edit that needs more than the image itself: its clothed twin, or its mask.
+    """
+    if edit.kind == "patch" or scope not in SCOPES:
+        raise MitigationError(
+            f"edit.kind {edit.kind}, edit.scope {scope}: needs the twin or the bust mask of each image; a model that "
+            f"carries its edit takes edit.kind zero, mean or scale, and edit.scope {', '.join(SCOPES)}"
+        )
+    few = JumpReLUSAE(sae.d_in, len(edit.latents), {"latents": edit.latents.tolist(), "layer": layer})
+    for name, values in (
+        ("W_enc", sae.W_enc[:, edit.latents]),
+        ("b_enc", sae.b_enc[edit.latents]),
+        ("W_dec", sae.W_dec[edit.latents]),
+        ("threshold", sae.threshold[edit.latents]),
+        ("b_dec", sae.b_dec),
+    ):
+        getattr(few, name).data.copy_(values)
+    few.save(Path(directory) / LATENTS_DNAME)
+    means = None if edit.means is None else edit.means.tolist()
+    described = {"layer": layer, "scope": scope, "kind": edit.kind, "factor": edit.factor, "means": means}
+    (Path(directory) / EDIT_FNAME).write_text(json.dumps(described, indent=2) + "\n")
+
+
+def attach(model: Any, directory: Path | str) -> ExitStack:
+    """Put the edit into an open_clip model: from now on it is part of every forward pass.
+
+    Returns what holds it there, kept as `model.mitigation` too: `close()` takes the edit out again.
+    """
+    directory = Path(directory)
+    if not (directory / EDIT_FNAME).is_file():
+        refusal = directory / REFUSAL_FNAME
+        why = refusal.read_text() if refusal.is_file() else "dvc repro export_clip"
+        raise MitigationError(f"{directory} holds no {EDIT_FNAME}: {why}")
+    described = json.loads((directory / EDIT_FNAME).read_text())
+    where = next(model.visual.parameters()).device
+    sae = JumpReLUSAE.load(directory / LATENTS_DNAME).to(where)
+    edit = Edit(
+        latents=torch.arange(sae.d_sae, device=where),
+        kind=described["kind"],
+        factor=described["factor"],
+        means=None if described["means"] is None else torch.tensor(described["means"], device=where),
+    )
+
+    def change(x: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
+        tokens = intervene.scope(described["scope"], len(x), x.shape[1]).to(where)
+        return intervene.edited(x, sae, edit, where=tokens)
+
+    model.mitigation = ExitStack()
+    model.mitigation.enter_context(splicing(model.visual, described["layer"], change))
+    return model.mitigation

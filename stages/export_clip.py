@@ -1,0 +1,44 @@
+"""The audited CLIP with the edit in place -> a model to use elsewhere.
+
+reads    data/selection, data/clip, metrics/ablate.json
+writes   data/mitigated (open_clip's `local-dir:` layout, the edited latents, edit.json, guardrails.json; or the reason
+         why a model alone cannot carry the edit of params.yaml)
+claims   nothing new: guardrails.json is what the causal test measured of this edit, gains and costs
+
+    model, _, preprocess = open_clip.create_model_and_transforms("local-dir:data/mitigated")
+    mitigation.attach(model, "data/mitigated")          # from stages.core import mitigation
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from stages.core import mitigation, params, results, selection
+from stages.core.intervene import Edit
+
+CLIP_DPATH, SELECTION_DPATH, MITIGATED_DPATH = Path("data/clip"), Path("data/selection"), Path("data/mitigated")
+ABLATE_FPATH = Path("metrics/ablate.json")
+
+
+def main() -> None:
+    config = params.load("edit")
+    chosen = selection.load(SELECTION_DPATH)
+    edit = Edit.of(config.edit, chosen.latents, chosen.means, torch.device("cpu"))
+    shutil.rmtree(MITIGATED_DPATH, ignore_errors=True)
+    shutil.copytree(CLIP_DPATH, MITIGATED_DPATH)
+    try:
+        mitigation.save(MITIGATED_DPATH, chosen.sae, edit, config.edit.scope, chosen.layer)
+    except mitigation.MitigationError as refusal:
+        (MITIGATED_DPATH / mitigation.REFUSAL_FNAME).write_text(f"{refusal}\n")
+        return print(refusal)
+    measured = results.read_json(ABLATE_FPATH)
+    guardrails = {key: measured[key] for key in ("edit", "guardrails", "reliance")}
+    (MITIGATED_DPATH / "guardrails.json").write_text(json.dumps(guardrails, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

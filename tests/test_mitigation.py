@@ -1,0 +1,54 @@
+"""A model that carries its edit gives what the edit gave."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from stages.core import intervene, mitigation
+from stages.core.intervene import Edit
+from stages.core.sae import JumpReLUSAE
+
+LATENTS = torch.tensor([3, 40, 7, 19])
+EDITS = {
+    "zero": Edit(latents=LATENTS),
+    "scale": Edit(latents=LATENTS, kind="scale", factor=2.0),
+    "mean": Edit(latents=LATENTS, kind="mean", means=torch.rand(2, 4)),
+    "nothing": Edit(latents=torch.tensor([], dtype=torch.long), means=torch.zeros(2, 0)),
+}
+
+
+@pytest.mark.parametrize("scope", ["all", "cls", "patches"])
+@pytest.mark.parametrize("name", EDITS)
+def test_round_trip(tiny_clip, tiny_sae, tmp_path, name, scope):
+    pixels, layer = torch.randn(3, 3, 32, 32), 2
+    _, kept = tiny_clip.residuals(pixels, [layer])
+    x = kept[layer]
+    where = intervene.scope(scope, len(x), x.shape[1])
+    expected = tiny_clip.tail(intervene.edited(x, tiny_sae, EDITS[name], where=where), layer)
+    before = tiny_clip.embed(pixels)
+    mitigation.save(tmp_path, tiny_sae, EDITS[name], scope, layer)
+    attached = mitigation.attach(tiny_clip.model, tmp_path)
+    after = tiny_clip.embed(pixels)
+    assert torch.allclose(after, expected, atol=1e-5)
+    assert name == "nothing" or not torch.allclose(after, before, atol=1e-4)
+    attached.close()
+    assert torch.equal(tiny_clip.embed(pixels), before)
+
+
+def test_only_the_edited_latents_are_stored(tiny_sae, tmp_path):
+    mitigation.save(tmp_path, tiny_sae, EDITS["zero"], "all", 2)
+    few = JumpReLUSAE.load(tmp_path / "latents")
+    assert few.d_sae == 4 and few.metadata["latents"] == LATENTS.tolist()
+    assert torch.equal(few.W_dec, tiny_sae.W_dec[LATENTS])
+
+
+def test_an_edit_that_needs_the_twin_or_the_mask_is_refused_with_the_reason(tiny_clip, tiny_sae, tmp_path):
+    for edit, scope in ((Edit(latents=LATENTS, kind="patch"), "all"), (EDITS["zero"], "bust")):
+        with pytest.raises(mitigation.MitigationError, match="needs the twin or the bust mask"):
+            mitigation.save(tmp_path, tiny_sae, edit, scope, 2)
+    with pytest.raises(mitigation.MitigationError, match="dvc repro export_clip"):
+        mitigation.attach(tiny_clip.model, tmp_path)
+    (tmp_path / mitigation.REFUSAL_FNAME).write_text("edit.kind patch")
+    with pytest.raises(mitigation.MitigationError, match=r"edit.kind patch"):
+        mitigation.attach(tiny_clip.model, tmp_path)
