@@ -103,7 +103,10 @@ def nearest_prompts(splice: Splice, latents: np.ndarray, config: params.Describe
 
 
 def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str, dict]:
-    """What the edited latents encode (share of them by label), how monosemantic both lists are, the planted feature."""
+    """What the edited latents encode (share of them by label), how monosemantic both lists are, the planted feature.
+
+    Of the planted feature: where the best detector of each colour ranks by harm, and how many of these are edited.
+    """
     edited = table[table["edited"] == 1]
     labels = [label for label in ("condition", "emotion", PLANTED) if label in women.images]
     metrics: dict[str, dict] = {
@@ -122,6 +125,7 @@ def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str,
             "worst_rank": int(found["rank"].max()),
             **{f"rank_{row[PLANTED]}": int(row["rank"]) for _, row in found.iterrows()},
             "least_eta2": float(found["eta2"].min()),
+            "share_edited": float(found["latent"].isin(chosen.latents).mean()),
         }
     return metrics
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pandas as pd
 import pytest
 import sae_lens
@@ -19,7 +20,8 @@ import torch
 import yaml
 from PIL import Image
 
-from stages.core import dataset, selection
+from stages.core import dataset, mitigation, selection, vit
+from stages.core.readout import Readout
 from tests.imports import ROOT
 
 TOY: dict[str, dict[str, Any]] = {
@@ -149,15 +151,15 @@ def numbers(node: Any) -> list[float]:
 @pytest.mark.parametrize("study", ["synthetic", "folder"])
 def test_every_stage_ran_and_filled_its_metrics(studies, study):
     folder = studies[study]
-    assert len(ran((folder / "repro.log").read_text())) == 8 + 2 * 9
+    assert len(ran((folder / "repro.log").read_text())) == 10 + 2 * 9
     files = sorted((folder / "metrics").rglob("*.json"))
-    assert len(files) == 7 + 2 * 9
+    assert len(files) == 8 + 2 * 9
     for fpath in files:
         values = numbers(json.loads(fpath.read_text()))
         assert values and all(isinstance(value, int | float) for value in values), fpath
     page = (folder / "plots" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
-    assert page.count("data:image/png;base64,") == 8
+    assert page.count("data:image/png;base64,") == 9
 
 
 @pytest.mark.parametrize("study", ["synthetic", "folder"])
@@ -211,6 +213,39 @@ def test_a_prompt_about_what_the_manifest_lacks_is_named(copied):
         done.returncode != 0 and "describe_latents.prompts: 'a {hat}': the manifest has no column 'hat'" in done.stderr
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("study", ["synthetic", "folder"])
+def test_the_exported_model_is_the_edited_one(studies, study):
+    """What the arm `edited` did to R, from the pixels on, by a model opened with open_clip and one line."""
+    folder = studies[study]
+    model = open_clip.create_model(f"local-dir:{folder}/data/mitigated").eval()
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}/data/mitigated")
+    mitigation.attach(model, folder / "data" / "mitigated")
+    data, config = dataset.load(folder / "data" / "dataset"), model.visual.preprocess_cfg
+    clip = vit.Clip(model, tokenizer, config["mean"], config["std"], "bfloat16" if study == "folder" else "float32")
+    rows = data.rows("confirmation")
+    readout = Readout.of(clip, list(data.prompts.values()))
+    with torch.no_grad():
+        found = readout.score(clip.embed(clip.pixels(data.images(rows))), torch.from_numpy(data.emotion_index(rows)))
+    expected = pd.read_csv(folder / "plots" / "ablate.csv").query("arm == 'edited'").set_index("row")["R"]
+    assert found.numpy() == pytest.approx(expected.loc[rows].to_numpy(), abs=1e-4 if study == "synthetic" else 0.05)
+
+
+def test_any_image_and_any_text_give_a_map(copied):
+    from sklearn.datasets import load_sample_image
+
+    Image.fromarray(load_sample_image("flower.jpg")).save(copied / "flower.jpg")
+    run(copied, sys.executable, "-m", "stages.heatmap", "--image", "flower.jpg", "--text", "a flower")
+    assert np.asarray(Image.open(copied / "flower_map.png").convert("L")).std() > 20
+    (copied / "broken.jpg").write_bytes((copied / "flower.jpg").read_bytes()[:500])
+    for options, says in (
+        (["--image", "broken.jpg", "--text", "a flower"], "save it again as PNG or JPEG"),
+        (["--image", "flower.jpg"], "--image and --text belong together"),
+    ):
+        command = [sys.executable, "-m", "stages.heatmap", *options]
+        done = subprocess.run(command, cwd=copied, capture_output=True, text=True, check=False)
+        assert done.returncode != 0 and says in done.stderr and "Traceback" not in done.stderr
 
 
 def changed(folder: Path) -> set[str]:

@@ -58,7 +58,8 @@ def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank()
     ("gain", "lift", "says"),
     [
         ((0.4, 0.3, 0.5), ((0.5, 0.4, 0.6), (0.1, 0.0, 0.2)), "Readout and heatmap move together"),
-        ((0.4, 0.3, 0.5), ((0.1, 0.0, 0.2), (0.9, 0.8, 1.0)), "here the heatmap is no measure of the bias"),
+        ((0.4, 0.3, 0.5), ((0.1, 0.05, 0.2), (0.9, 0.8, 1.0)), "here the heatmap is no measure of the bias"),
+        ((0.4, 0.3, 0.5), ((0.1, 0.0, 0.2), (-0.6, -0.8, -0.5)), "the original heatmap shows no gap"),
         ((0.0, -0.1, 0.1), ((0.5, 0.4, 0.6), (0.1, 0.0, 0.2)), "The readout does not recover"),
     ],
 )
