@@ -43,8 +43,9 @@ DAG = """\
 ingest ────────┬─────────────┬──────────────┬──────────────┬───────────┐
 prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► describe_latents ─┬─► report
                                 (layer × expansion)                      ├─► heatmap ──────────┤
-                                                                         └─► ablate ───────────┤
-ingest + prepare_clip ─────────────────────────────────────────────────────► check_heatmaps ───┘"""
+                                                                         └─► ablate ─┬─────────┤
+                                                                                     └► export_clip
+ingest, prepare_clip ──────────────────────────────────────────────────────► check_heatmaps ───► report"""
 PICTURES = (
     "finding",
     "ablate",
