@@ -7,7 +7,7 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint study bench lock
+.PHONY: repro test lint study sweep bench lock
 
 repro: $(READY)
 	dvc repro
@@ -23,6 +23,20 @@ lint: $(READY_TO_TEST)
 # make study NAME=paper
 study: $(READY)
 	python -m stages.core.params $(NAME)
+
+# the default study over planted bias and seeds, as DVC experiments, then the table of stages/studies/README.md;
+# two runs take some 13 minutes on two cores. More runs: make sweep BIASES=0.0 SEEDS='6 7 8'
+BIASES := 0.0 0.3 0.6 0.9
+SEEDS := 1 2 3 4 5
+JOBS := 2
+sweep: $(READY)
+	for bias in $(BIASES); do for seed in $(SEEDS); do name=bias$$bias-seed$$seed; \
+		dvc exp list --all-commits --name-only | grep -qx $$name || dvc exp run --queue --name $$name \
+			-S compute.threads=1 -S train_sae.n_seeds=1 -S demo.bias=$$bias \
+			-S demo.seed=$$seed -S world.seed=$$seed -S train_sae.seed=$$seed || exit 1; \
+	done; done
+	dvc exp run --run-all --jobs $(JOBS)
+	python -m stages.studies.sweep
 
 # our SAE trainer beside SAELens' and dictionary-learning's, in an environment of its own; some 30 minutes
 bench: $(BENCH)/.ready

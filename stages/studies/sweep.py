@@ -1,0 +1,206 @@
+"""The planted truth over bias and seeds -> power and false positives of the whole instrument, with intervals.
+
+reads    the experiments `bias<b>-seed<s>` that `make sweep` ran: metrics of each, as DVC keeps them
+writes   stages/studies/sweep.csv (a row per run), stages/studies/sweep.png
+
+    python -m stages.studies.sweep        # collect the runs, print the table of stages/studies/README.md
+
+Each run has its own women, its own CLIP and its own SAEs. A run is positive if it names a bias latent: at bias 0 that
+is an error of the instrument, above 0 its power. Intervals of shares are Clopper and Pearson's, exact for so few runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+import numpy as np
+import pandas as pd
+import yaml
+from dvc.repo import Repo
+from scipy import stats
+
+from stages.core import figures
+from stages.core.dataset import CLOTHED, SEMI_NUDE
+
+RUNS_FPATH, PLOT_FPATH = Path(__file__).with_name("sweep.csv"), Path(__file__).with_name("sweep.png")
+NAME = re.compile(r"bias(?P<bias>[\d.]+)-seed(?P<seed>\d+)")
+CONFIDENCE = 0.95
+N_BOOTSTRAP = 2000
+
+
+def collect() -> pd.DataFrame:
+    """A row per run found among the experiments; of runs with one name, any: a name says all that was set."""
+    with Repo() as repo:
+        shas = dict(found for of_baseline in repo.experiments.ls(all_commits=True).values() for found in of_baseline)
+    named = {sha: match.groupdict() for name, sha in shas.items() if (match := NAME.fullmatch(name))}
+    rows = [
+        {**{key: float(value) for key, value in set_to.items()}, **figures_of(sha)} for sha, set_to in named.items()
+    ]
+    if not rows:
+        raise SystemExit("no experiment is named bias<b>-seed<s>: run make sweep first")
+    return pd.DataFrame(rows).astype({"seed": int}).sort_values(["bias", "seed"], ignore_index=True)
+
+
+def figures_of(sha: str) -> dict[str, float]:
+    """What one run found."""
+
+    def metrics(stage: str) -> Any:
+        return json.loads(dvc.api.read(f"metrics/{stage}.json", rev=sha))
+
+    select, ablate, describe = (metrics(stage) for stage in ("select_sae", "ablate", "describe_latents"))
+    maps = metrics("check_heatmaps")["maps"]
+    grid = yaml.safe_load(dvc.api.read("params.yaml", rev=sha))["grid"]
+    saes = [f"l{layer}_x{expansion}" for layer in grid["layers"] for expansion in grid["expansions"]]
+    bias_latents = [metrics(f"analyse_sae/{sae}")["latents"]["bias"] for sae in saes]
+    accuracy, edit = ablate["accuracy"], ablate["edit"]["accuracy"]
+    return {
+        "accuracy_clothed": accuracy["original"][CLOTHED]["estimate"],
+        "accuracy_semi_nude": accuracy["original"][SEMI_NUDE]["estimate"],
+        "accuracy_bust_greyed": accuracy["bust_greyed"][SEMI_NUDE]["estimate"],
+        "accuracy_edited": accuracy["edited"][SEMI_NUDE]["estimate"],
+        "accuracy_ranked_once": accuracy["ranked_once"][SEMI_NUDE]["estimate"],
+        "accuracy_difference_in_means": accuracy["difference_in_means"][SEMI_NUDE]["estimate"],
+        "accuracy_colour_subspace": accuracy["colour_subspace"][SEMI_NUDE]["estimate"],
+        "accuracy_clothed_colour_subspace": accuracy["colour_subspace"][CLOTHED]["estimate"],
+        "accuracy_clothed_edited": accuracy["edited"][CLOTHED]["estimate"],
+        "R_gap": ablate["R"]["original"]["gap"]["estimate"],
+        "R_gap_edited": ablate["R"]["edited"]["gap"]["estimate"],
+        "bust_reliance_R": ablate["reliance"]["original"]["bust"]["R"][SEMI_NUDE]["estimate"],
+        "face_reliance_R": ablate["reliance"]["original"]["face"]["R"][SEMI_NUDE]["estimate"],
+        **{f"lift_gap_{name}": found["bust_energy_lift"]["gap"]["estimate"] for name, found in maps.items()},
+        "iou_gap_grad_eclip": maps["grad_eclip"]["bust_matched_area_iou"]["gap"]["estimate"],
+        "best_random_set": edit["best_random_set"],
+        "p_random_sets": edit["p_random_sets"],
+        "layer": select["layer"],
+        "expansion": select["expansion"],
+        "n_saes": len(saes),
+        "n_saes_with_bias": sum(found > 0 for found in bias_latents),
+        "n_bias": select["n_bias"],
+        "n_perception": select["n_perception"],
+        "n_edited": select["n_latents"],
+        "encode_colour": describe["edited_latents"]["encode_colour"],
+        "planted_best_rank": describe["planted_feature"]["best_rank"],
+        "planted_worst_rank": describe["planted_feature"]["worst_rank"],
+    }
+
+
+def share(hits: int, n: int) -> tuple[float, float, float]:
+    """hits / n with its Clopper-Pearson interval."""
+    found = stats.binomtest(hits, n).proportion_ci(CONFIDENCE, method="exact")
+    return hits / n, found.low, found.high
+
+
+def table(runs: pd.DataFrame) -> str:
+    """A row per bias, for the page: medians over runs with their range."""
+
+    def spread(values: pd.Series, pattern: str = "{:.2f}") -> str:
+        several = f"{pattern} ({pattern} to {pattern})" if len(values) > 1 else pattern
+        return several.format(values.median(), values.min(), values.max())
+
+    columns = ("bias", "runs", "that name a bias latent", "SAEs that do", "bias latents of the chosen one",
+               "perception latents", "share edited that encode the colour",
+               "semi-nude accuracy", "edited", "clothed, edited")  # fmt: skip
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for bias, part in runs.groupby("bias"):
+        positive = part[part["n_bias"] > 0]
+        rate, low, high = share(len(positive), len(part))
+        cells = (
+            f"{bias:g}", str(len(part)), f"{rate:.0%} [{low:.0%}, {high:.0%}]",
+            f"{part['n_saes_with_bias'].sum():.0f} of {part['n_saes'].sum():.0f}",
+            spread(part["n_bias"], "{:.0f}"), spread(part["n_perception"], "{:.0f}"),
+            spread(positive["encode_colour"], "{:.0%}") if len(positive) else "none",
+            *(spread(part[f"accuracy_{which}"]) for which in ("semi_nude", "edited", "clothed_edited")),
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+ENDPOINTS = {
+    "R_gap": "emotion gap in R",
+    "bust_reliance_R": "R gained by greying the bust",
+    "face_reliance_R": "change of R by greying the face",
+    "lift_gap_grad_eclip": "bust-lift gap, Grad-ECLIP",
+    "iou_gap_grad_eclip": "bust-IoU gap, Grad-ECLIP",
+    "lift_gap_grad_eclip_contrastive": "bust-lift gap, Grad-ECLIP, contrastive",
+    "lift_gap_attribution": "bust-lift gap, attribution",
+    "lift_gap_attribution_contrastive": "bust-lift gap, attribution, contrastive",
+    "lift_gap_legrad": "bust-lift gap, LeGrad",
+    "lift_gap_attention": "bust-lift gap, attention",
+    "lift_gap_random": "bust-lift gap, random map",
+}
+
+
+def spearman(a: pd.Series, b: pd.Series) -> float:
+    """Spearman's rank correlation; not a number where either is constant."""
+    ranks = np.stack([stats.rankdata(a), stats.rankdata(b)])
+    centred = ranks - ranks.mean(1, keepdims=True)
+    norm = np.sqrt(np.square(centred).sum(1).prod())
+    return float(centred.prod(0).sum() / norm) if norm > 0 else float("nan")
+
+
+def tracking(runs: pd.DataFrame) -> pd.DataFrame:
+    """How each endpoint follows the planted bias: rank correlation over runs, with a bootstrap interval over runs."""
+    rng = np.random.default_rng(0)
+    draws = [runs.iloc[rng.integers(0, len(runs), len(runs))] for _ in range(N_BOOTSTRAP)]
+    rows = []
+    for name, label in ENDPOINTS.items():
+        redrawn = [spearman(drawn["bias"], drawn[name]) for drawn in draws]
+        low, high = np.nanquantile(redrawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        rows.append((label, spearman(runs["bias"], runs[name]), low, high))
+    return pd.DataFrame(rows, columns=["endpoint", "rho", "low", "high"])
+
+
+def tracking_table(runs: pd.DataFrame) -> str:
+    """`tracking` for the page."""
+    lines = ["| endpoint | rank correlation with the planted bias |", "|---|---|"]
+    lines += [f"| {r.endpoint} | {r.rho:.2f} [{r.low:.2f}, {r.high:.2f}] |" for r in tracking(runs).itertuples()]
+    return "\n".join(lines)
+
+
+def draw(runs: pd.DataFrame, fpath: Path) -> None:
+    """Rate of naming a bias latent, accuracies before and after the edit, and the endpoints, all over the bias."""
+    figure, axes = figures.panels(3, f"{len(runs)} runs, each with its own women, CLIP and SAEs", cell=(4.4, 3.8))
+    rate, accuracy, endpoints = axes[0]
+    for bias, part in runs.groupby("bias"):
+        estimate, low, high = share(int((part["n_bias"] > 0).sum()), len(part))
+        rate.plot([bias, bias], [low, high], color=figures.VERMILION, lw=2.4)
+        rate.plot(bias, estimate, "o", color=figures.VERMILION, ms=7)
+    rate.set(ylabel="share of runs", title="A bias latent is named", ylim=(-0.03, 1.03))
+    lines = (
+        ("accuracy_clothed_edited", "clothed, edited", figures.BLUE, "s", 0.02),
+        ("accuracy_edited", "semi-nude, edited", figures.GREEN, "o", 0.01),
+        ("accuracy_bust_greyed", "semi-nude, bust greyed out", figures.GREY, "^", -0.01),
+        ("accuracy_semi_nude", "semi-nude", figures.VERMILION, "o", 0.0),
+    )
+    for column, label, colour, marker, shift in lines:
+        accuracy.plot(runs["bias"] + shift, runs[column], marker, mfc="none", color=colour, ms=5)
+        median = runs.groupby("bias")[column].median()
+        accuracy.plot(median.index + shift, median, "-", color=colour, label=label, lw=1.5)
+    accuracy.set(ylabel="emotion accuracy", title="What the edit brings back", ylim=(0, 1.03))
+    accuracy.legend(fontsize=8, loc="lower left")
+    found = tracking(runs)
+    rows = [{"estimate": r.rho, "low": r.low, "high": r.high} for r in found.itertuples()]
+    figures.interval_bars(endpoints, list(found["endpoint"]), rows, [figures.BLUE] * len(rows))
+    endpoints.axvline(0, color="black", lw=0.7)
+    endpoints.set(
+        xlim=(-1.05, 1.05), xlabel="rank correlation with the planted bias", title="Which endpoint tracks the truth"
+    )
+    for ax in (rate, accuracy):
+        ax.set_xlabel("planted bias")
+        ax.set_xticks(sorted(runs["bias"].unique()))
+    figures.save(figure, fpath)
+
+
+def main() -> None:
+    runs = collect()
+    runs.to_csv(RUNS_FPATH, index=False, float_format="%.6g")
+    draw(runs, PLOT_FPATH)
+    print(table(runs), tracking_table(runs), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
