@@ -55,7 +55,7 @@ def double(tiny_clip):
     return model, images, texts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def vit_l_14():
     """The vision tower of the published study's architecture, randomly initialised, one image and one text."""
     config = open_clip.get_model_config("ViT-L-14")
