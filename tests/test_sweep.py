@@ -18,6 +18,13 @@ def test_the_page_has_the_tables_of_the_recorded_runs():
     assert sweep.tracking_table(RUNS) in PAGE
 
 
+def test_runs_add_to_those_recorded_and_replace_their_like():
+    recorded = pd.DataFrame({"bias": [0.0, 0.9], "seed": [1, 1], "R_gap": [0.1, 0.2]})
+    found = pd.DataFrame({"bias": [0.9, 0.3], "seed": [1, 2], "R_gap": [0.7, 0.8]})
+    both = sweep.merged(recorded, found)
+    assert both.to_numpy().tolist() == [[0.0, 1, 0.1], [0.3, 2, 0.8], [0.9, 1, 0.7]]
+
+
 def test_shares_have_exact_intervals():
     rate, low, high = sweep.share(0, 5)
     assert (rate, low) == (0, 0)

@@ -1,7 +1,7 @@
 """The planted truth over bias and seeds -> power and false positives of the whole instrument, with intervals.
 
 reads    the experiments `bias<b>-seed<s>` that `make sweep` ran: metrics of each, as DVC keeps them
-writes   stages/studies/sweep.csv (a row per run), stages/studies/sweep.png
+writes   stages/studies/sweep.csv (a row per run, those recorded earlier among them), stages/studies/sweep.png
 
     python -m stages.studies.sweep        # collect the runs, print the table of stages/studies/README.md
 
@@ -42,7 +42,13 @@ def collect() -> pd.DataFrame:
     ]
     if not rows:
         raise SystemExit("no experiment is named bias<b>-seed<s>: run make sweep first")
-    return pd.DataFrame(rows).astype({"seed": int}).sort_values(["bias", "seed"], ignore_index=True)
+    return pd.DataFrame(rows).astype({"seed": int})
+
+
+def merged(recorded: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Recorded runs and those found now, which stand in place of recorded ones with the same bias and seed."""
+    both = pd.concat([recorded, found], ignore_index=True).drop_duplicates(["bias", "seed"], keep="last")
+    return both.sort_values(["bias", "seed"], ignore_index=True)
 
 
 def figures_of(sha: str) -> dict[str, float]:
@@ -196,7 +202,7 @@ def draw(runs: pd.DataFrame, fpath: Path) -> None:
 
 
 def main() -> None:
-    runs = collect()
+    runs = merged(pd.read_csv(RUNS_FPATH), collect())
     runs.to_csv(RUNS_FPATH, index=False, float_format="%.6g")
     draw(runs, PLOT_FPATH)
     print(table(runs), tracking_table(runs), sep="\n\n")
