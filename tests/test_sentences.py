@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages import report
-from stages.core import params
+from stages.core import params, sentences
 from tests.imports import ROOT
 
 INFERENCE = params.load("inference", fpath=ROOT / "params.yaml").inference
@@ -28,14 +27,14 @@ def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((0.5, 0.4, 0.6), (0
 
 
 def test_a_gap_and_its_edit_are_told_with_interval_and_controls():
-    says = report.finding(metrics(), {"latents": [1, 2], "layer": 4}, INFERENCE)
+    says = sentences.finding(metrics(), {"latents": [1, 2], "layer": 4}, INFERENCE)
     assert "90 % [80, 100] of women in a shirt, but of 30 % [20, 40] of the same women semi-nude" in says
     assert "Editing 2 of 2,048 latents after block 4 changes semi-nude accuracy by 40 points [30, 50]" in says
     assert "(p = 0.005 against random sets of like latents) and costs clothed women 1 points [0, 2]" in says
 
 
 def test_nothing_to_edit_is_the_first_thing_said():
-    says = report.finding(metrics(gap=(0.0, -0.1, 0.1)), {"latents": [], "layer": 4}, INFERENCE)
+    says = sentences.finding(metrics(gap=(0.0, -0.1, 0.1)), {"latents": [], "layer": 4}, INFERENCE)
     assert says.startswith(
         "No bias latents found: of 2,048 latents after block 4, 117 see that a woman is semi-nude, but no latent"
     )
@@ -44,14 +43,14 @@ def test_nothing_to_edit_is_the_first_thing_said():
 
 def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank():
     found = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.25, "encode_colour": 0.75}}
-    says = report.described({"describe_latents": found})
+    says = sentences.described({"describe_latents": found})
     assert says == (
         "Of the edited latents, 75 % encode the top's colour, 25 % encode the face more than anything else known. "
     )
     planted = {"planted_feature": {"best_rank": 1, "worst_rank": 6}}
-    assert "rank 1 to 6" in report.described({"describe_latents": found | planted})
+    assert "rank 1 to 6" in sentences.described({"describe_latents": found | planted})
     none = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.0}}
-    assert report.described({"describe_latents": none}) == ""
+    assert sentences.described({"describe_latents": none}) == ""
 
 
 @pytest.mark.parametrize(
@@ -64,11 +63,11 @@ def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank()
     ],
 )
 def test_a_heatmap_that_moves_is_not_yet_a_bias_that_shrank(gain, lift, says):
-    assert says in report.heatmaps(metrics(gain=gain, lift=lift))
+    assert says in sentences.heatmaps(metrics(gain=gain, lift=lift))
 
 
 def test_the_planted_truth_is_told_only_where_it_was_planted():
     config = params.load("ingest", "clip", "demo", fpath=ROOT / "params.yaml")
-    assert "with probability 0.9" in report.truth(config)
+    assert "with probability 0.9" in sentences.truth(config)
     photographs = config.ingest.model_copy(update={"source": "folder"})
-    assert report.truth(type(config)(photographs, config.clip, config.demo)) == ""
+    assert sentences.truth(type(config)(photographs, config.clip, config.demo)) == ""
