@@ -4,7 +4,7 @@ reads    data/selection, data/dataset, data/clip, data/activations
 writes   metrics/ablate.json, plots/ablate.csv (outcomes image by image), plots/ablate_dose.csv (dose-response),
          plots/ablate_controls.csv (random sets), plots/ablate.png
 claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
-         meaning (reconstruction, noise), random sets of like latents, and the difference-in-means direction
+         meaning, random sets of like latents, and baselines that need no SAE (`core/arms.py`)
 
 Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and region reliance.
 """
@@ -21,6 +21,7 @@ import torch
 from matplotlib.axes import Axes
 
 from stages.core import arms, association, dataset, figures, intervene, paired, params, results, selection, store, vit
+from stages.core.curves import GREY
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.intervene import Edit
 from stages.core.paired import Interval
@@ -33,7 +34,6 @@ METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plot
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
 SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
 COST = 0.01  # accuracy that it may take from clothed discovery women
-GREY = 128  # pixel value that hides a region
 SHOWN_ARMS = (
     "original",
     "reconstructed",
@@ -147,17 +147,19 @@ def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, fl
 
 
 def at_last_block(splice: Splice, women: Women) -> tuple[dict[str, Arm], Outcomes] | None:
-    """The baselines that project means out, after the last block: whole, and as much as costs clothed women nothing.
+    """The subspace of the colours' means, projected out after the last block: whole, and as much of it as costs clothed
+    women nothing.
 
-    None where the last block's activations are not on the grid.
+    None where no colours were planted, or where the last block's activations are not on the grid.
     """
     directory = ACTIVATIONS_DPATH / f"l{splice.clip.n_layers}.zarr"
     if not directory.exists():
         return None
     last = replace(splice, layer=splice.clip.n_layers, activations=store.open(directory))
-    baselines = arms.baselines(last)
-    found = {f"{name}_at_last_block": arm for name, arm in baselines.items()}
-    found |= {f"{name}_without_cost": without_cost(last, arm) for name, arm in baselines.items()}
+    whole = arms.baselines(last).get("colour_subspace")
+    if whole is None:
+        return None
+    found = {"colour_subspace_at_last_block": whole, "colour_subspace_without_cost": without_cost(last, whole)}
     return found, last.outcomes(women.rows, list(found.values()))
 
 

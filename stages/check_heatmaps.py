@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 
 from stages.core import cascade, curves, dataset, eclip, figures, localise, paired, params, results, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE, Dataset
+from stages.core.rank_correlation import spearman
 from stages.core.readout import Readout
 from stages.core.vit import Clip
 
@@ -83,10 +83,9 @@ class Audit:
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
     """Raw maps of every method, of the contrast with the other emotions where the method is linear, and baselines."""
-    plain = audit.explain(audit.own[None], methods=METHODS).raw
-    contrast = audit.explain((audit.own - audit.others)[None], methods=CONTRASTED).raw
-    found = {str(method): raw[:, 0].cpu().numpy() for method, raw in plain.items()}
-    found |= {f"{method}_contrastive": raw[:, 0].cpu().numpy() for method, raw in contrast.items()}
+    raw = audit.explain(torch.stack([audit.own, audit.own - audit.others]), methods=METHODS).raw
+    found = {str(method): raw[method][:, 0].cpu().numpy() for method in METHODS}
+    found |= {f"{method}_contrastive": raw[method][:, 1].cpu().numpy() for method in CONTRASTED}
     shape = found["grad_eclip"].shape
     y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in shape[1:])
     gaussian = np.exp(-(y[:, None] ** 2 + x**2) / (2 * GAUSSIAN_SPREAD**2))
@@ -129,11 +128,8 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
 
 def agreement(a: Grids, b: Grids) -> float:
     """Mean over images of Spearman's correlation of two maps; of a constant map 0."""
-    ranks = [stats.rankdata(maps.reshape(len(maps), -1), axis=1) for maps in (a, b)]
-    centred = [r - r.mean(1, keepdims=True) for r in ranks]
-    norms = np.prod([np.linalg.norm(r, axis=1) for r in centred], axis=0)
-    products = (centred[0] * centred[1]).sum(1)
-    return float(np.divide(products, norms, out=np.zeros(len(norms)), where=norms > 0).mean())
+    flat = (maps.reshape(len(maps), -1) for maps in (a, b))
+    return float(np.nan_to_num(spearman(*flat)).mean())
 
 
 def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
@@ -147,17 +143,17 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 
 def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
     """Areas under the curves, agreement with other texts and other parameters, and the single head's drift."""
-    shares = np.array(curves.SHARES)
     areas = {
         name: {
-            f"{kind}_area_{condition}": float(np.trapezoid(part.sort_values("share")["R"], shares))
+            f"{kind}_area_{condition}": float(curves.area(part.sort_values("share")["R"].to_numpy()))
             for (kind, condition), part in of_method.groupby(["curve", "condition"])
         }
         for name, of_method in curve.groupby("method")
     }
-    other = audit.readout.prompts[(audit.truth + 1) % len(audit.readout.prompts)]
-    permuted = audit.explain(other[None]).raw["grad_eclip"][:, 0].cpu().numpy()
-    ours, published = (audit.explain(audit.own[None], single_head=single) for single in (False, True))
+    another = audit.readout.prompts[(audit.truth + 1) % len(audit.readout.prompts)]
+    ours = audit.explain(torch.stack([audit.own, another]))
+    published = audit.explain(audit.own[None], single_head=True)
+    permuted = ours.raw["grad_eclip"][:, 1].cpu().numpy()
     return {
         "curves": areas,
         "text": {"agreement_with_another_emotion": agreement(permuted, grids["grad_eclip"])},
@@ -166,7 +162,7 @@ def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded
             "agreement_all_random": float(cascaded["agreement"].iloc[-1]),
         },
         "single_head": {
-            "mean_cosine_drift": float((published.similarity - ours.similarity).abs().mean()),
+            "mean_cosine_drift": float((published.similarity[:, 0] - ours.similarity[:, 0]).abs().mean()),
             "agreement": agreement(published.raw["grad_eclip"][:, 0].cpu().numpy(), grids["grad_eclip"]),
         },
     }
@@ -179,7 +175,7 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
     )
     names = list(metrics["maps"])
     colours = dict(zip(names, (*figures.SERIES, figures.GREY, "black"), strict=False))
-    for ax, kind in zip(axes[0], ("deletion", "insertion"), strict=True):
+    for ax, kind in zip(axes[0], KINDS, strict=True):
         for name in names:
             part = curve[(curve["method"] == name) & (curve["curve"] == kind)].groupby("share")["R"].mean()
             style = ":" if name in BASELINES else "--" if name.endswith("contrastive") else "-"

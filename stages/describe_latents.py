@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from stages.core import dataset, encoding, figures, lens, paired, params, results, selection, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CONDITIONS
+from stages.core.encoding import PLANTED
 from stages.core.selection import Selection
 from stages.core.splice import Splice
 
@@ -31,7 +32,6 @@ METRICS_FPATH, TABLE_FPATH = Path("metrics/describe_latents.json"), Path("plots/
 SHEET_FPATH = Path("plots/describe_latents.png")
 POOLING_LABELS = {"cls": "class token", "max": "largest patch"}
 GAP_LABELS = {"bias": "effect gap {} nats", "perception": "activation gap {}"}
-PLANTED = "colour"  # column of the manifest that the planted bias runs on; a folder of photographs has none
 TEXT_WIDTH = 62  # characters on a line of a card
 
 

@@ -141,9 +141,9 @@ def main() -> None:
     shutil.copytree(SAE_DPATH / name, SELECTION_DPATH / "sae")
     shutil.copytree(ANALYSIS_DPATH / name / "codes.zarr", SELECTION_DPATH / "codes.zarr")
     shutil.copy(ANALYSIS_DPATH / name / "statistics.png", STATISTICS_FPATH)
-    tests.to_csv(SELECTION_DPATH / "tests.csv", index=False)
-    for kind, listed in found.items():
-        listed.to_csv(SELECTION_DPATH / f"{kind}.csv", index=False)
+    shutil.copy(ANALYSIS_DPATH / name / "latents.csv", SELECTION_DPATH / "tests.csv")
+    for kind in found:
+        shutil.copy(ANALYSIS_DPATH / name / f"{kind}.csv", SELECTION_DPATH)
     described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
     edited.merge(described, on="latent").to_csv(SELECTION_DPATH / "latents.csv", index=False)
     selection = {

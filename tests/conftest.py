@@ -25,6 +25,7 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.localise
     import stages.core.mitigation
     import stages.core.paired
+    import stages.core.rank_correlation
     import stages.core.readout
     import stages.core.sae
     import stages.core.splice

@@ -33,3 +33,4 @@ def test_nothing_deleted_and_everything_inserted_is_the_image():
 def test_area_of_a_straight_line_is_its_middle():
     shares = np.array(curves.SHARES)
     assert curves.area(np.stack([1 - shares, 2 * shares], axis=1)) == pytest.approx([0.5, 1.0])
+    assert curves.area(1 - shares) == pytest.approx(0.5)

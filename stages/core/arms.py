@@ -24,11 +24,10 @@ from torch import Tensor
 
 from stages.core import intervene, params
 from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
+from stages.core.encoding import PLANTED
 from stages.core.intervene import Edit
 from stages.core.selection import Selection
 from stages.core.splice import Arm, Batch, Splice, original
-
-PLANTED = "colour"  # column of the manifest that the planted bias runs on; a folder of photographs has none
 
 
 def of(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:

@@ -39,6 +39,6 @@ def perturbed(
     return np.where(hidden[..., None], np.uint8(GREY), images)
 
 
-def area(readout: Float[np.ndarray, "share n"]) -> Float[np.ndarray, " n"]:
-    """Area under the readout over SHARES, per image (trapezoids)."""
+def area(readout: np.ndarray) -> np.ndarray:
+    """Area under the readout [share, ...] over SHARES, of each curve [...] (trapezoids)."""
     return np.trapezoid(readout, SHARES, axis=0)

@@ -96,7 +96,7 @@ def explain(
         model: its cosines differ, and `Explanation.similarity` says by how much.
     """
     visual = model.visual
-    blocks = [explained_block(visual, layer) for layer in ([None] if layers is None else layers)]
+    blocks = [_explained_block(visual, layer) for layer in ([None] if layers is None else layers)]
     with ExitStack() as stack:
         stack.enter_context(_frozen(model))
         stack.enter_context(torch.enable_grad())
@@ -152,7 +152,7 @@ def _heads(values: Tensor, attn: Any) -> Tensor:
     return values.unflatten(-1, (attn.num_heads, -1))
 
 
-def explained_block(visual: Any, layer: int | None) -> Any:
+def _explained_block(visual: Any, layer: int | None) -> Any:
     """The block, counted from 1; the last one for None. Raises ExplainError where the formulas do not hold."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None:

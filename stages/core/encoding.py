@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from stages.core.codes import POOLINGS, Codes
 from stages.core.dataset import SEMI_NUDE
 
+PLANTED = "colour"  # label that the planted bias runs on, of the top; a folder of photographs has none
 LEAST = 0.1  # of a latent's variance: with less explained by every label, it encodes none of them
 
 
@@ -37,7 +38,7 @@ def encoded(codes: Codes, images: pd.DataFrame, latents: Int[np.ndarray, " k"]) 
     `none` of them.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
-    judged_on = {"condition": np.ones(len(images), bool), "emotion": semi_nude, "colour": semi_nude}
+    judged_on = {"condition": np.ones(len(images), bool), "emotion": semi_nude, PLANTED: semi_nude}
     shares = pd.DataFrame(
         {
             label: np.max(

@@ -25,6 +25,7 @@ from scipy import stats
 
 from stages.core import figures
 from stages.core.dataset import CLOTHED, SEMI_NUDE
+from stages.core.rank_correlation import spearman
 
 RUNS_FPATH, PLOT_FPATH = Path(__file__).with_name("sweep.csv"), Path(__file__).with_name("sweep.png")
 NAME = re.compile(r"bias(?P<bias>[\d.]+)-seed(?P<seed>\d+)")
@@ -37,9 +38,7 @@ def collect() -> pd.DataFrame:
     with Repo() as repo:
         shas = dict(found for of_baseline in repo.experiments.ls(all_commits=True).values() for found in of_baseline)
     named = {sha: match.groupdict() for name, sha in shas.items() if (match := NAME.fullmatch(name))}
-    rows = [
-        {**{key: float(value) for key, value in set_to.items()}, **figures_of(sha)} for sha, set_to in named.items()
-    ]
+    rows = [{**{key: float(value) for key, value in set_to.items()}, **found_by(sha)} for sha, set_to in named.items()]
     if not rows:
         raise SystemExit("no experiment is named bias<b>-seed<s>: run make sweep first")
     return pd.DataFrame(rows).astype({"seed": int})
@@ -51,7 +50,7 @@ def merged(recorded: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values(["bias", "seed"], ignore_index=True)
 
 
-def figures_of(sha: str) -> dict[str, float]:
+def found_by(sha: str) -> dict[str, float]:
     """What one run found."""
 
     def metrics(stage: str) -> Any:
@@ -140,23 +139,16 @@ ENDPOINTS = {
 }
 
 
-def spearman(a: pd.Series, b: pd.Series) -> float:
-    """Spearman's rank correlation; not a number where either is constant."""
-    ranks = np.stack([stats.rankdata(a), stats.rankdata(b)])
-    centred = ranks - ranks.mean(1, keepdims=True)
-    norm = np.sqrt(np.square(centred).sum(1).prod())
-    return float(centred.prod(0).sum() / norm) if norm > 0 else float("nan")
-
-
 def tracking(runs: pd.DataFrame) -> pd.DataFrame:
     """How each endpoint follows the planted bias: rank correlation over runs, with a bootstrap interval over runs."""
     rng = np.random.default_rng(0)
-    draws = [runs.iloc[rng.integers(0, len(runs), len(runs))] for _ in range(N_BOOTSTRAP)]
-    rows = []
+    draws = rng.integers(0, len(runs), (N_BOOTSTRAP, len(runs)))
+    bias, rows = runs["bias"].to_numpy(), []
     for name, label in ENDPOINTS.items():
-        redrawn = [spearman(drawn["bias"], drawn[name]) for drawn in draws]
+        endpoint = runs[name].to_numpy()
+        redrawn = spearman(bias[draws], endpoint[draws])
         low, high = np.nanquantile(redrawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        rows.append((label, spearman(runs["bias"], runs[name]), low, high))
+        rows.append((label, float(spearman(bias[None], endpoint[None])[0]), low, high))
     return pd.DataFrame(rows, columns=["endpoint", "rho", "low", "high"])
 
 
