@@ -56,7 +56,7 @@ $(READY): requirements.lock
 	touch $@
 
 $(READY_TO_TEST): requirements-dev.lock $(READY)
-	$(VENV)/bin/pip install --quiet --requirement requirements-dev.lock
+	$(VENV)/bin/pip install --quiet --no-deps --requirement requirements-dev.lock  # the lock is complete
 	touch $@
 
 $(BENCH)/.ready: pyproject.toml

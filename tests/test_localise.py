@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import quantus
 from sklearn.metrics import roc_auc_score
 
 from stages.core import localise
@@ -70,3 +71,40 @@ def test_coverage_is_the_exact_area_share():
     assert localise.patch_coverage(mask, (2, 2)).tolist() == [[[0.75, 0.0], [0.0, 0.0]]]
     with pytest.raises(ValueError, match="does not tile"):
         localise.patch_coverage(mask, (3, 2))
+
+
+def quantus_scores(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Quantus' scores of one map, as it stands in its first channel, neither made absolute nor normalised."""
+    as_given = {"abs": False, "normalise": False, "disable_warnings": True}
+    a_batch, s_batch = heat[None, None], mask[None, None]
+    metrics = {
+        "relevance_mass": quantus.RelevanceMassAccuracy(**as_given),
+        "rank_accuracy": quantus.RelevanceRankAccuracy(**as_given),
+        "pixel_auc": quantus.AUC(**as_given),
+        "pointing_hit": quantus.PointingGame(**as_given),
+    }
+    return {name: float(metric.evaluate_batch(a_batch=a_batch, s_batch=s_batch)[0]) for name, metric in metrics.items()}
+
+
+def test_scores_equal_quantus_on_maps_without_ties_and_masks_of_whole_patches(rng):
+    for _ in range(50):
+        heat, mask = rng.random((8, 8)), np.zeros((8, 8))
+        top, left = rng.integers(0, 6, 2)
+        mask[top : top + rng.integers(1, 4), left : left + rng.integers(1, 4)] = 1
+        expected = quantus_scores(heat, mask)
+        found = localise.scores(heat, mask)
+        assert {name: found[name] for name in expected} == pytest.approx(expected)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_quantus_has_no_number_or_a_wrong_one_ours_is_defined():
+    """An empty mask, a zero map; a flat map, all of whose patches it counts as hits; a negative patch, as mass."""
+    ours, theirs = localise.scores(HEAT, EMPTY), quantus_scores(HEAT, EMPTY)
+    assert np.isnan(theirs["relevance_mass"]) and ours["relevance_mass"] == 0
+    assert np.isnan(theirs["rank_accuracy"]) and ours["rank_accuracy"] == 0
+    assert theirs["pointing_hit"] == 1 and ours["pointing_hit"] == 0  # not a number, kept as a truth value
+    ours, theirs = localise.scores(ZERO, MASK), quantus_scores(ZERO, MASK)
+    assert np.isnan(theirs["relevance_mass"]) and ours["relevance_mass"] == 1 / 4
+    assert theirs["pointing_hit"] == 1 and ours["pointing_hit"] == 1 / 4
+    ours, theirs = localise.scores(HEAT, MASK), quantus_scores(HEAT, MASK)
+    assert theirs["relevance_mass"] > 1 and ours["relevance_mass"] == 5 / 8
