@@ -13,7 +13,8 @@ token's attention (a row for each head h), y the output, and S = cosine(image, t
 
 Maps of several blocks are added up. S is linear in the text, so a difference of text embeddings gives the map of a
 contrast. The model keeps its heads and its attention code: a pre-hook reads X, a forward hook makes y the start
-of the gradient, so only what follows the attention is differentiated, once for each text.
+of the gradient, so only what follows the attention is differentiated, once for each text. In the last block no other
+token reaches the embedding, so the class token alone goes through the MLP's gradient: further texts cost little.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def explain(
         if single_head:
             for block in blocks:
                 stack.enter_context(_one_head(block.attn))
+        if blocks == [visual.transformer.resblocks[-1]] and getattr(visual, "pool_type", "tok") == "tok":
+            stack.enter_context(_class_token_only(blocks[0].mlp, visual.transformer.batch_first))
         seen = [stack.enter_context(_watching(block.attn, visual.transformer.batch_first)) for block in blocks]
         embeddings = normalize(visual(images).float(), dim=-1)
         similarity = (embeddings[None] * texts).sum(-1)
@@ -199,6 +202,26 @@ def _watching(attn: Any, batch_first: bool) -> Iterator[_Attention]:
     handles = [attn.register_forward_pre_hook(before, with_kwargs=True), attn.register_forward_hook(after)]
     try:
         yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _class_token_only(mlp: nn.Module, batch_first: bool) -> Iterator[None]:
+    """While open, the gradient through this MLP is the class token's alone; its output stays what it is."""
+    axis, given = (1 if batch_first else 0), []
+
+    def before(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        given.append(args[0].narrow(axis, 0, 1))
+        return (args[0].detach(),)
+
+    def after(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        return torch.cat([module.forward(given.pop()), output.narrow(axis, 1, output.shape[axis] - 1)], axis)
+
+    handles = [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)]
+    try:
+        yield
     finally:
         for handle in handles:
             handle.remove()
