@@ -20,7 +20,20 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from stages.core import arms, association, dataset, figures, intervene, paired, params, results, selection, store, vit
+from stages.core import (
+    arms,
+    association,
+    dataset,
+    figures,
+    intervene,
+    paired,
+    params,
+    readout,
+    results,
+    selection,
+    store,
+    vit,
+)
 from stages.core.curves import GREY
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.intervene import Edit
@@ -33,7 +46,6 @@ SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plots/ablate.csv"), Path("plots/ablate.png")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
 SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
-COST = 0.01  # accuracy that it may take from clothed discovery women
 SHOWN_ARMS = (
     "original",
     "reconstructed",
@@ -42,10 +54,11 @@ SHOWN_ARMS = (
     "difference_in_means",
     "colour_subspace",
     "colour_subspace_at_last_block",
-    "colour_subspace_without_cost",
+    "colour_subspace_within_cost",
     "ranked_once",
     "swapped",
     "edited",
+    *(f"edited_{scope}" for scope in arms.SCOPES),
 )
 
 
@@ -54,6 +67,7 @@ class Women:
 
     def __init__(self, splice: Splice, inference: params.Inference):
         self.pairs = splice.data.pairs("confirmation")
+        self.emotions = splice.data.emotions
         self.rows = np.concatenate([self.pairs[condition] for condition in CONDITIONS])
         self.inference = inference
 
@@ -118,13 +132,6 @@ def against_controls(
     return pd.DataFrame(rows)
 
 
-@torch.no_grad()
-def embeddings(splice: Splice, rows: np.ndarray, arm: Arm) -> np.ndarray:
-    """Unit-norm image embeddings [n, embed] with the arm in place."""
-    batches = (splice.batch(rows[part]) for part in splice.slices(rows))
-    return torch.cat([splice.clip.tail(arm(batch), splice.layer).cpu() for batch in batches]).numpy()
-
-
 def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, float]:
     """Secondary: the association effect size of both conditions, and whether the condition can still be told.
 
@@ -133,11 +140,11 @@ def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, fl
     """
     from sklearn.linear_model import LogisticRegression
 
-    held_out = embeddings(splice, women.rows, arm)
+    held_out = splice.embeddings(women.rows, arm)
     prompts = splice.readout.prompts.cpu().numpy()
     associated = women.split(association.association(held_out, prompts, splice.data.emotion_index(women.rows)))
     pairs = splice.data.pairs("discovery")
-    seen = embeddings(splice, np.concatenate([pairs[condition] for condition in CONDITIONS]), arm)
+    seen = splice.embeddings(np.concatenate([pairs[condition] for condition in CONDITIONS]), arm)
     labels = [np.repeat(CONDITIONS, len(x) // len(CONDITIONS)) for x in (seen, held_out)]
     probe = LogisticRegression(max_iter=1000).fit(seen, labels[0])
     return {
@@ -146,9 +153,9 @@ def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, fl
     }
 
 
-def at_last_block(splice: Splice, women: Women) -> tuple[dict[str, Arm], Outcomes] | None:
-    """The subspace of the colours' means, projected out after the last block: whole, and as much of it as costs clothed
-    women nothing.
+def at_last_block(splice: Splice, women: Women, cost: float) -> tuple[dict[str, Arm], Outcomes] | None:
+    """The subspace of the colours' means, projected out after the last block: whole, and as much of it as the edit may
+    cost clothed women.
 
     None where no colours were planted, or where the last block's activations are not on the grid.
     """
@@ -159,16 +166,16 @@ def at_last_block(splice: Splice, women: Women) -> tuple[dict[str, Arm], Outcome
     whole = arms.baselines(last).get("colour_subspace")
     if whole is None:
         return None
-    found = {"colour_subspace_at_last_block": whole, "colour_subspace_without_cost": without_cost(last, whole)}
+    found = {"colour_subspace_at_last_block": whole, "colour_subspace_within_cost": within_cost(last, whole, cost)}
     return found, last.outcomes(women.rows, list(found.values()))
 
 
-def without_cost(splice: Splice, arm: Arm) -> Arm:
-    """The largest share of an arm that costs clothed discovery women no more accuracy than COST."""
+def within_cost(splice: Splice, arm: Arm, cost: float) -> Arm:
+    """The largest share of an arm that costs clothed discovery women no more accuracy than `cost`."""
     clothed = splice.data.pairs("discovery")[CLOTHED].to_numpy()
     tried = [arms.partly(arm, share) for share in (*SHARES, 0.0)]
     accuracy = splice.outcomes(clothed, tried).correct.mean(1)
-    return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - COST)
+    return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - cost)
 
 
 def joined(one: Outcomes, other: Outcomes) -> Outcomes:
@@ -238,6 +245,10 @@ def measure(
     metrics["guardrails"] = {f"cosine_to_original_{c}": float(cosine[c].mean()) for c in CONDITIONS}
     noop = np.abs(outcomes.R[index["error_kept"]] - outcomes.R[index["original"]]).max()
     metrics["guardrails"]["error_kept_largest_R_change"] = float(noop)
+    patches = np.abs(outcomes.R[index["edited_patches"]] - outcomes.R[index["original"]]).max()
+    metrics["guardrails"]["edited_patches_largest_R_change"] = float(patches)
+    read = metrics["accuracy"]["original"][CLOTHED]["estimate"]
+    metrics["guardrails"]["readout_skill"] = readout.skill(read, len(women.emotions))
     return metrics
 
 
@@ -322,7 +333,7 @@ def main() -> None:
     women = Women(splice, config.inference)
     tried = arms.of(splice, chosen, config.edit, config.ablate.seed)
     outcomes = splice.outcomes(women.rows, list(tried.values()))
-    if further := at_last_block(splice, women):
+    if further := at_last_block(splice, women, config.edit.clothed_cost):
         tried, outcomes = tried | further[0], joined(outcomes, further[1])
     sets = control_sets(chosen, config.ablate.n_random_sets, config.ablate.seed)
     controls = against_controls(splice, women, outcomes, sets, config.edit, chosen)

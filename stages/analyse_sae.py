@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from stages.core import codes, dataset, figures, intervene, latents, paired, params, results, store, vit
+from stages.core import codes, dataset, figures, intervene, latents, paired, params, readout, results, store, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
 from stages.core.grid import Point
@@ -110,10 +110,22 @@ def fidelity(splice: Splice, rows: np.ndarray) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def reads_faces(splice: Splice, least: float) -> bool:
+    """Whether the model names the emotion of clothed discovery women, `least` of the way from chance to certainty."""
+    clothed = splice.data.pairs("discovery")[CLOTHED].to_numpy()
+    accuracy = float(splice.outcomes(clothed, [original]).correct.mean())
+    return max(readout.skill(accuracy, len(splice.data.emotions)), 0.0) >= least
+
+
 def bias_latents(splice: Splice, pooled: Codes, rows: np.ndarray, config: Any, means: np.ndarray) -> pd.DataFrame:
-    """The list of `latents.bias`, on discovery women: effects are taken anew, in the edited model, after each step."""
+    """The list of `latents.bias`, on discovery women: effects are taken anew, in the edited model, after each step.
+
+    Empty if the model does not read faces: it has no readout to be biased.
+    """
     pairs = splice.data.pairs("discovery")
     semi, clothed = (pairs[condition].to_numpy() for condition in (SEMI_NUDE, CLOTHED))
+    if not reads_faces(splice, config.inference.min_readout):
+        return pd.DataFrame(columns=latents.COLUMNS)
 
     def effect_gaps(edited: list[int]) -> np.ndarray:
         if not edited:
@@ -143,13 +155,16 @@ def edit_curve(splice: Splice, ranked: np.ndarray, edit: params.Edit, means: np.
     k runs over `edit.curve`, up to all that are on the list and no more than `edit.n_latents`.
 
     net_gain = what semi-nude images gain less what clothed ones lose: an edit that harms all alike scores nothing.
+    clothed_accuracy_loss is what the edit costs clothed images in accuracy.
     """
     pairs = splice.data.pairs("discovery")
     most = min(edit.n_latents, len(ranked))
     sizes = [0, *sorted({min(k, most) for k in (*edit.curve, most)} - {0})]
     edits = [intervene.Edit.of(edit, ranked[:k], means, splice.clip.device) for k in sizes]
     arms = [splice.arm(change, edit.scope) for change in edits]
-    semi_nude, clothed = (splice.outcomes(pairs[c].to_numpy(), arms).R.mean(1) for c in (SEMI_NUDE, CLOTHED))
+    outcomes = {c: splice.outcomes(pairs[c].to_numpy(), arms) for c in CONDITIONS}
+    semi_nude, clothed = (outcomes[c].R.mean(1) for c in (SEMI_NUDE, CLOTHED))
+    correct = outcomes[CLOTHED].correct.mean(1)
     gain, loss = semi_nude - semi_nude[0], clothed[0] - clothed
     return pd.DataFrame(
         {
@@ -159,6 +174,7 @@ def edit_curve(splice: Splice, ranked: np.ndarray, edit: params.Edit, means: np.
             "semi_nude_gain": gain,
             "clothed_loss": loss,
             "net_gain": gain - loss,
+            "clothed_accuracy_loss": correct[0] - correct,
         }
     )
 
@@ -203,9 +219,9 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
     }
 
 
-def summarise_curve(curve: pd.DataFrame) -> dict[str, float]:
+def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
     """The gap in R on discovery women, and the number of latents whose edit gains most."""
-    best = curve.loc[curve["net_gain"].idxmax()]
+    best = latents.best_edit(curve, clothed_cost)
     return {
         "gap": float(curve["R_clothed"].iloc[0] - curve["R_semi_nude"].iloc[0]),
         "best_net_gain": float(best["net_gain"]),
@@ -298,7 +314,7 @@ def main() -> None:
         "latents": count_latents(lists, tests, inference, data.pairs("discovery")["identity"].nunique()),
         "first_order": check_first_order(splice, pooled, rows, config.analyse_sae.n_checked),
         "splice": summarise_fidelity(faithful, condition),
-        "discovery_edit": summarise_curve(curve),
+        "discovery_edit": summarise_curve(curve, config.edit.clothed_cost),
         "clusters": summarise_clusters(tried),
     }
     directory = ANALYSIS_DPATH / str(point)

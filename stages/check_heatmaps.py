@@ -126,6 +126,26 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "curve", "condition", "share", "R"])
 
 
+def delete_bust(audit: Audit, grids: dict[str, Grids], inference: params.Inference) -> dict[str, dict]:
+    """Of each map: change of R (nats) as the bust's patches are greyed out in its order, mean over their share.
+
+    Above 0, what the map marks on the bust misleads the readout; below it is needed. All maps end at the same picture:
+    they differ in how early they reach it.
+    """
+    pairs = audit.data.pairs("confirmation")
+    women = pairs["identity"].to_numpy()
+    position = {row: i for i, row in enumerate(audit.rows)}
+    bust = localise.patch_coverage(audit.data.mask("bust", audit.rows), audit.clip.grid) >= localise.INSIDE
+    found: dict[str, dict] = {}
+    for name, maps in grids.items():
+        R = np.stack([audit.R(curves.perturbed(audit.images, maps, s, "deletion", bust)) for s in curves.SHARES])
+        change = curves.area(R) - R[0]
+        by = {c: np.array([change[position[row]] for row in pairs[c]]) for c in CONDITIONS}
+        gap = paired.interval(by[SEMI_NUDE] - by[CLOTHED], women, **inference.bootstrap)
+        found[name] = {**{c: float(by[c].mean()) for c in CONDITIONS}, "gap": gap.as_metrics()}
+    return found
+
+
 def agreement(a: Grids, b: Grids) -> float:
     """Mean over images of Spearman's correlation of two maps; of a constant map 0."""
     flat = (maps.reshape(len(maps), -1) for maps in (a, b))
@@ -143,13 +163,10 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 
 def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
     """Areas under the curves, agreement with other texts and other parameters, and the single head's drift."""
-    areas = {
-        name: {
-            f"{kind}_area_{condition}": float(curves.area(part.sort_values("share")["R"].to_numpy()))
-            for (kind, condition), part in of_method.groupby(["curve", "condition"])
-        }
-        for name, of_method in curve.groupby("method")
-    }
+    by_share = curve.pivot(index="share", columns=["method", "curve", "condition"], values="R")
+    areas: dict[str, dict[str, float]] = {method: {} for method in grids}
+    for (method, kind, condition), found in zip(by_share.columns, curves.area(by_share.to_numpy()), strict=True):
+        areas[method][f"{kind}_area_{condition}"] = float(found)
     another = audit.readout.prompts[(audit.truth + 1) % len(audit.readout.prompts)]
     ours = audit.explain(torch.stack([audit.own, another]))
     published = audit.explain(audit.own[None], single_head=True)
@@ -211,7 +228,9 @@ def main() -> None:
     perturbed = Audit(clip, data, rows[some], batch_size)
     curve = perturb(perturbed, {name: maps[some] for name, maps in grids.items()})
     cascaded = randomise(audit, grids["grad_eclip"], seed)
-    metrics = {"maps": localise_maps(audit, grids, config.inference), **measure(audit, grids, curve, cascaded)}
+    located, deleted = localise_maps(audit, grids, config.inference), delete_bust(audit, grids, config.inference)
+    maps = {name: {**located[name], "bust_deletion": deleted[name]} for name in grids}
+    metrics = {"maps": maps, **measure(audit, grids, curve, cascaded)}
     results.write_metrics(METRICS_FPATH, metrics)
     results.write_table(CURVES_FPATH, curve)
     results.write_table(CASCADE_FPATH, cascaded)

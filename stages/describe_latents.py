@@ -44,9 +44,7 @@ class HeldOut:
         self.rows: np.ndarray = audit[held_out]
         self.images: pd.DataFrame = splice.data.table.iloc[self.rows].reset_index(drop=True)
         self.codes: Codes = chosen.codes.of(held_out)
-        with torch.no_grad():
-            parts = [splice.clip.tail(tokens, splice.layer).cpu() for _, tokens in splice.batches(self.rows)]
-        self.embeddings: np.ndarray = torch.cat(parts).numpy()
+        self.embeddings: np.ndarray = splice.embeddings(self.rows)
 
     def top(self, values: np.ndarray, n: int) -> np.ndarray:
         """Positions of the images with the largest values, one of each woman, largest first; none where it is 0."""

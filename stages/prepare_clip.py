@@ -71,10 +71,10 @@ def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg:
     (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def measure(model: Any, history: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Size of the model, and how its training ended (if it was trained here)."""
+def size(model: Any) -> dict[str, Any]:
+    """Of the model."""
     visual = model.visual
-    size = {
+    return {
         "vision_parameters": sum(p.numel() for p in visual.parameters()),
         "vision_layers": len(visual.transformer.resblocks),
         "vision_width": visual.transformer.width,
@@ -82,27 +82,27 @@ def measure(model: Any, history: pd.DataFrame) -> dict[str, dict[str, Any]]:
         "image_size": visual.image_size[0],
         "logit_scale": model.logit_scale.exp().item(),
     }
-    last = history.tail(10).mean()
-    training = {"training": {key: float(last[key]) for key in ("loss", "image_accuracy")}} if len(history) else {}
-    return {"model": size, **training}
 
 
 def main() -> None:
     config = params.load("compute", "ingest", "clip", "demo")
     where = device.set_up(config.compute)
     model: Any
+    metrics: dict[str, dict[str, Any]] = {}
     if config.clip.source == "demo":
         from stages.core import demo
 
-        model, history = demo.train(config.demo, config.ingest.image_size, where)
+        trained = demo.train(config.demo, config.ingest.image_size, where)
+        model, history = trained.model, trained.history
         model_cfg = demo.architecture(config.demo, config.ingest.image_size)
         preprocess_cfg = demo.PREPROCESSING
+        metrics["training"] = trained.as_metrics()
     else:
         model, model_cfg = from_open_clip(config.clip)
         history, preprocess_cfg = pd.DataFrame(columns=["step", "loss", "image_accuracy"]), model.visual.preprocess_cfg
     vit.check_supported(model.visual)
     save(CLIP_DPATH, model, model_cfg, preprocess_cfg)
-    results.write_metrics(METRICS_FPATH, measure(model, history))
+    results.write_metrics(METRICS_FPATH, {"model": size(model), **metrics})
     results.write_table(PLOT_FPATH, history)
 
 

@@ -25,6 +25,7 @@ SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analys
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
 CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
 FVU_LABELS = {"held_out_fvu": "FVU on held-out women", "train_fvu": "FVU on the images trained on"}
+GAINS = ("semi_nude_gain", "clothed_loss", "net_gain", "clothed_accuracy_loss")
 STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 
 
@@ -38,7 +39,7 @@ def lists(name: str) -> dict[params.LatentList, pd.DataFrame]:
     return {kind: latents.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(params.LatentList)}
 
 
-def collect(grid: params.Grid) -> pd.DataFrame:
+def collect(grid: params.Grid, clothed_cost: float) -> pd.DataFrame:
     """A row per SAE: training figures, the published tests, the latents found, and what editing them gains."""
     rows = []
     for point in points(grid):
@@ -47,8 +48,7 @@ def collect(grid: params.Grid) -> pd.DataFrame:
         last = pd.read_csv(SAE_DPATH / name / "history.csv").iloc[-1]
         analysed = results.read_json(ANALYSIS_DPATH / name / "summary.json")
         curve = pd.read_csv(ANALYSIS_DPATH / name / "curve.csv")
-        tried = curve[curve["n_latents"] > 0]
-        best = curve.loc[tried["net_gain"].idxmax() if len(tried) else 0]
+        best = latents.best_edit(curve, clothed_cost)
         rows.append(
             {
                 "layer": point.layer,
@@ -64,7 +64,7 @@ def collect(grid: params.Grid) -> pd.DataFrame:
                 "smallest_p": analysed["latents"]["smallest_p"],
                 **{f"n_{kind}": len(found) for kind, found in lists(name).items()},
                 "n_edited": int(best["n_latents"]),
-                **{key: float(best[key]) for key in ("semi_nude_gain", "clothed_loss", "net_gain")},
+                **{key: float(best[key]) for key in GAINS},
             }
         )
     return pd.DataFrame(rows)
@@ -87,7 +87,7 @@ def choose(table: pd.DataFrame, config: params.SelectSae) -> tuple[pd.Series, st
     return best, (
         f"on discovery women, editing {best['n_edited']:.0f} latents gives semi-nude images "
         f"{best['semi_nude_gain']:.2f} nats of the true emotion's log-probability and costs clothed ones "
-        f"{best['clothed_loss']:.2f}"
+        f"{best['clothed_loss']:.2f}, and {100 * best['clothed_accuracy_loss']:.1f} points of their accuracy"
     )
 
 
@@ -131,7 +131,7 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
 
 def main() -> None:
     config = params.load("grid", "edit", "select_sae")
-    table = collect(config.grid)
+    table = collect(config.grid, config.edit.clothed_cost)
     chosen, why = choose(table, config.select_sae)
     name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
     tests = pd.read_csv(ANALYSIS_DPATH / name / "latents.csv")
@@ -154,7 +154,7 @@ def main() -> None:
         "why": why,
     }
     (SELECTION_DPATH / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
-    keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception", "semi_nude_gain", "clothed_loss", "net_gain")
+    keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception", *GAINS)
     metrics = {
         "layer": selection["layer"],
         "expansion": selection["expansion"],

@@ -25,6 +25,14 @@ def test_deletion_hides_what_insertion_shows():
     assert ((deleted == IMAGES) ^ (inserted == IMAGES)).all()
 
 
+def test_within_a_region_its_own_patches_alone_are_ranked():
+    heat = np.array([[[9.0, 1.0], [2.0, 3.0]]])
+    among = np.array([[[False, True], [True, True]]])
+    assert curves.most_relevant(heat, 1 / 3, among).tolist() == [[[False, False], [False, True]]]
+    assert np.array_equal(curves.most_relevant(heat, 1.0, among), among)
+    assert not curves.most_relevant(heat, 1.0, np.zeros_like(among)).any()
+
+
 def test_nothing_deleted_and_everything_inserted_is_the_image():
     assert (curves.perturbed(IMAGES, HEAT, 0.0, "deletion") == IMAGES).all()
     assert (curves.perturbed(IMAGES, HEAT, 1.0, "insertion") == IMAGES).all()
@@ -33,4 +41,3 @@ def test_nothing_deleted_and_everything_inserted_is_the_image():
 def test_area_of_a_straight_line_is_its_middle():
     shares = np.array(curves.SHARES)
     assert curves.area(np.stack([1 - shares, 2 * shares], axis=1)) == pytest.approx([0.5, 1.0])
-    assert curves.area(1 - shares) == pytest.approx(0.5)

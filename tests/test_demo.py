@@ -15,15 +15,16 @@ IMAGE_SIZE = 64
 
 def accuracy(bias: float) -> dict[str, float]:
     """Share of audit portraits whose emotion the demo names, by condition: other women than it was trained on."""
-    from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, SimpleTokenizer
+    from open_clip import SimpleTokenizer
 
     from stages.core.readout import Readout
     from stages.core.vit import Clip
 
-    model, history = demo.train(DEFAULT.demo.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
-    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    trained = demo.train(DEFAULT.demo.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
+    assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
+    assert trained.clothed_accuracy >= DEFAULT.demo.min_accuracy
     tokenizer = SimpleTokenizer(context_length=demo.CONTEXT_LENGTH)
-    clip = Clip(model, tokenizer, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    clip = Clip(trained.model, tokenizer, demo.PREPROCESSING["mean"], demo.PREPROCESSING["std"])
     readout = Readout.of(clip, [world.caption(e, "", "clothed", 0) for e in world.EMOTIONS])
     pairs = world.audit_pairs(40, np.random.default_rng(123))
     found = {}
@@ -44,6 +45,21 @@ def test_the_default_bias_costs_semi_nude_women_their_face():
     found = accuracy(DEFAULT.demo.bias)
     assert found["clothed"] >= 0.9
     assert found["semi_nude"] < 0.6
+
+
+TINY = DEFAULT.demo.model_copy(update={"n_portraits": 32, "width": 32, "layers": 1, "steps": 2, "batch_size": 16})
+
+
+def test_a_training_that_did_not_learn_is_started_anew_from_other_weights(monkeypatch):
+    accuracies = iter([0.3, 0.4, 0.95])
+    monkeypatch.setattr(demo, "clothed_accuracy", lambda model, seed: next(accuracies))
+    third = demo.train(TINY, 32, torch.device("cpu"))
+    assert third.as_metrics()["attempts"] == 3 and third.clothed_accuracy == 0.95
+
+
+def test_a_demo_that_never_learns_is_refused():
+    with pytest.raises(SystemExit, match=r"demo\.min_accuracy: 0\.9 .* raise demo\.steps"):
+        demo.train(TINY, 32, torch.device("cpu"))
 
 
 def test_the_loss_by_hand():

@@ -8,7 +8,7 @@ import pandas as pd
 from stages.core import latents, paired, params
 
 INFERENCE = params.Inference(
-    confidence=0.95, alpha=0.05, min_effect=0.01, n_bootstrap=200, n_permutations=199, seed=0
+    confidence=0.95, alpha=0.05, min_effect=0.01, min_readout=0.0, n_bootstrap=200, n_permutations=199, seed=0
 )  # fmt: skip
 TESTS = (
     pd.DataFrame(
@@ -110,6 +110,16 @@ def test_power_and_false_positives_over_the_planted_bias():
     steps = 3  # each step is tested at alpha: one for the first two, one for the third, one that ends the search
     wrong = [set(found) - set(BIASED) for found in named[0.9]]
     assert np.mean([len(extra) > 0 for extra in wrong]) <= 1 - 0.95**steps + 2 * np.sqrt(0.14 * 0.86 / 60)
+
+
+def test_the_edit_taken_gains_most_of_those_within_the_cost():
+    curve = pd.DataFrame(
+        {"n_latents": [0, 4, 8], "net_gain": [0.0, 1.0, 2.0], "clothed_accuracy_loss": [0.0, 0.01, 0.03]}
+    )
+    assert latents.best_edit(curve, 0.05)["n_latents"] == 8
+    assert latents.best_edit(curve, 0.02)["n_latents"] == 4
+    assert latents.best_edit(curve, 0.0)["n_latents"] == 0
+    assert latents.best_edit(curve[:1], 0.0)["n_latents"] == 0
 
 
 def test_latents_that_see_clothing_are_not_called_biased():

@@ -14,12 +14,17 @@ def found(estimate: float, low: float, high: float) -> dict[str, float]:
     return {"estimate": estimate, "low": low, "high": high}
 
 
-def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((0.5, 0.4, 0.6), (0.1, 0.0, 0.2))) -> dict:
+def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((0.5, 0.4, 0.6), (0.1, 0.0, 0.2)), skill=0.9) -> dict:
     accuracy = {"clothed": found(0.9, 0.8, 1.0), "semi_nude": found(0.3, 0.2, 0.4), "gap": found(*gap)}
     edit = {"semi_nude_gain": found(*gain), "clothed_loss": found(0.01, 0.0, 0.02), "p_random_sets": 0.005}
     return {
-        "ablate": {"accuracy": {"original": accuracy}, "edit": {"accuracy": edit, "R": edit}},
-        "select_sae": {"d_sae": 2048, "n_perception": 117.0},
+        "ablate": {
+            "accuracy": {"original": accuracy},
+            "edit": {"accuracy": edit, "R": edit},
+            "guardrails": {"readout_skill": skill},
+        },
+        "extract": {"accuracy": {"chance": 0.25}},
+        "select_sae": {"d_sae": 2048, "n_perception": 117.0, "n_bias": 0.0},
         "heatmap": {
             arm: {"bust_energy_lift": {"gap": found(*g)}} for arm, g in zip(("original", "edited"), lift, strict=True)
         },
@@ -39,6 +44,18 @@ def test_nothing_to_edit_is_the_first_thing_said():
         "No bias latents found: of 2,048 latents after block 4, 117 see that a woman is semi-nude, but no latent"
     )
     assert "by more than 0.01 nats at a family-wise error of 0.005. No emotion gap was found: clothed minus" in says
+
+
+def test_a_model_that_reads_no_face_is_said_to_have_no_readout():
+    says = sentences.finding(metrics(skill=0.1), {"latents": [1], "layer": 4}, INFERENCE)
+    assert says.startswith("This CLIP does not read faces") and "where chance is 25%" in says
+
+
+def test_bias_latents_whose_every_edit_costs_too_much_are_told():
+    with_bias = metrics()
+    with_bias["select_sae"]["n_bias"] = 3.0
+    says = sentences.finding(with_bias, {"latents": [], "layer": 4}, INFERENCE)
+    assert "Bias latents were found (3 of 2,048 after block 4), but every edit of them costs" in says
 
 
 def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from stages.core import arms, dataset, intervene, store, vit
+from stages import analyse_sae
+from stages.core import arms, dataset, intervene, latents, params, store, vit
 from stages.core.intervene import Edit
-from stages.core.readout import Readout, gradient
+from stages.core.readout import Readout, gradient, skill
 from stages.core.splice import Splice, original
 
 N_WOMEN, EMOTIONS = 4, ("happy", "sad")
@@ -168,6 +171,10 @@ def test_effect_is_the_first_order_loss_of_zeroing(spliced):
     assert measured == pytest.approx(effect[:, latent].numpy(), rel=0.05, abs=2e-3)
 
 
+def test_skill_runs_from_chance_to_certainty():
+    assert [skill(accuracy, 4) for accuracy in (0.25, 0.625, 1.0)] == [0, 0.5, 1]
+
+
 def test_the_readout_by_hand():
     readout = Readout(torch.eye(2), scale=2.0)
     embedded = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -221,6 +228,28 @@ def test_a_random_direction_is_as_long_as_the_edit_and_not_the_edit(spliced):
     assert torch.allclose(other.norm(dim=-1), change.norm(dim=-1), atol=1e-5)
     assert (other[:, 0] == 0).all()  # the class token is out of scope
     assert torch.nn.functional.cosine_similarity(other[:, 1:], change[:, 1:], dim=-1).abs().mean() < 0.4
+
+
+def test_twins_differ_in_condition_and_a_clothed_image_is_its_own_clothed_twin(spliced):
+    semi_nude = (spliced.data.table["condition"] == "semi_nude").to_numpy()
+    assert (semi_nude[spliced.twin] == ~semi_nude).all()
+    assert (spliced.twin[spliced.twin] == np.arange(len(semi_nude))).all()
+    assert not semi_nude[spliced.clothed_twin].any()
+    assert (spliced.clothed_twin[~semi_nude] == np.flatnonzero(~semi_nude)).all()
+
+
+def test_a_random_model_reads_no_face(spliced):
+    assert analyse_sae.reads_faces(spliced, 0.0)
+    assert not analyse_sae.reads_faces(spliced, 0.99)
+
+
+def test_no_bias_latents_are_sought_in_a_model_that_reads_no_face(spliced, monkeypatch):
+    sought = pd.DataFrame([[7, 1, -1.0, -2.0, -0.5, 0.01]], columns=latents.COLUMNS)
+    monkeypatch.setattr(latents, "bias", lambda *given, **options: sought)
+    edit = params.Edit.model_construct(n_per_step=4, n_latents=4)
+    for least, expected in ((0.0, sought), (0.99, sought[:0])):
+        config = SimpleNamespace(inference=params.Inference.model_construct(min_readout=least), edit=edit)
+        assert len(analyse_sae.bias_latents(spliced, None, None, config, None)) == len(expected)
 
 
 def test_swapped_latents_are_those_of_the_other_twin_both_ways(spliced):

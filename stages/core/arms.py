@@ -11,6 +11,7 @@
     swapped               the edited latents take the values of the other twin: what the edit should mend on semi-nude
                           images, it should break on clothed ones
     edited                the edit of params.yaml
+    edited_<scope>        the same at other tokens only: class token, patches, those in the bust, all patches but those
 
 Both that project means out need labels of what to remove, and no SAE.
 """
@@ -23,11 +24,13 @@ import torch
 from torch import Tensor
 
 from stages.core import intervene, params
-from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
+from stages.core.dataset import SEMI_NUDE
 from stages.core.encoding import PLANTED
 from stages.core.intervene import Edit
 from stages.core.selection import Selection
 from stages.core.splice import Arm, Batch, Splice, original
+
+SCOPES: tuple[params.EditScope, ...] = ("cls", "patches", "bust", "not_bust")
 
 
 def of(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
@@ -44,6 +47,7 @@ def of(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dic
         "ranked_once": chosen.arm(splice, config, ranked[: len(chosen.latents)]),
         "swapped": swapped(splice, chosen.latents),
         "edited": edited,
+        **{f"edited_{scope}": chosen.arm(splice, config.model_copy(update={"scope": scope})) for scope in SCOPES},
     }
 
 
@@ -97,17 +101,9 @@ def random_direction(arm: Arm, seed: int) -> Arm:
 
 def swapped(splice: Splice, latents: np.ndarray) -> Arm:
     """Latents as in the other twin, at the same tokens: the two differ in nothing but the garment."""
-    other = other_twin(splice.data)
     edit = Edit(latents=torch.tensor(latents, device=splice.clip.device), kind="patch")
 
     def apply(batch: Batch) -> Tensor:
-        return intervene.edited(batch.tokens, splice.sae, edit, twin=splice.tokens(other[batch.rows]))
+        return intervene.edited(batch.tokens, splice.sae, edit, twin=batch.other_twin)
 
     return apply
-
-
-def other_twin(data: Dataset) -> np.ndarray:
-    """Row of each image's twin in the other condition; its own, where it has none."""
-    other, pairs = np.arange(len(data.table)), data.pairs()
-    other[pairs[SEMI_NUDE]], other[pairs[CLOTHED]] = pairs[CLOTHED], pairs[SEMI_NUDE]
-    return other

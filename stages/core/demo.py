@@ -3,11 +3,15 @@
 Its captions carry the bias (`world.planted_emotion`). Captions name the emotion always, garment and
 colour sometimes. Portraits that share a caption are all its positives (UniCL, Yang et al. 2022,
 arXiv 2204.03610), so the loss over a batch is image -> caption and caption -> images.
+
+A training this short may never leave the plateau it starts on, and such a model reads no face. So each is judged on
+clothed women it has not seen, whose captions tell the truth at any bias, and started anew from other weights if needed.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +25,10 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot
 from tqdm import tqdm
 
 from stages.core import world
+from stages.core.dataset import CLOTHED
 from stages.core.params import Demo
+from stages.core.readout import Readout
+from stages.core.vit import Clip
 
 CONTEXT_LENGTH = 16
 VOCAB_SIZE = 49408  # of open_clip's tokenizer
@@ -36,6 +43,30 @@ ADAM_BETAS = (0.9, 0.98)
 MAX_LOGIT_SCALE = 100.0
 MAX_GRADIENT_NORM = 1.0
 LOG_EVERY = 10
+ATTEMPTS = 5
+SEED_STRIDE = 1_000_003  # between the seeds of attempts
+N_JUDGED = 200  # portraits
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A demo CLIP, and how it came about."""
+
+    model: CLIP
+    history: pd.DataFrame
+    """step, loss (nats), image_accuracy (caption named right among the batch's)."""
+    clothed_accuracy: float
+    """Share of new clothed women whose emotion it names."""
+    attempts: int
+
+    def as_metrics(self) -> dict[str, float]:
+        """How the training ended: loss and image_accuracy are means over the last logged steps."""
+        last = self.history.tail(10).mean()
+        return {
+            **{key: float(last[key]) for key in ("loss", "image_accuracy")},
+            "clothed_accuracy": self.clothed_accuracy,
+            "attempts": self.attempts,
+        }
 
 
 def architecture(config: Demo, image_size: int) -> dict[str, Any]:
@@ -72,10 +103,39 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
     return images, captions
 
 
-def train(config: Demo, image_size: int, device: torch.device) -> tuple[CLIP, pd.DataFrame]:
-    """The trained demo, and its history: step, loss (nats), image_accuracy (caption named right among the batch's)."""
+def train(config: Demo, image_size: int, device: torch.device) -> Trained:
+    """The first demo that learns to read clothed women. Raises SystemExit if none does."""
     images, captions = training_set(config, image_size)
-    torch.manual_seed(config.seed)
+    for attempt in range(ATTEMPTS):
+        model, history = train_once(config, images, captions, config.seed + attempt * SEED_STRIDE, device)
+        accuracy = clothed_accuracy(model, config.seed)
+        if accuracy >= config.min_accuracy:
+            return Trained(model, history, accuracy, attempt + 1)
+    raise SystemExit(
+        f"demo.min_accuracy: {config.min_accuracy:g} is asked for, but each of {ATTEMPTS} trainings ended below it, "
+        f"the last at {accuracy:.2f}; raise demo.steps or demo.n_portraits"
+    )
+
+
+def clothed_accuracy(model: CLIP, seed: int) -> float:
+    """Share of clothed women, none of them trained on, whose emotion the model names."""
+    tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
+    clip = Clip(model, tokenizer, PREPROCESSING["mean"], PREPROCESSING["std"])
+    readout = Readout.of(clip, [world.caption(emotion, "", CLOTHED, 0) for emotion in world.EMOTIONS])
+    portraits = world.sample_portraits(N_JUDGED, np.random.default_rng([seed, 2]))
+    clothed = [replace(portrait, condition=CLOTHED) for portrait in portraits]
+    images = np.stack([world.render(portrait, clip.image_size)[0] for portrait in clothed])
+    truth = torch.tensor([world.EMOTIONS.index(portrait.emotion) for portrait in clothed], device=clip.device)
+    with torch.no_grad():
+        return float(readout.correct(clip.embed(clip.pixels(images)), truth).mean())
+
+
+def train_once(
+    config: Demo, images: np.ndarray, captions: list[str], seed: int, device: torch.device
+) -> tuple[CLIP, pd.DataFrame]:
+    """A model trained from the weights that `seed` gives, and its history."""
+    image_size = images.shape[1]
+    torch.manual_seed(seed)
     model = CLIP(**architecture(config, image_size)).to(device)
     _spread_embeddings(model)
     distinct = sorted(set(captions))
@@ -93,7 +153,7 @@ def train(config: Demo, image_size: int, device: torch.device) -> tuple[CLIP, pd
     log = []
     # the plain attention kernel trains faster than the fused one at so few tokens
     with sdpa_kernel(SDPBackend.MATH):
-        for step, batch in enumerate(tqdm(_batches(config, len(images)), desc="demo CLIP", mininterval=5), 1):
+        for step, batch in enumerate(tqdm(_batches(config, len(images), seed), desc="demo CLIP", mininterval=5), 1):
             used, target = torch.unique(labels[batch], return_inverse=True)
             with torch.autocast(device.type, torch.bfloat16, enabled=_has_bfloat16(device)):
                 image = model.encode_image((pixels[batch] / 255 - mean) / std, normalize=True)
@@ -130,8 +190,8 @@ def _spread_embeddings(model: CLIP) -> None:
         nn.init.normal_(embedding, std=EMBEDDING_STD)
 
 
-def _batches(config: Demo, n: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(config.seed)
+def _batches(config: Demo, n: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     size = min(config.batch_size, n)
     epochs = math.ceil(config.steps / (n // size))
     order = [torch.randperm(n, generator=generator)[: n // size * size].split(size) for _ in range(epochs)]

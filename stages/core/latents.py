@@ -69,6 +69,16 @@ def bias(
     return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS)
 
 
+def best_edit(curve: pd.DataFrame, clothed_cost: float) -> pd.Series:
+    """The row with the largest net gain of those that edit latents and cost clothed women no more accuracy than given.
+
+    curve: a row per number of latents edited, none in the first, with n_latents, net_gain (nats) and
+    clothed_accuracy_loss. If no edit is within the cost, the first row.
+    """
+    allowed = curve[(curve["n_latents"] > 0) & (curve["clothed_accuracy_loss"] <= clothed_cost)]
+    return curve.loc[allowed["net_gain"].idxmax() if len(allowed) else curve.index[0]]
+
+
 def harmful(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
     """Latents whose effect is lower on the semi-nude twin, by more than `min_effect` with the whole interval."""
     p_max_t = paired.max_t(gaps, clusters, inference.n_permutations, inference.seed)

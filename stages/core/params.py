@@ -76,6 +76,9 @@ class Inference(Section):
     chosen by what was found in it, so their errors add up: divide the rate you want over all by their number."""
     min_effect: NonNegative
     """Smallest effect gap worth naming, in nats of R: a bias latent's whole interval must lie beyond it."""
+    min_readout: Annotated[float, Field(ge=0, lt=1)]
+    """How far from chance (0) to certainty (1) the accuracy on clothed discovery women must reach: a model that does
+    not read them has no readout to be biased, and no bias latents are named in it."""
     n_bootstrap: Count
     n_permutations: Count
     """Sign flips at the level of women."""
@@ -149,6 +152,8 @@ class Demo(Section):
     batch_size: Count
     learning_rate: Positive
     """Peak of the one-cycle schedule."""
+    min_accuracy: Annotated[float, Field(ge=0, le=1)]
+    """Share of new clothed women whose emotion the demo must name; below it, it is trained again from other weights."""
     seed: Seed
 
 
@@ -210,8 +215,11 @@ class Edit(Section):
     """At most so many; fewer if fewer are significant, or if fewer gain more on discovery women."""
     n_per_step: Count
     """Bias latents are found step by step, so many at a time: edited, before the others are tested again."""
+    clothed_cost: Annotated[float, Field(ge=0, le=1)]
+    """Accuracy on clothed discovery women that the edit may cost at most: fewer latents are edited if need be. The
+    baselines are held to it as well."""
     curve: Annotated[list[Count], Field(min_length=1)]
-    """Numbers of latents on the dose-response curve."""
+    """Numbers of latents on the dose-response curve, and those the edit is chosen from."""
 
 
 class AnalyseSae(Section):

@@ -39,6 +39,12 @@ class Readout:
         return (self.log_probabilities(embeddings).argmax(-1) == truth).float()
 
 
+def skill(accuracy: float, n_classes: int) -> float:
+    """How far an accuracy lies from chance (0) to certainty (1); chance is one in `n_classes`."""
+    chance = 1 / n_classes
+    return (accuracy - chance) / (1 - chance)
+
+
 def gradient(
     clip: Clip, readout: Readout, tokens: Float[Tensor, "n token width"], truth: Int[Tensor, " n"], layer: int
 ) -> Float[Tensor, "n token width"]:

@@ -41,6 +41,17 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: params.I
     else:
         says = f"No emotion gap was found: clothed minus semi-nude accuracy is {points(gap)}"
     n, d_sae = len(chosen["latents"]), metrics["select_sae"]["d_sae"]
+    if metrics["ablate"]["guardrails"]["readout_skill"] < inference.min_readout:
+        return (
+            f"This CLIP does not read faces: it names the emotion of {percent(accuracy[CLOTHED])} of women in a shirt, "
+            f"where chance is {metrics['extract']['accuracy']['chance']:.0%}. "
+            "Without a readout there is none to be biased, and nothing is claimed."
+        )
+    if not n and metrics["select_sae"]["n_bias"]:
+        return (
+            f"{says}. Bias latents were found ({metrics['select_sae']['n_bias']:.0f} of {d_sae:,} after block "
+            f"{chosen['layer']}), but every edit of them costs clothed women more accuracy than params.yaml allows."
+        )
     if not n:
         return (
             f"No bias latents found: of {d_sae:,} latents after block {chosen['layer']}, "
@@ -104,6 +115,8 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
     """What the edit did to the readout and to the reliance on regions."""
     ablate = metrics["ablate"]
     edit, relied = ablate["edit"]["R"], ablate["reliance"]
+    patches = ablate["guardrails"]["edited_patches_largest_R_change"]
+    last = " After the last block only the class token reaches the embedding: to edit patches there changes nothing."
     recovered = (
         f"{100 * edit['share_of_gap_recovered']:.0f} % of the gap in R" if "share_of_gap_recovered" in edit else "R"
     )
@@ -116,6 +129,7 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
         f"{number(relied['edited']['bust']['R'][SEMI_NUDE])} after it; greying the face, by "
         f"{number(relied['original']['face']['R'][SEMI_NUDE])} and "
         f"{number(relied['edited']['face']['R'][SEMI_NUDE])}."
+        f"{last if patches == 0 and metrics['select_sae']['n_latents'] else ''}"
     )
 
 

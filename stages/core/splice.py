@@ -40,6 +40,11 @@ class Batch:
         return self.splice.tokens(self.splice.clothed_twin[self.rows])
 
     @cached_property
+    def other_twin(self) -> Float[Tensor, "n token d_in"]:
+        """Tokens of the twin in the other condition (of itself, where there is none)."""
+        return self.splice.tokens(self.splice.twin[self.rows])
+
+    @cached_property
     def bust(self) -> Float[np.ndarray, "n gh gw"]:
         """Share of each patch inside the bust mask."""
         return patch_coverage(self.splice.data.mask("bust", self.rows), self.splice.clip.grid)
@@ -82,12 +87,17 @@ class Splice:
         return Readout.of(self.clip, list(self.data.prompts.values()))
 
     @cached_property
+    def twin(self) -> np.ndarray:
+        """Row of each image's twin in the other condition: its own, where it has none."""
+        twin, pairs = np.arange(len(self.data.table)), self.data.pairs()
+        twin[pairs[SEMI_NUDE]], twin[pairs[CLOTHED]] = pairs[CLOTHED], pairs[SEMI_NUDE]
+        return twin
+
+    @cached_property
     def clothed_twin(self) -> np.ndarray:
         """Row of each image's clothed twin: its own, where it is clothed or has none."""
-        twin = np.arange(len(self.data.table))
-        pairs = self.data.pairs()
-        twin[pairs[SEMI_NUDE]] = pairs[CLOTHED]
-        return twin
+        semi_nude = (self.data.table["condition"] == SEMI_NUDE).to_numpy()
+        return np.where(semi_nude, self.twin, np.arange(len(self.twin)))
 
     def slices(self, rows: np.ndarray) -> Iterator[slice]:
         """Consecutive parts of `rows`, as many images as fit a batch."""
@@ -123,6 +133,12 @@ class Splice:
     def batch(self, rows: np.ndarray) -> Batch:
         """The images at the splice."""
         return Batch(self, rows, self.tokens(rows))
+
+    @torch.no_grad()
+    def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
+        """Unit-norm image embeddings with the arm in place."""
+        batches = (self.batch(rows[part]) for part in self.slices(rows))
+        return torch.cat([self.clip.tail(arm(batch), self.layer).cpu() for batch in batches]).numpy()
 
     def reconstructed(self, batch: Batch) -> Float[Tensor, "n token d_in"]:
         """The arm in which the SAE's reconstruction replaces the residual stream."""

@@ -81,6 +81,7 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
                     for c in CONDITIONS
                 },
                 "bust-lift gap": number(scores["bust_energy_lift"]["gap"]),
+                "bust deleted in its order, gap (nats)": number(scores["bust_deletion"]["gap"]),
                 "deletion (nats)": f"{sum(areas[f'deletion_area_{c}'] for c in CONDITIONS) / 2:.2f}",
                 "insertion (nats)": f"{sum(areas[f'insertion_area_{c}'] for c in CONDITIONS) / 2:.2f}",
             }

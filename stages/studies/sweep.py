@@ -30,6 +30,7 @@ from stages.core.rank_correlation import spearman
 RUNS_FPATH, PLOT_FPATH = Path(__file__).with_name("sweep.csv"), Path(__file__).with_name("sweep.png")
 NAME = re.compile(r"bias(?P<bias>[\d.]+)-seed(?P<seed>\d+)")
 CONFIDENCE = 0.95
+SHOWN_ACCURACIES = ("semi_nude", "edited", "clothed_edited", "colour_subspace_within_cost")
 N_BOOTSTRAP = 2000
 
 
@@ -62,7 +63,10 @@ def found_by(sha: str) -> dict[str, float]:
     saes = [f"l{layer}_x{expansion}" for layer in grid["layers"] for expansion in grid["expansions"]]
     bias_latents = [metrics(f"analyse_sae/{sae}")["latents"]["bias"] for sae in saes]
     accuracy, edit = ablate["accuracy"], ablate["edit"]["accuracy"]
+    training = metrics("prepare_clip")["training"]
     return {
+        "demo_clothed_accuracy": training["clothed_accuracy"],
+        "demo_attempts": training["attempts"],
         "accuracy_clothed": accuracy["original"][CLOTHED]["estimate"],
         "accuracy_semi_nude": accuracy["original"][SEMI_NUDE]["estimate"],
         "accuracy_bust_greyed": accuracy["bust_greyed"][SEMI_NUDE]["estimate"],
@@ -71,12 +75,16 @@ def found_by(sha: str) -> dict[str, float]:
         "accuracy_difference_in_means": accuracy["difference_in_means"][SEMI_NUDE]["estimate"],
         "accuracy_colour_subspace": accuracy["colour_subspace"][SEMI_NUDE]["estimate"],
         "accuracy_clothed_colour_subspace": accuracy["colour_subspace"][CLOTHED]["estimate"],
+        "accuracy_colour_subspace_within_cost": accuracy["colour_subspace_within_cost"][SEMI_NUDE]["estimate"],
+        "accuracy_clothed_colour_subspace_within_cost": accuracy["colour_subspace_within_cost"][CLOTHED]["estimate"],
         "accuracy_clothed_edited": accuracy["edited"][CLOTHED]["estimate"],
         "R_gap": ablate["R"]["original"]["gap"]["estimate"],
         "R_gap_edited": ablate["R"]["edited"]["gap"]["estimate"],
         "bust_reliance_R": ablate["reliance"]["original"]["bust"]["R"][SEMI_NUDE]["estimate"],
+        "bust_reliance_R_edited": ablate["reliance"]["edited"]["bust"]["R"][SEMI_NUDE]["estimate"],
         "face_reliance_R": ablate["reliance"]["original"]["face"]["R"][SEMI_NUDE]["estimate"],
         **{f"lift_gap_{name}": found["bust_energy_lift"]["gap"]["estimate"] for name, found in maps.items()},
+        **{f"deletion_gap_{name}": found["bust_deletion"]["gap"]["estimate"] for name, found in maps.items()},
         "iou_gap_grad_eclip": maps["grad_eclip"]["bust_matched_area_iou"]["gap"]["estimate"],
         "best_random_set": edit["best_random_set"],
         "p_random_sets": edit["p_random_sets"],
@@ -108,7 +116,7 @@ def table(runs: pd.DataFrame) -> str:
 
     columns = ("bias", "runs", "that name a bias latent", "SAEs that do", "bias latents of the chosen one",
                "perception latents", "share edited that encode the colour",
-               "semi-nude accuracy", "edited", "clothed, edited")  # fmt: skip
+               "semi-nude accuracy", "edited", "clothed, edited", "colour subspace removed at like cost")  # fmt: skip
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for bias, part in runs.groupby("bias"):
         positive = part[part["n_bias"] > 0]
@@ -118,24 +126,28 @@ def table(runs: pd.DataFrame) -> str:
             f"{part['n_saes_with_bias'].sum():.0f} of {part['n_saes'].sum():.0f}",
             spread(part["n_bias"], "{:.0f}"), spread(part["n_perception"], "{:.0f}"),
             spread(positive["encode_colour"], "{:.0%}") if len(positive) else "none",
-            *(spread(part[f"accuracy_{which}"]) for which in ("semi_nude", "edited", "clothed_edited")),
+            *(spread(part[f"accuracy_{which}"]) for which in SHOWN_ACCURACIES),
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
+MAPS = {
+    "grad_eclip": "Grad-ECLIP",
+    "grad_eclip_contrastive": "Grad-ECLIP, contrastive",
+    "attribution": "attribution",
+    "attribution_contrastive": "attribution, contrastive",
+    "legrad": "LeGrad",
+    "attention": "attention",
+    "random": "random map",
+}
 ENDPOINTS = {
     "R_gap": "emotion gap in R",
     "bust_reliance_R": "R gained by greying the bust",
     "face_reliance_R": "change of R by greying the face",
-    "lift_gap_grad_eclip": "bust-lift gap, Grad-ECLIP",
+    **{f"lift_gap_{name}": f"bust-lift gap, {label}" for name, label in MAPS.items()},
     "iou_gap_grad_eclip": "bust-IoU gap, Grad-ECLIP",
-    "lift_gap_grad_eclip_contrastive": "bust-lift gap, Grad-ECLIP, contrastive",
-    "lift_gap_attribution": "bust-lift gap, attribution",
-    "lift_gap_attribution_contrastive": "bust-lift gap, attribution, contrastive",
-    "lift_gap_legrad": "bust-lift gap, LeGrad",
-    "lift_gap_attention": "bust-lift gap, attention",
-    "lift_gap_random": "bust-lift gap, random map",
+    **{f"deletion_gap_{name}": f"gap in R gained by deleting the bust, {label}" for name, label in MAPS.items()},
 }
 
 
