@@ -11,8 +11,7 @@ Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and r
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +45,8 @@ SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plots/ablate.csv"), Path("plots/ablate.png")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
 SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
+RELIANCE_ARMS = ("original", "edited")
+ENDPOINTS = ("accuracy", "R")
 SHOWN_ARMS = (
     "original",
     "reconstructed",
@@ -87,6 +88,31 @@ class Women:
         return {label: self.interval(numbers).as_metrics() for label, numbers in shown.items()}
 
 
+@dataclass(frozen=True)
+class Tried:
+    """Arms by name, and what came out of them on the images of `Women.rows`."""
+
+    arms: dict[str, Arm]
+    outcomes: Outcomes
+
+    def of(self, name: str) -> Outcomes:
+        """Of one arm: arrays [image]."""
+        i = list(self.arms).index(name)
+        return Outcomes(*(getattr(self.outcomes, field.name)[i] for field in fields(Outcomes)))
+
+    def endpoints(self, name: str) -> dict[str, np.ndarray]:
+        """R (nats) and accuracy (0 or 1) of one arm, image by image."""
+        found = self.of(name)
+        return {"accuracy": found.correct, "R": found.R}
+
+    def __or__(self, other: Tried) -> Tried:
+        """Both, on the same images."""
+        joined = (
+            np.concatenate([getattr(x.outcomes, field.name) for x in (self, other)]) for field in fields(Outcomes)
+        )
+        return Tried(self.arms | other.arms, Outcomes(*joined))
+
+
 def control_sets(chosen: Selection, n_sets: int, seed: int) -> np.ndarray:
     """Random latents like the chosen ones: firing rate, and mean activation on class token and patches (log scales)."""
     if not len(chosen.latents):
@@ -119,13 +145,16 @@ def dose_response(
     return pd.DataFrame(rows)
 
 
-def against_controls(
-    splice: Splice, women: Women, outcomes: Outcomes, sets: np.ndarray, config: params.Edit, chosen: Selection
+def control_outcomes(
+    splice: Splice, women: Women, original: Outcomes, sets: np.ndarray, config: params.Edit, chosen: Selection
 ) -> pd.DataFrame:
-    """A row per random set: what it gives semi-nude images, and what it costs clothed ones."""
-    found = splice.outcomes(women.rows, [chosen.arm(splice, config, latents) for latents in sets])
-    rows = {}
-    for name, values, start in (("accuracy", found.correct, outcomes.correct[0]), ("R", found.R, outcomes.R[0])):
+    """A row per random set: what it gives semi-nude images, costs clothed ones, and leaves of reliance on the bust."""
+    tried = [chosen.arm(splice, config, latents) for latents in sets]
+    found = splice.outcomes(women.rows, tried)
+    semi_nude = women.pairs[SEMI_NUDE].to_numpy()
+    without_bust = splice.outcomes(semi_nude, tried, greyed_out(splice, semi_nude, "bust"))
+    rows = {"bust_reliance_R": (without_bust.R - women.split(found.R)[SEMI_NUDE]).mean(1)}
+    for name, values, start in (("accuracy", found.correct, original.correct), ("R", found.R, original.R)):
         change = women.split(values - start)
         rows[f"semi_nude_{name}_gain"] = change[SEMI_NUDE].mean(1)
         rows[f"clothed_{name}_loss"] = -change[CLOTHED].mean(1)
@@ -153,7 +182,7 @@ def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, fl
     }
 
 
-def at_last_block(splice: Splice, women: Women, cost: float) -> tuple[dict[str, Arm], Outcomes] | None:
+def at_last_block(splice: Splice, women: Women, cost: float) -> Tried | None:
     """The subspace of the colours' means, projected out after the last block: whole, and as much of it as the edit may
     cost clothed women.
 
@@ -167,7 +196,7 @@ def at_last_block(splice: Splice, women: Women, cost: float) -> tuple[dict[str, 
     if whole is None:
         return None
     found = {"colour_subspace_at_last_block": whole, "colour_subspace_within_cost": within_cost(last, whole, cost)}
-    return found, last.outcomes(women.rows, list(found.values()))
+    return Tried(found, last.outcomes(women.rows, list(found.values())))
 
 
 def within_cost(splice: Splice, arm: Arm, cost: float) -> Arm:
@@ -178,87 +207,72 @@ def within_cost(splice: Splice, arm: Arm, cost: float) -> Arm:
     return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - cost)
 
 
-def joined(one: Outcomes, other: Outcomes) -> Outcomes:
-    """The arms of both."""
-    return Outcomes(*(np.concatenate([getattr(x, field.name) for x in (one, other)]) for field in fields(Outcomes)))
+def greyed_out(splice: Splice, rows: np.ndarray, region: str) -> np.ndarray:
+    """The images with a region greyed out."""
+    inside = splice.data.mask(region, rows)[..., None] >= 128
+    return np.where(inside, np.uint8(GREY), splice.data.images(rows))
 
 
-def with_regions_greyed(splice: Splice, women: Women, arm: Arm | None) -> dict[str, dict[str, np.ndarray]]:
-    """R (nats) and correctness, image by image, of the `whole` pictures and with bust or face greyed out.
-
-    With the arm in place, or in the original model.
-    """
-    images = splice.data.images(women.rows)
-    found = {"whole": name_emotions(splice, women.rows, images, arm)}
-    for region in REGIONS:
-        inside = splice.data.mask(region, women.rows)[..., None] >= 128
-        found[region] = name_emotions(splice, women.rows, np.where(inside, np.uint8(GREY), images), arm)
-    return found
+def summarise(women: Women, tried: Tried, greyed: dict[str, Tried]) -> dict[str, dict]:
+    """Accuracy and R of each arm, and of the original with a region greyed out."""
+    shown: dict[str, dict[str, np.ndarray]] = {
+        name: tried.endpoints(name) for name in SHOWN_ARMS if name in tried.arms
+    } | {f"{region}_greyed": found.endpoints("original") for region, found in greyed.items()}
+    return {
+        endpoint: {name: women.summary(values[endpoint]) for name, values in shown.items()} for endpoint in ENDPOINTS
+    }
 
 
-@torch.no_grad()
-def name_emotions(splice: Splice, rows: np.ndarray, images: np.ndarray, arm: Arm | None) -> dict[str, np.ndarray]:
-    """R and correctness (0 or 1) of pictures, from their pixels on, image by image."""
-    found: dict[str, list[np.ndarray]] = {"R": [], "accuracy": []}
-    for part in splice.slices(rows):
-        with splice.live(arm, rows[part]) if arm else nullcontext():
-            embedded = splice.clip.embed(splice.clip.pixels(images[part]))
-        truth = splice.truth(rows[part])
-        found["R"].append(splice.readout.score(embedded, truth).cpu().numpy())
-        found["accuracy"].append(splice.readout.correct(embedded, truth).cpu().numpy())
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+def reliance(tried: Tried, greyed: Tried, arm: str) -> dict[str, np.ndarray]:
+    """Change of both endpoints, image by image, with a region greyed out: above 0 it misleads, below it is needed."""
+    whole, without = tried.endpoints(arm), greyed.endpoints(arm)
+    return {endpoint: without[endpoint] - whole[endpoint] for endpoint in ENDPOINTS}
 
 
-def measure(
-    women: Women, names: list[str], outcomes: Outcomes, controls: pd.DataFrame, greyed: dict[str, dict[str, dict]]
-) -> dict:
-    """The stage's metrics. p counts random sets that did at least as well; `greyed` is by arm, then region.
-
-    Reliance is the change when a region is greyed out: above zero the region misleads, below it is needed.
-    """
-    index = {name: i for i, name in enumerate(names)}
-    metrics: dict = {"accuracy": {}, "R": {}, "edit": {}, "reliance": {}, "guardrails": {}}
-    for name in (arm for arm in SHOWN_ARMS if arm in index):
-        metrics["accuracy"][name] = women.summary(outcomes.correct[index[name]])
-        metrics["R"][name] = women.summary(outcomes.R[index[name]])
-    for region in REGIONS:
-        for endpoint, values in greyed["original"][region].items():
-            metrics[endpoint][f"{region}_greyed"] = women.summary(values)
-    for arm, found in greyed.items():
-        metrics["reliance"][arm] = {
-            region: {name: women.summary(found[region][name] - found["whole"][name]) for name in found["whole"]}
-            for region in REGIONS
-        }
-    for endpoint, values in (("accuracy", outcomes.correct), ("R", outcomes.R)):
-        change = women.split(values[index["edited"]] - values[index["original"]])
-        gain, loss = women.interval(change[SEMI_NUDE]), women.interval(-change[CLOTHED])
-        by = women.split(values[index["original"]])
-        gap = float((by[CLOTHED] - by[SEMI_NUDE]).mean())
-        metrics["edit"][endpoint] = {
+def judge_edit(women: Women, tried: Tried, greyed: dict[str, Tried], controls: pd.DataFrame) -> dict[str, dict]:
+    """What the edit gives and costs, and how far reliance on the bust falls. p counts random sets that do as well."""
+    found: dict[str, dict] = {}
+    for endpoint in ENDPOINTS:
+        original, edited = (women.split(tried.endpoints(arm)[endpoint]) for arm in RELIANCE_ARMS)
+        gain = women.interval(edited[SEMI_NUDE] - original[SEMI_NUDE])
+        gap = float((original[CLOTHED] - original[SEMI_NUDE]).mean())
+        found[endpoint] = {
             "semi_nude_gain": gain.as_metrics(),
-            "clothed_loss": loss.as_metrics(),
+            "clothed_loss": women.interval(original[CLOTHED] - edited[CLOTHED]).as_metrics(),
             **({"share_of_gap_recovered": gain.estimate / gap} if gap > 0 else {}),
-            "p_random_sets": intervene.control_p(gain.estimate, controls[f"semi_nude_{endpoint}_gain"].to_numpy()),
-            "best_random_set": float(controls[f"semi_nude_{endpoint}_gain"].max()),
+            **against(controls[f"semi_nude_{endpoint}_gain"].to_numpy(), gain.estimate),
         }
-    cosine = women.split(outcomes.cosine[index["edited"]])
-    metrics["guardrails"] = {f"cosine_to_original_{c}": float(cosine[c].mean()) for c in CONDITIONS}
-    noop = np.abs(outcomes.R[index["error_kept"]] - outcomes.R[index["original"]]).max()
-    metrics["guardrails"]["error_kept_largest_R_change"] = float(noop)
-    patches = np.abs(outcomes.R[index["edited_patches"]] - outcomes.R[index["original"]]).max()
-    metrics["guardrails"]["edited_patches_largest_R_change"] = float(patches)
-    read = metrics["accuracy"]["original"][CLOTHED]["estimate"]
-    metrics["guardrails"]["readout_skill"] = readout.skill(read, len(women.emotions))
-    return metrics
+    before, after = (women.split(reliance(tried, greyed["bust"], arm)["R"])[SEMI_NUDE] for arm in RELIANCE_ARMS)
+    fall = women.interval(before - after)
+    falls = before.mean() - controls["bust_reliance_R"].to_numpy()
+    return found | {"bust_reliance": {"fall": fall.as_metrics(), **against(falls, fall.estimate)}}
 
 
-def tabulate(women: Women, names: list[str], outcomes: Outcomes, data: dataset.Dataset) -> pd.DataFrame:
+def against(controls: np.ndarray, effect: float) -> dict[str, float]:
+    """An effect beside those of the random sets."""
+    return {"p_random_sets": intervene.control_p(effect, controls), "best_random_set": float(controls.max())}
+
+
+def guard(women: Women, tried: Tried) -> dict[str, float]:
+    """What must hold whatever the edit does, and how far it moves the embeddings."""
+    cosine = women.split(tried.of("edited").cosine)
+    original = tried.of("original")
+
+    def largest_change(arm: str) -> float:
+        return float(np.abs(tried.of(arm).R - original.R).max())
+
+    return {
+        **{f"cosine_to_original_{condition}": float(cosine[condition].mean()) for condition in CONDITIONS},
+        "error_kept_largest_R_change": largest_change("error_kept"),
+        "edited_patches_largest_R_change": largest_change("edited_patches"),
+        "readout_skill": readout.skill(float(women.split(original.correct)[CLOTHED].mean()), len(women.emotions)),
+    }
+
+
+def tabulate(women: Women, tried: Tried, data: dataset.Dataset) -> pd.DataFrame:
     """A row per arm and image."""
     labels = data.table.iloc[women.rows][["identity", "condition", "emotion", "pair"]]
-    parts = [
-        labels.assign(row=women.rows, arm=name, R=outcomes.R[i], correct=outcomes.correct[i], cosine=outcomes.cosine[i])
-        for i, name in enumerate(names)
-    ]
+    parts = [labels.assign(row=women.rows, arm=name, **vars(tried.of(name))) for name in tried.arms]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -315,7 +329,7 @@ def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, metrics: di
 def _draw_reliance(ax: Axes, metrics: dict) -> None:
     labels, rows, colours = [], [], []
     for region in REGIONS:
-        for arm in ("original", "edited"):
+        for arm in RELIANCE_ARMS:
             for condition in CONDITIONS:
                 labels.append(f"{region}, {figures.CONDITION_LABELS[condition]}, {arm}")
                 rows.append(metrics["reliance"][arm][region]["R"][condition])
@@ -331,20 +345,35 @@ def main() -> None:
     chosen = selection.load(SELECTION_DPATH)
     splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size)
     women = Women(splice, config.inference)
-    tried = arms.of(splice, chosen, config.edit, config.ablate.seed)
-    outcomes = splice.outcomes(women.rows, list(tried.values()))
+    every_arm = arms.of(splice, chosen, config.edit, config.ablate.seed)
+    tried = Tried(every_arm, splice.outcomes(women.rows, list(every_arm.values())))
     if further := at_last_block(splice, women, config.edit.clothed_cost):
-        tried, outcomes = tried | further[0], joined(outcomes, further[1])
+        tried = tried | further
     sets = control_sets(chosen, config.ablate.n_random_sets, config.ablate.seed)
-    controls = against_controls(splice, women, outcomes, sets, config.edit, chosen)
+    controls = control_outcomes(splice, women, tried.of("original"), sets, config.edit, chosen)
     dose = dose_response(splice, chosen, config.edit, config.ablate.scales, women)
+    relying = {name: every_arm[name] for name in RELIANCE_ARMS}
     greyed = {
-        name: with_regions_greyed(splice, women, arm) for name, arm in (("original", None), ("edited", tried["edited"]))
+        region: Tried(
+            relying, splice.outcomes(women.rows, list(relying.values()), greyed_out(splice, women.rows, region))
+        )
+        for region in REGIONS
     }
-    metrics = measure(women, list(tried), outcomes, controls, greyed)
-    metrics["embeddings"] = {name: what_embeddings_hold(splice, women, tried[name]) for name in ("original", "edited")}
+    metrics = {
+        **summarise(women, tried, greyed),
+        "edit": judge_edit(women, tried, greyed, controls),
+        "reliance": {
+            arm: {
+                region: {name: women.summary(change) for name, change in reliance(tried, found, arm).items()}
+                for region, found in greyed.items()
+            }
+            for arm in RELIANCE_ARMS
+        },
+        "guardrails": guard(women, tried),
+        "embeddings": {name: what_embeddings_hold(splice, women, tried.arms[name]) for name in RELIANCE_ARMS},
+    }
     results.write_metrics(METRICS_FPATH, metrics)
-    results.write_table(TABLE_FPATH, tabulate(women, list(tried), outcomes, data))
+    results.write_table(TABLE_FPATH, tabulate(women, tried, data))
     results.write_table(DOSE_FPATH, dose)
     results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
     draw(metrics, dose, controls, PLOT_FPATH)

@@ -180,8 +180,11 @@ def test_models_that_cannot_be_explained_are_refused(tiny_clip):
     attn.ln_q = torch.nn.LayerNorm(16)
     with pytest.raises(eclip.ExplainError, match="a norm of its queries"):
         eclip.grad_eclip(tiny_clip.model, images, texts)
-    tiny_clip.visual.attn_pool = torch.nn.Identity()
-    with pytest.raises(eclip.ExplainError, match="pools by attention"):
+    tiny_clip.visual.pool_type = "avg"
+    with pytest.raises(eclip.ExplainError, match="pools its tokens"):
+        eclip.explain(tiny_clip.model, torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 16))
+    tiny_clip.visual.pool_type, tiny_clip.visual.attn_pool = "tok", torch.nn.Identity()
+    with pytest.raises(eclip.ExplainError, match="pools its tokens"):
         eclip.grad_eclip(tiny_clip.model, images, texts)
     tiny_clip.model.visual = torch.nn.Identity()
     with pytest.raises(eclip.ExplainError, match="no transformer"):

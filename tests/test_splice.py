@@ -171,6 +171,20 @@ def test_effect_is_the_first_order_loss_of_zeroing(spliced):
     assert measured == pytest.approx(effect[:, latent].numpy(), rel=0.05, abs=2e-3)
 
 
+def test_other_pictures_of_the_images_run_through_the_arm_from_their_pixels(spliced, rng):
+    rows = np.array([1, 4])
+    pictures = rng.integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    edited = spliced.arm(Edit(latents=torch.arange(8)), "all")
+    found = spliced.outcomes(rows, [original, edited], pictures)
+    pixels, truth = spliced.clip.pixels(pictures), spliced.truth(rows)
+    with torch.no_grad():
+        whole = spliced.readout.score(spliced.clip.embed(pixels), truth)
+        with spliced.live(edited, rows):
+            changed = spliced.readout.score(spliced.clip.embed(pixels), truth)
+    assert np.allclose(found.R, torch.stack([whole, changed]).numpy(), atol=1e-5)
+    assert np.abs(found.R[0] - found.R[1]).min() > 1e-3
+
+
 def test_skill_runs_from_chance_to_certainty():
     assert [skill(accuracy, 4) for accuracy in (0.25, 0.625, 1.0)] == [0, 0.5, 1]
 

@@ -104,7 +104,7 @@ def explain(
         if single_head:
             for block in blocks:
                 stack.enter_context(_one_head(block.attn))
-        if blocks == [visual.transformer.resblocks[-1]] and getattr(visual, "pool_type", "tok") == "tok":
+        if blocks == [visual.transformer.resblocks[-1]]:
             stack.enter_context(_class_token_only(blocks[0].mlp, visual.transformer.batch_first))
         seen = [stack.enter_context(_watching(block.attn, visual.transformer.batch_first)) for block in blocks]
         embeddings = normalize(visual(images).float(), dim=-1)
@@ -160,8 +160,8 @@ def _explained_block(visual: Any, layer: int | None) -> Any:
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None:
         raise ExplainError(f"{type(visual).__name__} has no transformer.resblocks; Grad-ECLIP needs a ViT")
-    if getattr(visual, "attn_pool", None) is not None:
-        raise ExplainError("the model pools by attention; its class token is not the embedding Grad-ECLIP explains")
+    if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", "tok") != "tok":
+        raise ExplainError("the model pools its tokens; its class token is not the embedding Grad-ECLIP explains")
     layer = len(blocks) if layer is None else layer
     if not 1 <= layer <= len(blocks):
         raise ExplainError(f"layer {layer} does not exist; the model has blocks 1 to {len(blocks)}")

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from stages.core import intervene, readout
@@ -130,9 +130,12 @@ class Splice:
         """dR/dx at the splice."""
         return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """The images at the splice."""
-        return Batch(self, rows, self.tokens(rows))
+    def batch(self, rows: np.ndarray, images: UInt8[np.ndarray, "n s s 3"] | None = None) -> Batch:
+        """The images `rows` at the splice, or other pictures of them (with a region hidden, say)."""
+        if images is None:
+            return Batch(self, rows, self.tokens(rows))
+        _, kept = self.clip.residuals(self.clip.pixels(images), [self.layer])
+        return Batch(self, rows, kept[self.layer].float())
 
     @torch.no_grad()
     def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
@@ -168,12 +171,14 @@ class Splice:
             yield
 
     @torch.no_grad()
-    def outcomes(self, rows: np.ndarray, arms: list[Arm]) -> Outcomes:
-        """Run every arm over the images `rows`."""
+    def outcomes(
+        self, rows: np.ndarray, arms: list[Arm], images: UInt8[np.ndarray, "n s s 3"] | None = None
+    ) -> Outcomes:
+        """Run every arm over the images `rows`, or over other pictures of them."""
         shape = (len(arms), len(rows))
         R, correct, cosine = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         for part in self.slices(rows):
-            batch = self.batch(rows[part])
+            batch = self.batch(rows[part], None if images is None else images[part])
             truth = self.truth(batch.rows)
             original = self.clip.tail(batch.tokens, self.layer)
             for i, arm in enumerate(arms):
