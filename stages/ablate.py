@@ -1,8 +1,8 @@
 """The causal test: edit the chosen latents inside CLIP and see what comes back, on women no choice was made on.
 
 reads    data/selection, data/dataset, data/clip, data/activations
-writes   metrics/ablate.json, plots/ablate.csv (outcomes image by image), plots/ablate_dose.csv (dose-response),
-         plots/ablate_controls.csv (random sets), plots/ablate.png
+writes   metrics/ablate.json (in short), metrics/full/ablate.json (with intervals), plots/ablate.csv (outcomes image by
+         image), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv (random sets), plots/ablate.png
 claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
          meaning, random sets of like latents, and baselines that need no SAE (`core/arms.py`)
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,8 @@ from stages.core.splice import Arm, Outcomes, Splice
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH = Path("data/selection")
-METRICS_FPATH, TABLE_FPATH, PLOT_FPATH = Path("metrics/ablate.json"), Path("plots/ablate.csv"), Path("plots/ablate.png")
+METRICS_FPATH, FULL_FPATH = Path("metrics/ablate.json"), Path("metrics/full/ablate.json")
+TABLE_FPATH, PLOT_FPATH = Path("plots/ablate.csv"), Path("plots/ablate.png")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
 SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
 RELIANCE_ARMS = ("original", "edited")
@@ -269,6 +271,20 @@ def guard(women: Women, tried: Tried) -> dict[str, float]:
     }
 
 
+def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The estimates that answer the question, without their intervals."""
+    shown = {"semi_nude": "original", "semi_nude_bust_greyed": "bust_greyed", "semi_nude_edited": "edited"}
+    accuracy = {name: found["accuracy"][arm][SEMI_NUDE]["estimate"] for name, arm in shown.items()}
+    clothed = {"clothed": "original", "clothed_edited": "edited"}
+    accuracy |= {name: found["accuracy"][arm][CLOTHED]["estimate"] for name, arm in clothed.items()}
+    return {
+        "accuracy": accuracy,
+        "R_gap": {arm: found["R"][arm]["gap"]["estimate"] for arm in RELIANCE_ARMS},
+        "bust_reliance": {arm: found["reliance"][arm]["bust"]["R"][SEMI_NUDE]["estimate"] for arm in RELIANCE_ARMS},
+        "p_random_sets": {name: judged["p_random_sets"] for name, judged in found["edit"].items()},
+    }
+
+
 def tabulate(women: Women, tried: Tried, data: dataset.Dataset) -> pd.DataFrame:
     """A row per arm and image."""
     labels = data.table.iloc[women.rows][["identity", "condition", "emotion", "pair"]]
@@ -359,7 +375,7 @@ def main() -> None:
         )
         for region in REGIONS
     }
-    metrics = {
+    found = {
         **summarise(women, tried, greyed),
         "edit": judge_edit(women, tried, greyed, controls),
         "reliance": {
@@ -372,11 +388,12 @@ def main() -> None:
         "guardrails": guard(women, tried),
         "embeddings": {name: what_embeddings_hold(splice, women, tried.arms[name]) for name in RELIANCE_ARMS},
     }
-    results.write_metrics(METRICS_FPATH, metrics)
+    results.write_metrics(FULL_FPATH, found)
+    results.write_metrics(METRICS_FPATH, headline(found))
     results.write_table(TABLE_FPATH, tabulate(women, tried, data))
     results.write_table(DOSE_FPATH, dose)
     results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
-    draw(metrics, dose, controls, PLOT_FPATH)
+    draw(found, dose, controls, PLOT_FPATH)
 
 
 if __name__ == "__main__":

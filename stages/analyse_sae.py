@@ -237,6 +237,16 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def headline(found: dict[str, Any]) -> dict[str, float]:
+    """The metrics of the stage; all that was found is in summary.json."""
+    return {
+        "bias_latents": found["latents"]["bias"],
+        "perception_latents": found["latents"]["perception"],
+        "net_gain": found["discovery_edit"]["best_net_gain"],
+        "first_order_correlation": found["first_order"]["correlation"],
+    }
+
+
 def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
     """The study's two figures of mean activations: each latent's, and the clipped difference with its candidates."""
     means = {name: pooled[condition == name].mean(0) for name in CONDITIONS}
@@ -309,7 +319,7 @@ def main() -> None:
     faithful = fidelity(splice, rows)
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
     scores, tried = clusters(values, config.analyse_sae)
-    metrics = {
+    summary = {
         "published": published_block(values, condition),
         "latents": count_latents(lists, tests, inference, data.pairs("discovery")["identity"].nunique()),
         "first_order": check_first_order(splice, pooled, rows, config.analyse_sae.n_checked),
@@ -324,8 +334,8 @@ def main() -> None:
     for kind, found in lists.items():
         results.write_table(directory / f"{kind}.csv", found)
     results.write_table(directory / "curve.csv", curve)
-    for fpath in (directory / "summary.json", METRICS_DPATH / f"{point}.json"):
-        results.write_metrics(fpath, metrics)
+    results.write_metrics(directory / "summary.json", summary)
+    results.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))
     figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
     draw_activations(axes[0, :2], values, condition, config.analyse_sae.n_candidates)
     draw_lists(axes[0, 2], tests, lists)

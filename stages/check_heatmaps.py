@@ -1,7 +1,7 @@
 """Can the heatmaps be believed? Checks of the original model's maps that need neither an SAE nor an edit.
 
 reads    data/dataset, data/clip
-writes   metrics/check_heatmaps.json, plots/check_heatmaps.png, plots/check_heatmaps_curves.csv (deletion and
+writes   metrics/check_heatmaps.json (in short), metrics/full/check_heatmaps.json, plots/check_heatmaps.png, plots/check_heatmaps_curves.csv (deletion and
          insertion), plots/check_heatmaps_cascade.csv (parameters randomised)
 claims   of each way to draw a map, beside baselines that know nothing of the model: how much of it lies on bust and
          face by condition, and whether hiding what it marks changes the readout; of Grad-ECLIP, whether the map
@@ -24,7 +24,7 @@ from stages.core.readout import Readout
 from stages.core.vit import Clip
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
-METRICS_FPATH = Path("metrics/check_heatmaps.json")
+METRICS_FPATH, FULL_FPATH = Path("metrics/check_heatmaps.json"), Path("metrics/full/check_heatmaps.json")
 CURVES_FPATH, CASCADE_FPATH = Path("plots/check_heatmaps_curves.csv"), Path("plots/check_heatmaps_cascade.csv")
 PLOT_FPATH = Path("plots/check_heatmaps.png")
 CONTRASTED: tuple[eclip.Method, ...] = ("grad_eclip", "attribution")
@@ -230,11 +230,12 @@ def main() -> None:
     cascaded = randomise(audit, grids["grad_eclip"], seed)
     located, deleted = localise_maps(audit, grids, config.inference), delete_bust(audit, grids, config.inference)
     maps = {name: {**located[name], "bust_deletion": deleted[name]} for name in grids}
-    metrics = {"maps": maps, **measure(audit, grids, curve, cascaded)}
-    results.write_metrics(METRICS_FPATH, metrics)
+    found = {"maps": maps, **measure(audit, grids, curve, cascaded)}
+    results.write_metrics(FULL_FPATH, found)
+    results.write_metrics(METRICS_FPATH, {name: part for name, part in found.items() if name not in ("maps", "curves")})
     results.write_table(CURVES_FPATH, curve)
     results.write_table(CASCADE_FPATH, cascaded)
-    draw(metrics, curve, cascaded, PLOT_FPATH)
+    draw(found, curve, cascaded, PLOT_FPATH)
 
 
 if __name__ == "__main__":

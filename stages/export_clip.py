@@ -1,6 +1,6 @@
 """The audited CLIP with the edit in place -> a model to use elsewhere.
 
-reads    data/selection, data/clip, metrics/ablate.json
+reads    data/selection, data/clip, metrics/full/ablate.json
 writes   data/mitigated (open_clip's `local-dir:` layout, the edited latents, edit.json, guardrails.json; or the reason
          why a model alone cannot carry the edit of params.yaml)
 claims   nothing new: guardrails.json is what the causal test measured of this edit, gains and costs
@@ -21,7 +21,7 @@ from stages.core import mitigation, params, results, selection
 from stages.core.intervene import Edit
 
 CLIP_DPATH, SELECTION_DPATH, MITIGATED_DPATH = Path("data/clip"), Path("data/selection"), Path("data/mitigated")
-ABLATE_FPATH = Path("metrics/ablate.json")
+ABLATE_FPATH = Path("metrics/full/ablate.json")
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Grad-ECLIP maps of the confirmation women: original model, SAE spliced in, latents edited.
 
 reads    data/selection, data/dataset, data/clip, data/activations
-writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json, plots/heatmap.csv (scores
-         image by image), plots/heatmap.png (contact sheet), plots/heatmap_pairs.png
+writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json (in short),
+         metrics/full/heatmap.json (with intervals), plots/heatmap.csv (scores image by image), plots/heatmap.png
+         (contact sheet), plots/heatmap_pairs.png
 claims   how much of the map for the true emotion lies on the bust and on the face, semi-nude against clothed,
          with chance levels and intervals over women. A map that moves is not yet a bias that shrank: the
          readout is judged in `ablate`
@@ -26,7 +27,8 @@ from stages.core.splice import Arm, Splice, original
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH, HEATMAPS_DPATH = Path("data/selection"), Path("data/heatmaps.zarr")
-METRICS_FPATH, TABLE_FPATH = Path("metrics/heatmap.json"), Path("plots/heatmap.csv")
+METRICS_FPATH, FULL_FPATH = Path("metrics/heatmap.json"), Path("metrics/full/heatmap.json")
+TABLE_FPATH = Path("plots/heatmap.csv")
 SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
 MAX_PIXELS = 1e8  # of an image given to --image
 IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in plots/heatmap.csv
@@ -90,6 +92,18 @@ def measure(table: pd.DataFrame, inference: params.Inference) -> dict[str, dict]
             if f"chance_{name}" in part:
                 metrics[arm][f"{region}_{name}"]["chance"] = float(part[f"chance_{name}"].mean())
     return metrics
+
+
+def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """The gaps on the bust, arm by arm, without their intervals."""
+    arms = [arm for arm in found if arm != "images"]
+    return {
+        "images": found["images"],
+        **{
+            f"bust_{name}_gap": {arm: found[arm][f"bust_{name}"]["gap"]["estimate"] for arm in arms}
+            for name in IN_METRICS
+        },
+    }
 
 
 def draw_sheet(
@@ -201,7 +215,9 @@ def main() -> None:
     save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
     table = score(grids, cosines, data, rows)
     results.write_table(TABLE_FPATH, table)
-    results.write_metrics(METRICS_FPATH, measure(table, config.inference))
+    found = measure(table, config.inference)
+    results.write_metrics(FULL_FPATH, found)
+    results.write_metrics(METRICS_FPATH, headline(found))
     draw_sheet(splice, rows, grids, cosines, config.heatmap.n_shown, SHEET_FPATH)
     draw_pairs(table, PAIRS_FPATH)
 

@@ -21,7 +21,8 @@ from matplotlib.image import imread
 from stages.core import dataset, figures, params, results, sentences, tables
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
 
-METRICS_DPATH, PLOTS_DPATH, SELECTION_DPATH = Path("metrics"), Path("plots"), Path("data/selection")
+METRICS_DPATH, FULL_DPATH = Path("metrics"), Path("metrics/full")
+PLOTS_DPATH, SELECTION_DPATH = Path("plots"), Path("data/selection")
 DATASET_DPATH = Path("data/dataset")
 REPORT_FPATH, FINDING_FPATH = Path("plots/report.html"), Path("plots/finding.png")
 TEMPLATE_FPATH = Path("stages/core/report.html.jinja")
@@ -108,8 +109,8 @@ def main() -> None:
     config = params.load(*params.SECTIONS)
     metrics = {
         name: results.read_json(METRICS_DPATH / f"{name}.json")
-        for name in ("ingest", "extract", "select_sae", "describe_latents", "heatmap", "check_heatmaps", "ablate")
-    }
+        for name in ("ingest", "extract", "select_sae", "describe_latents")
+    } | {name: results.read_json(FULL_DPATH / f"{name}.json") for name in ("heatmap", "check_heatmaps", "ablate")}
     chosen = results.read_json(SELECTION_DPATH / "selection.json")
     edited = f"{len(chosen['latents'])} {chosen['list']} latents edited"
     draw_finding(metrics, edited, with_pictures=config.ingest.source == "synthetic")

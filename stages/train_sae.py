@@ -136,6 +136,13 @@ def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
     return sae
 
 
+def headline(quality: dict[str, Any]) -> dict[str, float]:
+    """The metrics of the stage; all that was measured is in the SAE's own cfg.json."""
+    held_out = {"held_out_fvu": quality["held_out"]["fvu"]} if "held_out" in quality else {}
+    train = {"train_fvu": quality["train"]["fvu"], **{key: quality["train"][key] for key in ("l0", "dead_fraction")}}
+    return train | held_out | quality.get("seeds", {})
+
+
 def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
     """One row, of what was measured, for an SAE whose training nobody here saw."""
     row = {key: quality[key] for key in ("recon", "l0", "l0_fraction", "fvu")}
@@ -162,17 +169,17 @@ def main() -> None:
         else:
             sae, history, seeds = train(tokens, tokens.d_in * point.expansion, normalisation, config.train_sae, kept)
         if group.first:
-            metrics: dict[str, Any] = measure(sae, activations, data, config.train_sae, normalisation.mean)
-            metrics["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
-            metrics |= {"seeds": seeds} if seeds else {}
-            sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": metrics}
+            quality: dict[str, Any] = measure(sae, activations, data, config.train_sae, normalisation.mean)
+            quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
+            quality |= {"seeds": seeds} if seeds else {}
+            sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
             sae.metadata |= activations.provenance
             directory = SAE_DPATH / str(point)
             shutil.rmtree(directory, ignore_errors=True)
             sae.save(directory)
-            history = untrained_history(metrics["train"]) if history is None else history
+            history = untrained_history(quality["train"]) if history is None else history
             results.write_table(directory / "history.csv", history)
-            results.write_metrics(METRICS_DPATH / f"{point}.json", metrics)
+            results.write_metrics(METRICS_DPATH / f"{point}.json", headline(quality))
             kept.done()
     ranks.stop()
 

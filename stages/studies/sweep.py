@@ -57,11 +57,11 @@ def found_by(sha: str) -> dict[str, float]:
     def metrics(stage: str) -> Any:
         return json.loads(dvc.api.read(f"metrics/{stage}.json", rev=sha))
 
-    select, ablate, describe = (metrics(stage) for stage in ("select_sae", "ablate", "describe_latents"))
-    maps = metrics("check_heatmaps")["maps"]
+    select, ablate, describe = (metrics(stage) for stage in ("select_sae", "full/ablate", "describe_latents"))
+    maps = metrics("full/check_heatmaps")["maps"]
     grid = yaml.safe_load(dvc.api.read("params.yaml", rev=sha))["grid"]
     saes = [f"l{layer}_x{expansion}" for layer in grid["layers"] for expansion in grid["expansions"]]
-    bias_latents = [metrics(f"analyse_sae/{sae}")["latents"]["bias"] for sae in saes]
+    bias_latents = [metrics(f"analyse_sae/{sae}")["bias_latents"] for sae in saes]
     accuracy, edit = ablate["accuracy"], ablate["edit"]["accuracy"]
     training = metrics("prepare_clip")["training"]
     return {
