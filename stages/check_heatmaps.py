@@ -1,8 +1,9 @@
 """Can the heatmaps be believed? Checks of the original model's maps that need neither an SAE nor an edit.
 
 reads    data/dataset, data/clip
-writes   metrics/check_heatmaps.json (in short), metrics/full/check_heatmaps.json, plots/check_heatmaps.png, plots/check_heatmaps_curves.csv (deletion and
-         insertion), plots/check_heatmaps_cascade.csv (parameters randomised)
+writes   metrics/check_heatmaps.json (in short), metrics/full/check_heatmaps.json (with intervals),
+         plots/check_heatmaps.png, plots/check_heatmaps_curves.csv (deletion and insertion),
+         plots/check_heatmaps_cascade.csv (parameters randomised)
 claims   of each way to draw a map, beside baselines that know nothing of the model: how much of it lies on bust and
          face by condition, and whether hiding what it marks changes the readout; of Grad-ECLIP, whether the map
          depends on the parameters and on the text, and how far the published code's single head drifts. All on
