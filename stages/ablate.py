@@ -2,7 +2,8 @@
 
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   metrics/ablate.json (in short), metrics/full/ablate.json (with intervals), plots/ablate.csv (outcomes image by
-         image), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv (random sets), plots/ablate.png
+         image), plots/ablate_arms.csv (accuracies), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv
+         (random sets), plots/ablate.png
 claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
          meaning, random sets of like latents, and baselines that need no SAE (`core/arms.py`)
 
@@ -45,6 +46,7 @@ DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/
 SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, FULL_FPATH = Path("metrics/ablate.json"), Path("metrics/full/ablate.json")
 TABLE_FPATH, PLOT_FPATH = Path("plots/ablate.csv"), Path("plots/ablate.png")
+ARMS_FPATH = Path("plots/ablate_arms.csv")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
 SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
 RELIANCE_ARMS = ("original", "edited")
@@ -285,6 +287,17 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
+def accuracies(found: dict[str, Any]) -> pd.DataFrame:
+    """A row per arm and condition: estimate, low, high."""
+    return pd.DataFrame(
+        [
+            {"arm": arm.replace("_", " "), "condition": condition, **by[condition]}
+            for arm, by in found["accuracy"].items()
+            for condition in CONDITIONS
+        ]
+    )
+
+
 def tabulate(women: Women, tried: Tried, data: dataset.Dataset) -> pd.DataFrame:
     """A row per arm and image."""
     labels = data.table.iloc[women.rows][["identity", "condition", "emotion", "pair"]]
@@ -391,6 +404,7 @@ def main() -> None:
     results.write_metrics(FULL_FPATH, found)
     results.write_metrics(METRICS_FPATH, headline(found))
     results.write_table(TABLE_FPATH, tabulate(women, tried, data))
+    results.write_table(ARMS_FPATH, accuracies(found))
     results.write_table(DOSE_FPATH, dose)
     results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
     draw(found, dose, controls, PLOT_FPATH)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from jaxtyping import install_import_hook
 
@@ -35,6 +37,8 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
 
 import numpy as np
 import torch
+
+from tests.studies import PHOTOGRAPHS, TOY, clone, cut_photographs, repro
 
 TINY = {
     "embed_dim": 16,
@@ -78,3 +82,15 @@ def tiny_sae():
         parameter.data = torch.randn(parameter.shape, generator=generator) / 4
     sae.threshold.data = sae.threshold.data.abs() + 0.1
     return sae.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def studies(tmp_path_factory) -> dict[str, Path]:
+    """The planted world and a folder of photographs, both studied to the end. Tests that spoil them take a copy."""
+    folders = {
+        "synthetic": clone(tmp_path_factory.mktemp("synthetic"), TOY),
+        "folder": clone(tmp_path_factory.mktemp("folder"), PHOTOGRAPHS),
+    }
+    cut_photographs(folders["folder"] / "data" / "raw")
+    repro(folders)
+    return folders

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,130 +15,11 @@ import pandas as pd
 import pytest
 import sae_lens
 import torch
-import yaml
 from PIL import Image
 
 from stages.core import dataset, mitigation, selection, vit
 from stages.core.readout import Readout
-from tests.imports import ROOT
-
-TOY: dict[str, dict[str, Any]] = {
-    "compute": {"threads": 1},
-    "grid": {"layers": [1, 2, 3], "expansions": [1, 2, 4]},
-    "inference": {
-        "n_bootstrap": 40,
-        "n_permutations": 60,
-        "alpha": 0.999,
-        "min_effect": 0.0,
-        "min_readout": 0.0,
-    },  # some latents pass, so edits are run
-    "ingest": {"image_size": 32},
-    "world": {"n_women": 6, "n_corpus": 8},
-    "demo": {"n_portraits": 64, "width": 32, "layers": 3, "steps": 20, "batch_size": 16, "min_accuracy": 0.0},
-    "extract": {"batch_size": 10, "shard_images": 16},
-    "train_sae": {"steps": 8, "batch_size": 128, "target_l0": 6.0},
-    "edit": {"n_latents": 3, "n_per_step": 2, "clothed_cost": 1.0, "curve": [1, 2]},
-    "analyse_sae": {"max_clusters": 3, "n_candidates": 5, "n_checked": 3},
-    "describe_latents": {"n_images": 2, "n_other": 2},
-    "heatmap": {"n_shown": 2},
-    "ablate": {"n_random_sets": 5},
-}
-PHOTOGRAPHS: dict[str, dict[str, Any]] = {
-    **TOY,
-    "compute": {"threads": 1, "precision": "bfloat16"},
-    "grid": {"layers": [10, 11, 12], "expansions": [1, 2, 4]},
-    "ingest": {"source": "folder", "image_size": 224, "emotions": ["calm", "lively"], "prompt": "a {emotion} picture"},
-    "describe_latents": {"prompts": ["a {emotion} picture", "a flower", "a temple"]},
-    "clip": {"source": "open_clip", "architecture": "ViT-S-32-alt", "pretrained": "random"},
-    "train_sae": {**TOY["train_sae"], "recipe": "published", "train_on": "audit", "sparsity_coefficient": 0.001},
-}
-ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-GIT_ENV = {
-    f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "t"), ("EMAIL", "t@t"))
-}
-
-
-def run(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=ENV | GIT_ENV, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout + done.stderr
-
-
-def change_params(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
-    given = yaml.safe_load((folder / "params.yaml").read_text())
-    for section, values in changes.items():
-        given[section].update(values)
-    (folder / "params.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
-
-
-def clone(folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
-    """The files git would commit (but the metrics of the default run), in a new repository, with other parameters."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("metrics/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    change_params(folder, changes)
-    run(folder, "git", "init", "-q")
-    run(folder, "git", "add", "-A")
-    run(folder, "git", "commit", "-qm", "clone")
-    return folder
-
-
-def cut_photographs(folder: Path) -> None:
-    """Pairs, masks and corpus images out of the photographs that scikit-learn ships."""
-    from sklearn.datasets import load_sample_images
-
-    rng = np.random.default_rng(0)
-    photographs = load_sample_images().images
-    rows = []
-
-    def cut(name: str) -> None:
-        photograph = photographs[rng.integers(len(photographs))]
-        y, x = rng.integers(0, 200, 2)
-        Image.fromarray(photograph[y : y + 120, x : x + 100]).save(folder / name)
-
-    for woman in range(4):
-        for emotion in PHOTOGRAPHS["ingest"]["emotions"]:
-            for condition in dataset.CONDITIONS:
-                stem = f"{woman}_{emotion}_{condition}"
-                cut(f"{stem}.jpg")
-                for region, box in (("bust", (30, 70, 70, 100)), ("face", (35, 15, 65, 50))):
-                    mask = Image.new("L", (100, 120), 0)
-                    mask.paste(255, box)
-                    mask.save(folder / f"{stem}_{region}.png")
-                masks = {f"{region}_mask": f"{stem}_{region}.png" for region in dataset.REGIONS}
-                labels = {"identity": f"w{woman}", "condition": condition, "emotion": emotion}
-                rows.append({"image": f"{stem}.jpg", **labels, **masks})
-    cut("corpus.png")
-    rows.append({"image": "corpus.png"})
-    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
-
-
-@pytest.fixture(scope="module")
-def studies(tmp_path_factory) -> dict[str, Path]:
-    """Both studies run to their end, side by side."""
-    folders = {
-        "synthetic": clone(tmp_path_factory.mktemp("synthetic"), TOY),
-        "folder": clone(tmp_path_factory.mktemp("folder"), PHOTOGRAPHS),
-    }
-    cut_photographs(folders["folder"] / "data" / "raw")
-    logs = {name: (folder / "repro.log").open("w") for name, folder in folders.items()}
-    running = {
-        name: subprocess.Popen(["dvc", "repro"], cwd=folder, env=ENV, stdout=logs[name], stderr=subprocess.STDOUT)
-        for name, folder in folders.items()
-    }
-    codes = {name: process.wait() for name, process in running.items()}
-    for name, folder in folders.items():
-        logs[name].close()
-        assert codes[name] == 0, (folder / "repro.log").read_text()[-6000:]
-    return folders
-
-
-def ran(log: str) -> set[str]:
-    return set(re.findall(r"Running stage '([^']+)'", log))
+from tests.studies import ENV, change_params, ran, run
 
 
 def numbers(node: Any) -> list[float]:

@@ -1,0 +1,69 @@
+"""One parameter changed, and what DVC then says -> a page to read beside one's own terminal.
+
+    python -m stages.studies.transcript train_sae.target_l0=12
+
+writes   stages/studies/transcript.md, and dvc_plots/index.html with the plots of both runs laid over each other
+
+Start from a run that is committed. The experiment is kept under its name; parameters and results are put back.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE_FPATH = Path(__file__).with_name("transcript.md")
+NAME = "changed"
+HEAD = """\
+# Change one parameter, read the difference
+
+Made by `python -m stages.studies.transcript {change}` on a clean clone after `make repro`; of the experiment's own
+output only DVC's lines are kept.
+"""
+
+
+def steps(change: str) -> dict[str, list[str]]:
+    """What is done, by the reason why, in order."""
+    return {
+        "Run the study with one parameter changed. Stages that do not read it are not run again.": [
+            f"dvc exp run --name {NAME} -S {change}"
+        ],
+        "What was changed?": ["dvc params diff"],
+        "What did it change? `metrics/full` has the intervals; the difference shows estimates.": ["dvc metrics diff"],
+        "In pictures: the curves of both runs on one pair of axes, images side by side.": ["dvc plots diff HEAD"],
+        "Back to where we were; `dvc exp apply` fetches the experiment again.": [
+            "git checkout --quiet .",
+            "dvc checkout --quiet",
+            "dvc status",
+        ],
+    }
+
+
+def said(command: str) -> str:
+    """What a command prints, without progress and without this machine's paths."""
+    done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")
+    text = done.stdout.replace(str(Path.cwd()), "...")
+    if " exp run " in command:
+        kept = r"(Running stage|Stage '.*' (is cached|didn't change)|Ran experiment|Experiment results)"
+        text = "\n".join(line for line in text.splitlines() if re.match(kept, line))
+    return text.rstrip()
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or "=" not in sys.argv[1]:
+        raise SystemExit("usage: python -m stages.studies.transcript SECTION.KEY=VALUE")
+    if subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=True).stdout:
+        raise SystemExit("git status is not clean: commit the run that the change is to be compared with")
+    parts = [HEAD.format(change=sys.argv[1])]
+    for why, commands in steps(sys.argv[1]).items():
+        shown = "\n".join(f"$ {command}\n{said(command)}".rstrip() for command in commands)
+        parts.append(f"{why}\n\n```console\n{shown}\n```\n")
+    PAGE_FPATH.write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The report and the plots in a browser without a network: every chart drawn, nothing complained of, open to all."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from axe_core_python.selenium import Axe
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.studies import run
+
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver")
+PHONE, DESK = (390, 844), (1280, 900)
+SECONDS = 30
+N_VEGA = 8
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+def opened(browser: webdriver.Chrome, page: Path, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
+    """Open a page; whatever it asked for that was not there, or threw, is an error of the console."""
+    browser.get_log("browser")
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get(page.as_uri())
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def inked(png: bytes) -> float:
+    """Share of the pixels that differ from the most frequent grey level."""
+    grey = np.asarray(Image.open(BytesIO(png)).convert("L"))
+    return 1 - np.bincount(grey.ravel()).max() / grey.size
+
+
+@pytest.fixture(scope="module")
+def report(studies) -> Path:
+    return studies["synthetic"] / "plots" / "report.html"
+
+
+def test_every_chart_of_the_plots_page_is_drawn(studies, browser):
+    folder = studies["synthetic"]
+    run(folder, "dvc", "plots", "show")
+    opened(browser, folder / "dvc_plots" / "index.html")
+    charts = WebDriverWait(browser, SECONDS).until(
+        lambda page: (
+            len(found := page.find_elements(By.CSS_SELECTOR, ".vega-embed canvas, .vega-embed svg.marks")) == N_VEGA
+            and found
+        )
+    )
+    assert all(inked(chart.screenshot_as_png) > 0.01 for chart in charts)
+    pictures = browser.find_elements(By.CSS_SELECTOR, "img")
+    assert len(pictures) == 9
+    assert all(browser.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures)
+    assert browser.get_log("browser") == []
+
+
+def serious_faults(browser: webdriver.Chrome) -> list[tuple[str, str]]:
+    """What axe finds serious or critical on the open page: rule, and the first element at fault."""
+    found = [fault for fault in Axe().run(browser)["violations"] if fault["impact"] in ("serious", "critical")]
+    return [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in found]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_has_no_serious_fault_of_accessibility(browser, report, scheme):
+    opened(browser, report, scheme=scheme)
+    assert serious_faults(browser) == []
+
+
+def test_a_picture_without_its_text_would_be_a_fault(browser, report, tmp_path):
+    spoiled = tmp_path / "report.html"
+    spoiled.write_text(report.read_text().replace(" alt=", " data-alt=", 1))
+    opened(browser, spoiled)
+    assert [rule for rule, _ in serious_faults(browser)] == ["image-alt"]
+
+
+def test_the_report_changes_with_the_colour_scheme(browser, report):
+    backgrounds = []
+    for scheme in ("light", "dark"):
+        opened(browser, report, scheme=scheme)
+        backgrounds.append(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert backgrounds[0] != backgrounds[1]
+
+
+def test_the_report_fits_a_phone_and_its_pictures_are_drawn(browser, report):
+    opened(browser, report, PHONE)
+    wide = browser.execute_script("return document.documentElement.scrollWidth")
+    assert wide <= PHONE[0], "the page scrolls sideways"
+    pictures = browser.find_elements(By.CSS_SELECTOR, "img")
+    assert len(pictures) == 9
+    assert all(browser.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures)
+
+
+def test_whatever_scrolls_in_the_report_can_be_reached_by_keyboard(browser, report):
+    opened(browser, report, PHONE)
+    unreachable = browser.execute_script("""
+        const scrolls = e => e.scrollWidth > e.clientWidth + 1
+            && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX);
+        return [...document.querySelectorAll('*')]
+            .filter(e => scrolls(e) && e.tabIndex < 0).map(e => e.outerHTML.slice(0, 80));
+    """)
+    assert unreachable == []
+
+
+def test_the_report_is_small_enough_to_send(report):
+    assert report.stat().st_size < 20 * 2**20

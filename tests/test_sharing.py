@@ -1,0 +1,86 @@
+"""Push to and pull from an S3-compatible server, a process on this machine: a colleague computes nothing again."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from hashlib import md5
+from pathlib import Path
+
+import boto3
+import pytest
+import yaml
+
+from tests.studies import ENV, change_params, ran, run
+
+BUCKET = "studies"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.fixture
+def endpoint(monkeypatch) -> Iterator[str]:
+    """Address of a server that speaks S3."""
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setitem(ENV, name, value)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def hashes(folder: Path) -> set[str]:
+    """MD5 of every file below, as DVC names them in its remote."""
+    return {md5(fpath.read_bytes()).hexdigest() for fpath in folder.rglob("*") if fpath.is_file()}
+
+
+def test_a_colleague_gets_the_results_and_no_image(studies, endpoint, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    shutil.copytree(studies["synthetic"], ours)
+    store = boto3.client("s3", endpoint_url=endpoint)
+    store.create_bucket(Bucket=BUCKET)
+    for command in (
+        ("dvc", "remote", "add", "--default", "store", f"s3://{BUCKET}"),
+        ("dvc", "remote", "modify", "store", "endpointurl", endpoint),
+        ("git", "add", "-A"),
+        ("git", "commit", "-qm", "run"),
+        ("dvc", "push"),
+    ):
+        run(ours, *command)
+    pages = store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+    kept = {key["Key"].removeprefix("files/md5/").replace("/", "") for page in pages for key in page["Contents"]}
+    assert hashes(ours / "data" / "sae") <= kept
+    sheets = [ours / "plots" / f"{name}.png" for name in ("ingest", "describe_latents", "heatmap")]
+    shown = hashes(ours / "data" / "dataset") | {md5(sheet.read_bytes()).hexdigest() for sheet in sheets}
+    lock = yaml.safe_load((ours / "dvc.lock").read_text())["stages"]
+    dataset = next(out["md5"] for out in lock["ingest"]["outs"] if out["path"] == "data/dataset")
+    assert (shown | {dataset}).isdisjoint(kept)
+
+    run(tmp_path, "git", "clone", "-q", str(ours), str(theirs))
+    assert not (theirs / "data" / "sae").exists()
+    log = run(theirs, "dvc", "repro", "--allow-missing", "--dry")
+    assert ran(log) == set() and "up to date" in log
+
+    run(theirs, "dvc", "repro", "ingest")  # images are drawn, or one's own: they are never in the store
+    change_params(theirs, {"ablate": {"seed": 7}})
+    assert ran(run(theirs, "dvc", "repro", "--pull", "--allow-missing", "ablate")) == {"ablate"}
+    assert (theirs / "data" / "selection").is_dir()
+    assert not (theirs / "data" / "sae").exists(), "inputs of other stages were fetched"

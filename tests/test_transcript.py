@@ -1,0 +1,39 @@
+"""The tour of the README: one parameter changed, and the difference read, by the script that made the page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+from tests.studies import ENV, GIT_ENV, ran, run
+
+CHANGE = "train_sae.learning_rate=0.004"
+
+
+def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
+    folder = shutil.copytree(studies["synthetic"], tmp_path / "study")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "run")
+    run(folder, sys.executable, "-m", "stages.studies.transcript", CHANGE)
+    page = (folder / "stages" / "studies" / "transcript.md").read_text()
+    assert {f"train_sae@{layer}-{expansion}" for layer in (1, 2, 3) for expansion in (1, 2, 4)} <= ran(page)
+    assert not ran(page) & {"ingest", "prepare_clip", "extract", "check_heatmaps"}
+    assert "train_sae.learning_rate" in page and str(folder) not in page
+    difference = page.split("$ dvc metrics diff\n")[1].split("```")[0].splitlines()
+    assert 10 < len(difference) < 120
+    assert sum("metrics/train_sae/" in line for line in difference) >= 9
+    plots = (folder / "dvc_plots" / "index.html").read_text()
+    assert '"rev": "HEAD"' in plots and '"rev": "workspace"' in plots
+    assert json.loads(run(folder, "dvc", "status", "--json")) == {}
+    left = run(folder, "git", "status", "--porcelain").split()
+    assert left[1:] == ["stages/studies/transcript.md"]
+
+
+def test_a_tree_with_changes_is_left_alone(studies):
+    command = [sys.executable, "-m", "stages.studies.transcript", CHANGE]
+    done = subprocess.run(
+        command, cwd=studies["synthetic"], env=ENV | GIT_ENV, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0 and "git status is not clean" in done.stderr
