@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,16 @@ def test_every_stage_ran_and_filled_its_metrics(studies, study):
 def test_a_second_run_does_nothing(studies, study):
     assert ran(run(studies[study], "dvc", "repro")) == set()
     assert "up to date" in run(studies[study], "dvc", "status")
+
+
+def test_to_find_nothing_to_do_takes_little_longer_than_the_status(studies):
+    def seconds(command: str) -> float:
+        start = time.perf_counter()
+        run(studies["synthetic"], "dvc", command)
+        return time.perf_counter() - start
+
+    turns = [(seconds("repro"), seconds("status")) for _ in range(3)]
+    assert median(repro for repro, _ in turns) <= 1.5 * median(status for _, status in turns)
 
 
 def test_the_folder_came_through_at_the_models_resolution(studies):
