@@ -12,7 +12,7 @@ Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,11 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 
-from stages.core import (
-    arms,
-    association,
-    dataset,
-    figures,
-    intervene,
-    paired,
-    params,
-    readout,
-    results,
-    selection,
-    store,
-    vit,
-)
+from stages.core import arms, association, causal, dataset, figures, intervene, params, results, selection, store, vit
+from stages.core.causal import BEFORE_AND_AFTER, Tried, Women
 from stages.core.curves import GREY
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.intervene import Edit
-from stages.core.paired import Interval
 from stages.core.selection import Selection
 from stages.core.splice import Arm, Outcomes, Splice
 
@@ -49,8 +36,6 @@ TABLE_FPATH, PLOT_FPATH = Path("plots/ablate.csv"), Path("plots/ablate.png")
 ARMS_FPATH = Path("plots/ablate_arms.csv")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
 SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
-RELIANCE_ARMS = ("original", "edited")
-ENDPOINTS = ("accuracy", "R")
 SHOWN_ARMS = (
     "original",
     "reconstructed",
@@ -65,56 +50,6 @@ SHOWN_ARMS = (
     "edited",
     *(f"edited_{scope}" for scope in arms.SCOPES),
 )
-
-
-class Women:
-    """The confirmation pairs, and means over them with intervals over women."""
-
-    def __init__(self, splice: Splice, inference: params.Inference):
-        self.pairs = splice.data.pairs("confirmation")
-        self.emotions = splice.data.emotions
-        self.rows = np.concatenate([self.pairs[condition] for condition in CONDITIONS])
-        self.inference = inference
-
-    def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """Values of `rows` [.., image] by condition [.., pair]."""
-        n = len(self.pairs)
-        return {SEMI_NUDE: values[..., :n], CLOTHED: values[..., n:]}
-
-    def interval(self, values: np.ndarray) -> Interval:
-        """Mean over pairs."""
-        return paired.interval(values, self.pairs["identity"].to_numpy(), **self.inference.bootstrap)
-
-    def summary(self, values: np.ndarray) -> dict[str, dict[str, float]]:
-        """Both conditions and their gap, clothed minus semi-nude."""
-        by = self.split(values)
-        shown = {**by, "gap": by[CLOTHED] - by[SEMI_NUDE]}
-        return {label: self.interval(numbers).as_metrics() for label, numbers in shown.items()}
-
-
-@dataclass(frozen=True)
-class Tried:
-    """Arms by name, and what came out of them on the images of `Women.rows`."""
-
-    arms: dict[str, Arm]
-    outcomes: Outcomes
-
-    def of(self, name: str) -> Outcomes:
-        """Of one arm: arrays [image]."""
-        i = list(self.arms).index(name)
-        return Outcomes(*(getattr(self.outcomes, field.name)[i] for field in fields(Outcomes)))
-
-    def endpoints(self, name: str) -> dict[str, np.ndarray]:
-        """R (nats) and accuracy (0 or 1) of one arm, image by image."""
-        found = self.of(name)
-        return {"accuracy": found.correct, "R": found.R}
-
-    def __or__(self, other: Tried) -> Tried:
-        """Both, on the same images."""
-        joined = (
-            np.concatenate([getattr(x.outcomes, field.name) for x in (self, other)]) for field in fields(Outcomes)
-        )
-        return Tried(self.arms | other.arms, Outcomes(*joined))
 
 
 def control_sets(chosen: Selection, n_sets: int, seed: int) -> np.ndarray:
@@ -217,62 +152,6 @@ def greyed_out(splice: Splice, rows: np.ndarray, region: str) -> np.ndarray:
     return np.where(inside, np.uint8(GREY), splice.data.images(rows))
 
 
-def summarise(women: Women, tried: Tried, greyed: dict[str, Tried]) -> dict[str, dict]:
-    """Accuracy and R of each arm, and of the original with a region greyed out."""
-    shown: dict[str, dict[str, np.ndarray]] = {
-        name: tried.endpoints(name) for name in SHOWN_ARMS if name in tried.arms
-    } | {f"{region}_greyed": found.endpoints("original") for region, found in greyed.items()}
-    return {
-        endpoint: {name: women.summary(values[endpoint]) for name, values in shown.items()} for endpoint in ENDPOINTS
-    }
-
-
-def reliance(tried: Tried, greyed: Tried, arm: str) -> dict[str, np.ndarray]:
-    """Change of both endpoints, image by image, with a region greyed out: above 0 it misleads, below it is needed."""
-    whole, without = tried.endpoints(arm), greyed.endpoints(arm)
-    return {endpoint: without[endpoint] - whole[endpoint] for endpoint in ENDPOINTS}
-
-
-def judge_edit(women: Women, tried: Tried, greyed: dict[str, Tried], controls: pd.DataFrame) -> dict[str, dict]:
-    """What the edit gives and costs, and how far reliance on the bust falls. p counts random sets that do as well."""
-    found: dict[str, dict] = {}
-    for endpoint in ENDPOINTS:
-        original, edited = (women.split(tried.endpoints(arm)[endpoint]) for arm in RELIANCE_ARMS)
-        gain = women.interval(edited[SEMI_NUDE] - original[SEMI_NUDE])
-        gap = float((original[CLOTHED] - original[SEMI_NUDE]).mean())
-        found[endpoint] = {
-            "semi_nude_gain": gain.as_metrics(),
-            "clothed_loss": women.interval(original[CLOTHED] - edited[CLOTHED]).as_metrics(),
-            **({"share_of_gap_recovered": gain.estimate / gap} if gap > 0 else {}),
-            **against(controls[f"semi_nude_{endpoint}_gain"].to_numpy(), gain.estimate),
-        }
-    before, after = (women.split(reliance(tried, greyed["bust"], arm)["R"])[SEMI_NUDE] for arm in RELIANCE_ARMS)
-    fall = women.interval(before - after)
-    falls = before.mean() - controls["bust_reliance_R"].to_numpy()
-    return found | {"bust_reliance": {"fall": fall.as_metrics(), **against(falls, fall.estimate)}}
-
-
-def against(controls: np.ndarray, effect: float) -> dict[str, float]:
-    """An effect beside those of the random sets."""
-    return {"p_random_sets": intervene.control_p(effect, controls), "best_random_set": float(controls.max())}
-
-
-def guard(women: Women, tried: Tried) -> dict[str, float]:
-    """What must hold whatever the edit does, and how far it moves the embeddings."""
-    cosine = women.split(tried.of("edited").cosine)
-    original = tried.of("original")
-
-    def largest_change(arm: str) -> float:
-        return float(np.abs(tried.of(arm).R - original.R).max())
-
-    return {
-        **{f"cosine_to_original_{condition}": float(cosine[condition].mean()) for condition in CONDITIONS},
-        "error_kept_largest_R_change": largest_change("error_kept"),
-        "edited_patches_largest_R_change": largest_change("edited_patches"),
-        "readout_skill": readout.skill(float(women.split(original.correct)[CLOTHED].mean()), len(women.emotions)),
-    }
-
-
 def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     """The estimates that answer the question, without their intervals."""
     shown = {"semi_nude": "original", "semi_nude_bust_greyed": "bust_greyed", "semi_nude_edited": "edited"}
@@ -281,8 +160,8 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     accuracy |= {name: found["accuracy"][arm][CLOTHED]["estimate"] for name, arm in clothed.items()}
     return {
         "accuracy": accuracy,
-        "R_gap": {arm: found["R"][arm]["gap"]["estimate"] for arm in RELIANCE_ARMS},
-        "bust_reliance": {arm: found["reliance"][arm]["bust"]["R"][SEMI_NUDE]["estimate"] for arm in RELIANCE_ARMS},
+        "R_gap": {arm: found["R"][arm]["gap"]["estimate"] for arm in BEFORE_AND_AFTER},
+        "bust_reliance": {arm: found["reliance"][arm]["bust"]["R"][SEMI_NUDE]["estimate"] for arm in BEFORE_AND_AFTER},
         "p_random_sets": {name: judged["p_random_sets"] for name, judged in found["edit"].items()},
     }
 
@@ -358,7 +237,7 @@ def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, metrics: di
 def _draw_reliance(ax: Axes, metrics: dict) -> None:
     labels, rows, colours = [], [], []
     for region in REGIONS:
-        for arm in RELIANCE_ARMS:
+        for arm in BEFORE_AND_AFTER:
             for condition in CONDITIONS:
                 labels.append(f"{region}, {figures.CONDITION_LABELS[condition]}, {arm}")
                 rows.append(metrics["reliance"][arm][region]["R"][condition])
@@ -373,7 +252,7 @@ def main() -> None:
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)
     splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size)
-    women = Women(splice, config.inference)
+    women = Women(data.pairs("confirmation"), data.emotions, config.inference)
     every_arm = arms.of(splice, chosen, config.edit, config.ablate.seed)
     tried = Tried(every_arm, splice.outcomes(women.rows, list(every_arm.values())))
     if further := at_last_block(splice, women, config.edit.clothed_cost):
@@ -381,25 +260,18 @@ def main() -> None:
     sets = control_sets(chosen, config.ablate.n_random_sets, config.ablate.seed)
     controls = control_outcomes(splice, women, tried.of("original"), sets, config.edit, chosen)
     dose = dose_response(splice, chosen, config.edit, config.ablate.scales, women)
-    relying = {name: every_arm[name] for name in RELIANCE_ARMS}
+    relying = {name: every_arm[name] for name in BEFORE_AND_AFTER}
+    pictures = {region: greyed_out(splice, women.rows, region) for region in REGIONS}
     greyed = {
-        region: Tried(
-            relying, splice.outcomes(women.rows, list(relying.values()), greyed_out(splice, women.rows, region))
-        )
-        for region in REGIONS
+        region: Tried(relying, splice.outcomes(women.rows, list(relying.values()), images))
+        for region, images in pictures.items()
     }
     found = {
-        **summarise(women, tried, greyed),
-        "edit": judge_edit(women, tried, greyed, controls),
-        "reliance": {
-            arm: {
-                region: {name: women.summary(change) for name, change in reliance(tried, found, arm).items()}
-                for region, found in greyed.items()
-            }
-            for arm in RELIANCE_ARMS
-        },
-        "guardrails": guard(women, tried),
-        "embeddings": {name: what_embeddings_hold(splice, women, tried.arms[name]) for name in RELIANCE_ARMS},
+        **causal.summarise(women, tried, [name for name in SHOWN_ARMS if name in tried.arms], greyed),
+        "edit": causal.judge_edit(women, tried, greyed, controls),
+        "reliance": {arm: causal.summarise_reliance(women, tried, greyed, arm) for arm in BEFORE_AND_AFTER},
+        "guardrails": causal.guard(women, tried),
+        "embeddings": {name: what_embeddings_hold(splice, women, tried.arms[name]) for name in BEFORE_AND_AFTER},
     }
     results.write_metrics(FULL_FPATH, found)
     results.write_metrics(METRICS_FPATH, headline(found))

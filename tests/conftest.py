@@ -14,6 +14,7 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.association
     import stages.core.batches
     import stages.core.cascade
+    import stages.core.causal
     import stages.core.codes
     import stages.core.curves
     import stages.core.dataset

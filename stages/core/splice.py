@@ -61,12 +61,12 @@ def original(batch: Batch) -> Float[Tensor, "n token d_in"]:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What came out, arm by arm: arrays [arm, image]."""
+    """What came out, arm by arm: arrays [arm, image]; of one arm, [image]."""
 
-    R: Float[np.ndarray, "arm n"]
+    R: Float[np.ndarray, "*arm n"]
     """Log-probability of the true emotion, nats."""
-    correct: Float[np.ndarray, "arm n"]
-    cosine: Float[np.ndarray, "arm n"]
+    correct: Float[np.ndarray, "*arm n"]
+    cosine: Float[np.ndarray, "*arm n"]
     """Of the embedding with the original one."""
 
 

@@ -1,0 +1,72 @@
+"""Endpoints of the causal test, worked out by hand on two women."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core import causal, params
+from stages.core.causal import Tried, Women
+from stages.core.splice import Outcomes, original
+from tests.imports import ROOT
+
+INFERENCE = params.load("inference", fpath=ROOT / "params.yaml").inference
+
+
+@pytest.fixture
+def women() -> Women:
+    """Two women, one pair each: rows 0 and 1 semi-nude, 2 and 3 clothed."""
+    pairs = pd.DataFrame({"identity": ["a", "b"], "semi_nude": [0, 1], "clothed": [2, 3]})
+    return Women(pairs, ["happy", "sad"], INFERENCE)
+
+
+def tried(**R: list[float]) -> Tried:
+    """Arms with R of the four images; right where R is above -1."""
+    values = np.array(list(R.values()))
+    return Tried(dict.fromkeys(R, original), Outcomes(values, (values > -1).astype(float), np.ones_like(values)))
+
+
+WHOLE = {"original": [-3.0, -2.0, -0.5, -0.5], "edited": [-1.5, -0.5, -0.5, -0.7]}
+WITHOUT_BUST = {"original": [-1.0, -0.5, -0.6, -0.5], "edited": [-1.0, -0.5, -0.5, -0.7]}
+
+
+def test_the_edit_is_judged_beside_its_controls(women):
+    controls = pd.DataFrame(
+        {
+            "semi_nude_R_gain": [0.0, 0.1, 2.0],
+            "semi_nude_accuracy_gain": [0.0, 0.0, 0.0],
+            "bust_reliance_R": [1.75, 1.5, 1.2],
+        }
+    )
+    found = causal.judge_edit(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, controls)
+    assert found["R"]["semi_nude_gain"]["estimate"] == pytest.approx(1.5)
+    assert found["R"]["clothed_loss"]["estimate"] == pytest.approx(0.1)
+    assert found["R"]["share_of_gap_recovered"] == pytest.approx(1.5 / 2)
+    assert found["R"]["p_random_sets"] == pytest.approx(2 / 4) and found["R"]["best_random_set"] == 2
+    assert found["accuracy"]["semi_nude_gain"]["estimate"] == pytest.approx(0.5)
+    assert found["accuracy"]["p_random_sets"] == pytest.approx(1 / 4)
+    reliance = found["bust_reliance"]  # 1.75 before; after it (0.5 + 0) / 2
+    assert reliance["fall"]["estimate"] == pytest.approx(1.5)
+    assert reliance["best_random_set"] == pytest.approx(0.55) and reliance["p_random_sets"] == pytest.approx(1 / 4)
+
+
+def test_reliance_is_the_change_when_a_region_is_hidden(women):
+    found = causal.summarise_reliance(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, "original")["bust"]
+    assert found["R"]["semi_nude"]["estimate"] == pytest.approx(1.75)
+    assert found["R"]["clothed"]["estimate"] == pytest.approx(-0.05)
+    assert found["accuracy"]["semi_nude"]["estimate"] == pytest.approx(0.5)
+
+
+def test_arms_tried_apart_join_on_the_same_images():
+    both = tried(original=[0.0, -2.0, 0.0, 0.0]) | tried(edited=[-1.0, -2.0, -3.0, -4.0])
+    assert list(both.arms) == ["original", "edited"]
+    assert both.of("edited").R.tolist() == [-1, -2, -3, -4] and both.of("original").correct.tolist() == [1, 0, 1, 1]
+
+
+def test_guardrails_tell_the_largest_change_where_none_may_be(women):
+    arms = WHOLE | {"error_kept": WHOLE["original"], "edited_patches": [-3.0, -2.0, -0.5, -0.4]}
+    found = causal.guard(women, tried(**arms))
+    assert found["error_kept_largest_R_change"] == 0
+    assert found["edited_patches_largest_R_change"] == pytest.approx(0.1)
+    assert found["readout_skill"] == 1 and found["cosine_to_original_clothed"] == 1
