@@ -38,10 +38,12 @@ sweep: $(READY)
 	dvc exp run --run-all --jobs $(JOBS)
 	python -m stages.studies.sweep
 
-# our SAE trainer beside SAELens' and dictionary-learning's, in an environment of its own; some 30 minutes
+# our SAE trainer beside SAELens' and dictionary-learning's, and heatmaps and controls beside bare forward passes, in an
+# environment of its own; some 40 minutes
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.speed
 	$(BENCH)/bin/python -m tests.bench.recovery
+	$(BENCH)/bin/python -m tests.bench.heatmaps
 
 lock: $(READY)
 	pip install -q uv

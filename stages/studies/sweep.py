@@ -147,7 +147,7 @@ ENDPOINTS = {
     "face_reliance_R": "change of R by greying the face",
     **{f"lift_gap_{name}": f"bust-lift gap, {label}" for name, label in MAPS.items()},
     "iou_gap_grad_eclip": "bust-IoU gap, Grad-ECLIP",
-    **{f"deletion_gap_{name}": f"gap in R gained by deleting the bust, {label}" for name, label in MAPS.items()},
+    **{f"deletion_gap_{name}": f"gap in R, bust deleted, {label}" for name, label in MAPS.items()},
 }
 
 
