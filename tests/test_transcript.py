@@ -9,7 +9,7 @@ import sys
 
 from tests.studies import ENV, GIT_ENV, ran, run
 
-CHANGE = "train_sae.learning_rate=0.004"
+CHANGE = "select_sae.rule=published"
 
 
 def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
@@ -18,12 +18,12 @@ def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
     run(folder, "git", "commit", "-qm", "run")
     run(folder, sys.executable, "-m", "stages.studies.transcript", CHANGE)
     page = (folder / "stages" / "studies" / "transcript.md").read_text()
-    assert {f"train_sae@{layer}-{expansion}" for layer in (1, 2, 3) for expansion in (1, 2, 4)} <= ran(page)
-    assert not ran(page) & {"ingest", "prepare_clip", "extract", "check_heatmaps"}
-    assert "train_sae.learning_rate" in page and str(folder) not in page
+    after_selection = {"select_sae", "describe_latents", "heatmap", "ablate", "export_clip", "report"}
+    assert "select_sae" in ran(page) and ran(page) <= after_selection
+    assert "select_sae.rule" in page and str(folder) not in page
     difference = page.split("$ dvc metrics diff\n")[1].split("```")[0].splitlines()
-    assert 10 < len(difference) < 120
-    assert sum("metrics/train_sae/" in line for line in difference) >= 9
+    assert 3 < len(difference) < 120
+    assert any("metrics/select_sae.json" in line for line in difference)
     plots = (folder / "dvc_plots" / "index.html").read_text()
     assert '"rev": "HEAD"' in plots and '"rev": "workspace"' in plots
     assert json.loads(run(folder, "dvc", "status", "--json")) == {}
