@@ -46,6 +46,7 @@ SHOWN_ARMS = (
     "colour_subspace_at_last_block",
     "colour_subspace_within_cost",
     "ranked_once",
+    "shuffled_labels",
     "swapped",
     "edited",
     *(f"edited_{scope}" for scope in arms.SCOPES),

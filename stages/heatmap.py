@@ -2,8 +2,8 @@
 
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json (in short),
-         metrics/full/heatmap.json (with intervals), plots/heatmap.csv (scores image by image), plots/heatmap.png
-         (contact sheet), plots/heatmap_pairs.png
+         metrics/full/heatmap.json (with intervals), plots/heatmap.csv (scores image by image), plots/heatmap_iou.csv
+         (mean IoU over the threshold), plots/heatmap.png (contact sheet), plots/heatmap_pairs.png
 claims   how much of the map for the true emotion lies on the bust and on the face, semi-nude against clothed,
          with chance levels and intervals over women. A map that moves is not yet a bias that shrank: the
          readout is judged in `ablate`
@@ -28,8 +28,9 @@ from stages.core.splice import Arm, Splice, original
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH, HEATMAPS_DPATH = Path("data/selection"), Path("data/heatmaps.zarr")
 METRICS_FPATH, FULL_FPATH = Path("metrics/heatmap.json"), Path("metrics/full/heatmap.json")
-TABLE_FPATH = Path("plots/heatmap.csv")
+TABLE_FPATH, IOU_FPATH = Path("plots/heatmap.csv"), Path("plots/heatmap_iou.csv")
 SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
+THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 MAX_PIXELS = 1e8  # of an image given to --image
 IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in plots/heatmap.csv
 
@@ -75,6 +76,19 @@ def score(
                     }
                 )
     return pd.DataFrame(records)
+
+
+def iou_over_thresholds(grids: dict[str, np.ndarray], data: Dataset, rows: np.ndarray) -> pd.DataFrame:
+    """Mean IoU of each arm's maps, cut at shares of their min-max range, with each region, by condition."""
+    condition = data.table["condition"].to_numpy()[rows]
+    records = []
+    for region in REGIONS:
+        coverage = localise.patch_coverage(data.mask(region, rows), next(iter(grids.values())).shape[1:])
+        for arm, heats in grids.items():
+            for threshold in THRESHOLDS:
+                iou = np.array([localise.threshold_iou(h, m, threshold) for h, m in zip(heats, coverage, strict=True)])
+                records += [(arm, region, c, threshold, iou[condition == c].mean()) for c in (SEMI_NUDE, CLOTHED)]
+    return pd.DataFrame(records, columns=["arm", "region", "condition", "threshold", "iou"])
 
 
 def measure(table: pd.DataFrame, inference: params.Inference) -> dict[str, dict]:
@@ -215,6 +229,7 @@ def main() -> None:
     save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
     table = score(grids, cosines, data, rows)
     results.write_table(TABLE_FPATH, table)
+    results.write_table(IOU_FPATH, iou_over_thresholds(grids, data, rows))
     found = measure(table, config.inference)
     results.write_metrics(FULL_FPATH, found)
     results.write_metrics(METRICS_FPATH, headline(found))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip.model import CLIP, CLIPVisionCfg, _build_vision_tower
 from torch.nn.functional import cosine_similarity, normalize
 
-from stages.core import eclip
+from stages.core import demo, eclip, params
+from tests.imports import ROOT
 
 
 def explicit(model, images, texts):
@@ -66,15 +67,24 @@ def vit_l_14():
     return model.double().eval(), images, normalize(torch.randn(1, 768, dtype=torch.float64), dim=-1)
 
 
+@pytest.fixture
+def demo_model():
+    """The demo CLIP as it is before training, at its default size."""
+    model = CLIP(**demo.architecture(params.load("demo", fpath=ROOT / "params.yaml").demo, 64))
+    images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
+    return model.double().eval(), images, normalize(torch.randn(4, 128, dtype=torch.float64), dim=-1)
+
+
 METHODS = ("grad_eclip", "attribution", "legrad", "attention")
 
 
-@pytest.mark.parametrize("size", ["double", "vit_l_14"])
+@pytest.mark.parametrize("size", ["double", "demo_model", "vit_l_14"])
 def test_maps_equal_the_explicit_computation(request, size):
     model, images, texts = request.getfixturevalue(size)
     expected, similarity, _, _ = explicit(model, images, texts)
-    attn = model.visual.transformer.resblocks[-1].attn
-    with eclip._frozen(model), eclip._watching(attn, True) as seen, torch.enable_grad():
+    block = model.visual.transformer.resblocks[-1]
+    attn, narrowed = block.attn, eclip._class_token_only(block.mlp, True)
+    with eclip._frozen(model), narrowed, eclip._watching(attn, True) as seen, torch.enable_grad():
         embedded = normalize(model.visual(images), dim=-1)
         gradient = torch.autograd.grad((embedded * texts).sum(), seen.y)[0][:, :1]
     public = eclip.explain(model, images, texts[None], methods=METHODS)

@@ -77,6 +77,11 @@ def test_each_fault_is_named(folder, row, column, value, says):
     assert says in faults(folder, setting(row, column, value))
 
 
+def test_a_condition_that_no_image_has_leaves_every_pair_open(folder):
+    said = faults(folder, lambda table: table[table["condition"] != "clothed"])
+    assert "row 2: unpaired: anna, sad has semi_nude" in said and "row 3: unpaired: bea, sad has semi_nude" in said
+
+
 def test_unreadable_truncated_empty_and_huge_files(folder):
     (folder / "anna_semi_nude.png").write_text("no picture")
     whole = (folder / "anna_clothed.png").read_bytes()

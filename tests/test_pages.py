@@ -22,7 +22,7 @@ CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver")
 PHONE, DESK = (390, 844), (1280, 900)
 SECONDS = 30
-N_VEGA = 8
+N_VEGA = 9
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from stages import analyse_sae
+from stages import analyse_sae, heatmap
 from stages.core import arms, dataset, intervene, latents, params, store, vit
 from stages.core.intervene import Edit
 from stages.core.readout import Readout, gradient, skill
@@ -99,6 +99,16 @@ def test_nothing_edited_is_the_original_exactly(spliced):
     outcomes = spliced.outcomes(np.arange(16), [original, nothing])
     assert (outcomes.R[0] == outcomes.R[1]).all()
     assert outcomes.cosine == pytest.approx(1.0, abs=1e-6)
+
+
+def test_nothing_edited_has_the_map_and_the_embedding_of_the_original_exactly(spliced):
+    rows = np.arange(6)
+    nothing = spliced.arm(Edit(latents=torch.tensor([], dtype=torch.long)), "all")
+    some = spliced.arm(Edit(latents=torch.arange(8)), "all")
+    (before, cosines), (after, same_cosines) = (heatmap.maps(spliced, rows, arm) for arm in (original, nothing))
+    assert np.array_equal(before, after) and np.array_equal(cosines, same_cosines)
+    assert np.array_equal(spliced.embeddings(rows), spliced.embeddings(rows, nothing))
+    assert not np.array_equal(before, heatmap.maps(spliced, rows, some)[0])
 
 
 def test_an_edit_keeps_the_reconstruction_error(spliced):

@@ -8,6 +8,7 @@
     difference_in_means   the direction between the conditions' means, projected out
     colour_subspace       the directions between the colours' means, projected out (planted world only)
     ranked_once           as many latents as are edited, the most harmful by effects taken once, with nothing edited
+    shuffled_labels       the same, ranked with the two conditions' labels shuffled within pairs, woman by woman
     swapped               the edited latents take the values of the other twin: what the edit should mend on semi-nude
                           images, it should break on clothed ones
     edited                the edit of params.yaml
@@ -21,10 +22,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from stages.core import intervene, params
-from stages.core.dataset import SEMI_NUDE
+from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
 from stages.core.encoding import PLANTED
 from stages.core.intervene import Edit
 from stages.core.selection import Selection
@@ -35,7 +37,7 @@ SCOPES: tuple[params.EditScope, ...] = ("cls", "patches", "bust", "not_bust")
 
 def of(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
     """Every arm by its name."""
-    ranked = chosen.tests.sort_values("eff_mean", kind="stable")["latent"].to_numpy()
+    k = len(chosen.latents)
     edited = chosen.arm(splice, config)
     return {
         "original": original,
@@ -44,11 +46,22 @@ def of(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dic
         "noise": lambda batch: intervene.matched_noise(batch.tokens, splice.sae, [seed, *batch.rows.tolist()]),
         "random_direction": random_direction(edited, seed),
         **baselines(splice),
-        "ranked_once": chosen.arm(splice, config, ranked[: len(chosen.latents)]),
+        "ranked_once": chosen.arm(splice, config, chosen.tests["eff_mean"].to_numpy().argsort(kind="stable")[:k]),
+        "shuffled_labels": chosen.arm(splice, config, ranked_by_shuffled_labels(splice.data, chosen, seed)[:k]),
         "swapped": swapped(splice, chosen.latents),
         "edited": edited,
         **{f"edited_{scope}": chosen.arm(splice, config.model_copy(update={"scope": scope})) for scope in SCOPES},
     }
+
+
+def ranked_by_shuffled_labels(data: Dataset, chosen: Selection, seed: int) -> Int[np.ndarray, " latent"]:
+    """All latents, from the lowest mean effect gap, nats, when for half of the women, drawn at random, the twins'
+    labels are exchanged: the ranking of `ranked_once` where there is nothing to find."""
+    pairs, rows = data.pairs("discovery"), data.audit_rows()
+    semi_nude, clothed = (chosen.codes.effect[np.searchsorted(rows, pairs[c])] for c in (SEMI_NUDE, CLOTHED))
+    women, woman = np.unique(pairs["identity"], return_inverse=True)
+    signs = np.random.default_rng(seed).choice([-1, 1], len(women))[woman]
+    return (signs[:, None] * (semi_nude - clothed)).mean(0).argsort(kind="stable")
 
 
 def baselines(splice: Splice) -> dict[str, Arm]:
