@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 
 from stages.core import arms, association, causal, dataset, figures, intervene, params, results, selection, store, vit
 from stages.core.causal import BEFORE_AND_AFTER, Tried, Women
 from stages.core.curves import GREY
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
+from stages.core.figures import Axes
 from stages.core.intervene import Edit
 from stages.core.selection import Selection
 from stages.core.splice import Arm, Outcomes, Splice

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 
 from stages.core import codes, dataset, figures, intervene, latents, paired, params, readout, results, store, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
+from stages.core.figures import Axes, Figure
 from stages.core.grid import Point
 from stages.core.sae import JumpReLUSAE
 from stages.core.splice import Arm, Splice, original
@@ -295,19 +295,42 @@ def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, con
     axes[2].set(xlabel="clusters k", ylabel="mean silhouette", title="Silhouette", ylim=(0, 1))
 
 
-def main() -> None:
-    point = Point.from_command_line(__doc__)
-    config = params.load("compute", "inference", "edit", "analyse_sae")
-    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
-    splice = Splice(
+def spliced(point: Point, config: Any) -> Splice:
+    """CLIP with the grid point's SAE in its place."""
+    clip = vit.load(CLIP_DPATH, config.compute)
+    return Splice(
         clip=clip,
         sae=JumpReLUSAE.load(SAE_DPATH / str(point)).to(clip.device),
         layer=point.layer,
-        data=data,
+        data=dataset.load(DATASET_DPATH),
         activations=store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr"),
         batch_size=config.analyse_sae.batch_size,
     )
-    rows, inference = data.audit_rows(), config.inference
+
+
+def draw(
+    point: Point,
+    values: np.ndarray,
+    condition: np.ndarray,
+    tests: pd.DataFrame,
+    lists: dict[params.LatentList, pd.DataFrame],
+    scores: np.ndarray,
+    tried: pd.DataFrame,
+    config: params.AnalyseSae,
+) -> Figure:
+    """Activations by condition, both lists, and the clusters of latents."""
+    figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
+    draw_activations(axes[0, :2], values, condition, config.n_candidates)
+    draw_lists(axes[0, 2], tests, lists)
+    draw_clusters(axes[1], scores, tried, condition)
+    return figure
+
+
+def main() -> None:
+    point = Point.from_command_line(__doc__)
+    config = params.load("compute", "inference", "edit", "analyse_sae")
+    splice = spliced(point, config)
+    data, rows, inference = splice.data, splice.data.audit_rows(), config.inference
     pooled = codes.pool(splice.sae, splice.batches(rows), splice.gradient)
     tests = test_latents(pooled, data, rows, inference)
     means = discovery_means(pooled, data, rows)
@@ -316,30 +339,24 @@ def main() -> None:
         "perception": latents.perception(tests, inference.alpha),
     }
     curve = edit_curve(splice, lists[config.edit.latents]["latent"].to_numpy(np.int64), config.edit, means)
-    faithful = fidelity(splice, rows)
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
     scores, tried = clusters(values, config.analyse_sae)
     summary = {
         "published": published_block(values, condition),
         "latents": count_latents(lists, tests, inference, data.pairs("discovery")["identity"].nunique()),
         "first_order": check_first_order(splice, pooled, rows, config.analyse_sae.n_checked),
-        "splice": summarise_fidelity(faithful, condition),
+        "splice": summarise_fidelity(fidelity(splice, rows), condition),
         "discovery_edit": summarise_curve(curve, config.edit.clothed_cost),
         "clusters": summarise_clusters(tried),
     }
     directory = ANALYSIS_DPATH / str(point)
     shutil.rmtree(directory, ignore_errors=True)
     pooled.save(directory / "codes.zarr")
-    results.write_table(directory / "latents.csv", tests)
-    for kind, found in lists.items():
-        results.write_table(directory / f"{kind}.csv", found)
-    results.write_table(directory / "curve.csv", curve)
+    for name, table in ({"latents": tests, "curve": curve} | lists).items():
+        results.write_table(directory / f"{name}.csv", table)
     results.write_metrics(directory / "summary.json", summary)
     results.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))
-    figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
-    draw_activations(axes[0, :2], values, condition, config.analyse_sae.n_candidates)
-    draw_lists(axes[0, 2], tests, lists)
-    draw_clusters(axes[1], scores, tried, condition)
+    figure = draw(point, values, condition, tests, lists, scores, tried, config.analyse_sae)
     figures.save(figure, directory / "statistics.png")
 
 

@@ -13,6 +13,7 @@ claims   of each way to draw a map, beside baselines that know nothing of the mo
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -81,6 +82,13 @@ class Audit:
         ]
         return torch.cat(found).cpu().numpy()
 
+    def by_condition(self, values: np.ndarray, inference: params.Inference) -> dict[str, Any]:
+        """Means of a value per confirmation image, and the gap, semi-nude minus clothed, with its interval."""
+        pairs = self.data.pairs("confirmation")
+        by = {c: values[np.searchsorted(self.rows, pairs[c])] for c in CONDITIONS}
+        gap = paired.interval(by[SEMI_NUDE] - by[CLOTHED], pairs["identity"].to_numpy(), **inference.bootstrap)
+        return {**{c: float(by[c].mean()) for c in CONDITIONS}, "gap": gap.as_metrics()}
+
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
     """Raw maps of every method, of the contrast with the other emotions where the method is linear, and baselines."""
@@ -97,21 +105,13 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
 
 def localise_maps(audit: Audit, grids: dict[str, Grids], inference: params.Inference) -> dict[str, dict]:
     """Energy lift and matched-area IoU of each map on bust and face: gap, semi-nude minus clothed, and levels."""
-    pairs = audit.data.pairs("confirmation")
-    position = {row: i for i, row in enumerate(audit.rows)}
-    by = {c: np.array([position[row] for row in pairs[c]]) for c in CONDITIONS}
-    women = pairs["identity"].to_numpy()
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
         coverage = localise.patch_coverage(audit.data.mask(region, audit.rows), audit.clip.grid)
         for name, maps in grids.items():
             for score in (localise.energy_lift, localise.matched_area_iou):
                 values = np.array([score(heat, mask) for heat, mask in zip(maps, coverage, strict=True)])
-                gap = paired.interval(values[by[SEMI_NUDE]] - values[by[CLOTHED]], women, **inference.bootstrap)
-                metrics[name][f"{region}_{score.__name__}"] = {
-                    **{c: float(values[by[c]].mean()) for c in CONDITIONS},
-                    "gap": gap.as_metrics(),
-                }
+                metrics[name][f"{region}_{score.__name__}"] = audit.by_condition(values, inference)
     return metrics
 
 
@@ -133,17 +133,11 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: params.Inferen
     Above 0, what the map marks on the bust misleads the readout; below it is needed. All maps end at the same picture:
     they differ in how early they reach it.
     """
-    pairs = audit.data.pairs("confirmation")
-    women = pairs["identity"].to_numpy()
-    position = {row: i for i, row in enumerate(audit.rows)}
     bust = localise.patch_coverage(audit.data.mask("bust", audit.rows), audit.clip.grid) >= localise.INSIDE
     found: dict[str, dict] = {}
     for name, maps in grids.items():
         R = np.stack([audit.R(curves.perturbed(audit.images, maps, s, "deletion", bust)) for s in curves.SHARES])
-        change = curves.area(R) - R[0]
-        by = {c: np.array([change[position[row]] for row in pairs[c]]) for c in CONDITIONS}
-        gap = paired.interval(by[SEMI_NUDE] - by[CLOTHED], women, **inference.bootstrap)
-        found[name] = {**{c: float(by[c].mean()) for c in CONDITIONS}, "gap": gap.as_metrics()}
+        found[name] = audit.by_condition(curves.area(R) - R[0], inference)
     return found
 
 

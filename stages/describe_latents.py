@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
 
 from stages.core import dataset, encoding, figures, lens, paired, params, results, selection, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CONDITIONS
 from stages.core.encoding import PLANTED
+from stages.core.figures import Axes
 from stages.core.selection import Selection
 from stages.core.splice import Splice
 
@@ -133,7 +133,7 @@ def draw(splice: Splice, table: pd.DataFrame, women: HeldOut, config: Any, fpath
     n_images = config.describe_latents.n_images
     shown = pd.concat([table[table["edited"] == 1][: config.describe_latents.n_shown], table[table["edited"] == 0]])
     rows = max(len(shown), 1)
-    figure = figures.plt.figure(figsize=(9.4 + 1.7 * n_images, 2.1 * rows + 0.6))
+    figure = figures.pyplot().figure(figsize=(9.4 + 1.7 * n_images, 2.1 * rows + 0.6))
     title = (
         "Latents: found on discovery women, shown on confirmation women (lit: patches on which the latent is active)"
     )

@@ -15,11 +15,11 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.image import imread
+from PIL import Image
 
 from stages.core import dataset, figures, params, results, sentences, tables
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.figures import Axes
 
 METRICS_DPATH, FULL_DPATH = Path("metrics"), Path("metrics/full")
 PLOTS_DPATH, SELECTION_DPATH = Path("plots"), Path("data/selection")
@@ -51,7 +51,7 @@ N_SHOWN = 3  # pairs beside the finding
 def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> None:
     """What CLIP makes of the same faces: before, with the bust hidden, after the edit. This picture is committed, so
     pairs are shown beside it only where they are drawn, never photographs."""
-    figure = figures.plt.figure(figsize=(10.4 if with_pictures else 6.4, 4.2))
+    figure = figures.pyplot().figure(figsize=(10.4 if with_pictures else 6.4, 4.2))
     if with_pictures:
         left, right = figure.subfigures(1, 2, width_ratios=[1.05, 1.5])
         _draw_pairs(left.subplots(2, N_SHOWN, squeeze=False))
@@ -94,7 +94,8 @@ def _draw_accuracies(ax: Axes, metrics: dict[str, Any], edited: str) -> None:
 
 def embedded(fpath: Path) -> str:
     """A PNG as a data URL."""
-    imread(fpath)  # a damaged picture stops here, not in the reader's browser
+    with Image.open(fpath) as picture:
+        picture.load()  # a damaged one stops here, not in the reader's browser
     return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
 
 

@@ -151,6 +151,24 @@ def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
     )
 
 
+def save(
+    sae: JumpReLUSAE,
+    point: Point,
+    quality: dict[str, Any],
+    history: pd.DataFrame | None,
+    activations: store.Store,
+) -> None:
+    """Write the SAE with where it is from and how good it is, and its history."""
+    sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
+    sae.metadata |= activations.provenance
+    directory = SAE_DPATH / str(point)
+    shutil.rmtree(directory, ignore_errors=True)
+    sae.save(directory)
+    history = untrained_history(quality["train"]) if history is None else history
+    results.write_table(directory / "history.csv", history)
+    results.write_metrics(METRICS_DPATH / f"{point}.json", headline(quality))
+
+
 def main() -> None:
     point = Point.from_command_line(__doc__)
     config = params.load("compute", "train_sae")
@@ -172,14 +190,7 @@ def main() -> None:
             quality: dict[str, Any] = measure(sae, activations, data, config.train_sae, normalisation.mean)
             quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
             quality |= {"seeds": seeds} if seeds else {}
-            sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
-            sae.metadata |= activations.provenance
-            directory = SAE_DPATH / str(point)
-            shutil.rmtree(directory, ignore_errors=True)
-            sae.save(directory)
-            history = untrained_history(quality["train"]) if history is None else history
-            results.write_table(directory / "history.csv", history)
-            results.write_metrics(METRICS_DPATH / f"{point}.json", headline(quality))
+            save(sae, point, quality, history, activations)
             kept.done()
     ranks.stop()
 

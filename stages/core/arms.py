@@ -117,6 +117,6 @@ def swapped(splice: Splice, latents: np.ndarray) -> Arm:
     edit = Edit(latents=torch.tensor(latents, device=splice.clip.device), kind="patch")
 
     def apply(batch: Batch) -> Tensor:
-        return intervene.edited(batch.tokens, splice.sae, edit, twin=batch.other_twin)
+        return intervene.edited(batch.tokens, splice.sae, edit, twin=batch.twin)
 
     return apply

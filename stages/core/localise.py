@@ -9,8 +9,8 @@ counted by `degenerate`.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Float, UInt8
-from scipy import stats
 
 INSIDE = 0.5  # coverage from which a patch counts as inside, where a score needs a yes or no
 
@@ -113,7 +113,7 @@ def pixel_auc(heat: Grid, mask: Grid) -> float:
     n_in, n_out = int(inside.sum()), int((~inside).sum())
     if n_in == 0 or n_out == 0:
         return 0.5
-    ranks = stats.rankdata(heat.ravel())
+    ranks = scipy.stats.rankdata(heat.ravel())
     return float((ranks[inside].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from jaxtyping import Float, Integer
-from scipy import stats
 
 CHUNK_VALUES = 2**24  # permutation results held at once, as a count of float64 values
 
@@ -26,7 +26,7 @@ def published_tests(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> d
     Kolmogorov-Smirnov D and p, Mann-Whitney U p (two-sided), AUC = U / (n m) (the study's "effect size"),
     Cliff's delta = 2 AUC - 1.
     """
-    ks, mwu = stats.ks_2samp(a, b), stats.mannwhitneyu(a, b, alternative="two-sided")
+    ks, mwu = scipy.stats.ks_2samp(a, b), scipy.stats.mannwhitneyu(a, b, alternative="two-sided")
     auc = float(mwu.statistic) / (len(a) * len(b))
     return {
         "ks_statistic": float(ks.statistic),
@@ -124,7 +124,7 @@ def paired_tests(
             "t": t,
             "p": p,
             "p_max_t": p_max_t,
-            "q": stats.false_discovery_control(p),
+            "q": scipy.stats.false_discovery_control(p),
         }
     )
 
@@ -200,10 +200,10 @@ def signed_ranks(differences: Float[np.ndarray, "pair latent"]) -> tuple[np.ndar
     nonzero = differences != 0
     n = nonzero.sum(0)
     zeros_below = len(differences) - n  # zeros share the lowest ranks, so dropping them shifts the others down
-    ranks = (stats.rankdata(np.abs(differences), axis=0) - zeros_below) * nonzero
+    ranks = (scipy.stats.rankdata(np.abs(differences), axis=0) - zeros_below) * nonzero
     positive = (ranks * (differences > 0)).sum(0)
     total = n * (n + 1) / 2
     rank_biserial = np.divide(2 * positive - total, total, out=np.zeros(len(n)), where=total > 0)
     variance = np.square(ranks).sum(0) / 4  # ties included: var(W+) = sum of squared ranks / 4
     z = np.divide(positive - total / 2, np.sqrt(variance), out=np.zeros(len(n)), where=variance > 0)
-    return rank_biserial, 2 * stats.norm.sf(np.abs(z))
+    return rank_biserial, 2 * scipy.stats.norm.sf(np.abs(z))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Real
-from scipy import stats
 
 
 def spearman(a: Real[np.ndarray, "n k"], b: Real[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
     """Of each row of `a` with the same row of `b`, ties at their mean rank; not a number where a row is constant."""
-    ranks = [stats.rankdata(values, axis=1) for values in (a, b)]
+    ranks = [scipy.stats.rankdata(values, axis=1) for values in (a, b)]
     centred = [r - r.mean(1, keepdims=True) for r in ranks]
     norms = np.linalg.norm(centred[0], axis=1) * np.linalg.norm(centred[1], axis=1)
     products = (centred[0] * centred[1]).sum(1)

@@ -35,12 +35,12 @@ class Batch:
     tokens: Float[Tensor, "n token d_in"]
 
     @cached_property
-    def twin(self) -> Float[Tensor, "n token d_in"]:
+    def clothed_twin(self) -> Float[Tensor, "n token d_in"]:
         """Tokens of the clothed twin (of itself, where the image is clothed)."""
         return self.splice.tokens(self.splice.clothed_twin[self.rows])
 
     @cached_property
-    def other_twin(self) -> Float[Tensor, "n token d_in"]:
+    def twin(self) -> Float[Tensor, "n token d_in"]:
         """Tokens of the twin in the other condition (of itself, where there is none)."""
         return self.splice.tokens(self.splice.twin[self.rows])
 
@@ -154,7 +154,7 @@ class Splice:
             x = batch.tokens
             bust = batch.bust if scope in ("bust", "not_bust") else None
             where = intervene.scope(scope, len(x), x.shape[1], bust).to(x.device)
-            twin = batch.twin if edit.kind == "patch" else None
+            twin = batch.clothed_twin if edit.kind == "patch" else None
             return intervene.edited(x, self.sae, edit, where=where, twin=twin)
 
         return apply

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -63,10 +64,7 @@ def maps_and_texts(rounds: int, batch: int) -> list[tuple[str, ...]]:
     def forward() -> None:
         model.embed(pixels)
 
-    one, all_of_them = (
-        (lambda: eclip.explain(model.model, pixels, texts[:1])),
-        (lambda: eclip.explain(model.model, pixels, texts)),
-    )
+    one, all_of_them = (partial(eclip.explain, model.model, pixels, wanted) for wanted in (texts[:1], texts))
     return [
         row(f"maps of {batch} images", "bare forward pass", in_turns(one, forward, rounds)),
         row(f"maps for {N_TEXTS} texts", "for one text", in_turns(all_of_them, one, rounds)),
