@@ -8,6 +8,8 @@ claims   what the edit does to the emotion gap and to CLIP's reliance on bust an
          meaning, random sets of like latents, and baselines that need no SAE (`core/arms.py`)
 
 Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and region reliance.
+
+    torchrun --nproc-per-node 8 -m stages.ablate      # the images shared by as many processes
 """
 
 from __future__ import annotations
@@ -20,14 +22,27 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import arms, association, causal, dataset, figures, intervene, params, results, selection, store, vit
+from stages.core import (
+    arms,
+    association,
+    causal,
+    dataset,
+    figures,
+    intervene,
+    params,
+    ranks,
+    results,
+    selection,
+    store,
+    vit,
+)
 from stages.core.causal import BEFORE_AND_AFTER, Tried, Women
 from stages.core.curves import GREY
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.figures import Axes
 from stages.core.intervene import Edit
 from stages.core.selection import Selection
-from stages.core.splice import Arm, Outcomes, Splice
+from stages.core.splice import Arm, Outcomes, Pictures, Splice
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH = Path("data/selection")
@@ -92,7 +107,7 @@ def control_outcomes(
     tried = [chosen.arm(splice, config, latents) for latents in sets]
     found = splice.outcomes(women.rows, tried)
     semi_nude = women.pairs[SEMI_NUDE].to_numpy()
-    without_bust = splice.outcomes(semi_nude, tried, greyed_out(splice, semi_nude, "bust"))
+    without_bust = splice.outcomes(semi_nude, tried, greyed_out(splice, "bust"))
     rows = {"bust_reliance_R": (without_bust.R - women.split(found.R)[SEMI_NUDE]).mean(1)}
     for name, values, start in (("accuracy", found.correct, original.correct), ("R", found.R, original.R)):
         change = women.split(values - start)
@@ -147,10 +162,14 @@ def within_cost(splice: Splice, arm: Arm, cost: float) -> Arm:
     return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - cost)
 
 
-def greyed_out(splice: Splice, rows: np.ndarray, region: str) -> np.ndarray:
+def greyed_out(splice: Splice, region: str) -> Pictures:
     """The images with a region greyed out."""
-    inside = splice.data.mask(region, rows)[..., None] >= 128
-    return np.where(inside, np.uint8(GREY), splice.data.images(rows))
+
+    def pictures(rows: np.ndarray) -> np.ndarray:
+        inside = splice.data.mask(region, rows)[..., None] >= 128
+        return np.where(inside, np.uint8(GREY), splice.data.images(rows))
+
+    return pictures
 
 
 def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -252,7 +271,8 @@ def main() -> None:
     config = params.load("compute", "inference", "edit", "ablate")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)
-    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size)
+    group = ranks.start(clip.device)
+    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size, group)
     women = Women(data.pairs("confirmation"), data.emotions, config.inference)
     every_arm = arms.of(splice, chosen, config.edit, config.ablate.seed)
     tried = Tried(every_arm, splice.outcomes(women.rows, list(every_arm.values())))
@@ -262,10 +282,9 @@ def main() -> None:
     controls = control_outcomes(splice, women, tried.of("original"), sets, config.edit, chosen)
     dose = dose_response(splice, chosen, config.edit, config.ablate.scales, women)
     relying = {name: every_arm[name] for name in BEFORE_AND_AFTER}
-    pictures = {region: greyed_out(splice, women.rows, region) for region in REGIONS}
     greyed = {
-        region: Tried(relying, splice.outcomes(women.rows, list(relying.values()), images))
-        for region, images in pictures.items()
+        region: Tried(relying, splice.outcomes(women.rows, list(relying.values()), greyed_out(splice, region)))
+        for region in REGIONS
     }
     found = {
         **causal.summarise(women, tried, [name for name in SHOWN_ARMS if name in tried.arms], greyed),
@@ -274,13 +293,15 @@ def main() -> None:
         "guardrails": causal.guard(women, tried),
         "embeddings": {name: what_embeddings_hold(splice, women, tried.arms[name]) for name in BEFORE_AND_AFTER},
     }
-    results.write_metrics(FULL_FPATH, found)
-    results.write_metrics(METRICS_FPATH, headline(found))
-    results.write_table(TABLE_FPATH, tabulate(women, tried, data))
-    results.write_table(ARMS_FPATH, accuracies(found))
-    results.write_table(DOSE_FPATH, dose)
-    results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
-    draw(found, dose, controls, PLOT_FPATH)
+    if group.first:
+        results.write_metrics(FULL_FPATH, found)
+        results.write_metrics(METRICS_FPATH, headline(found))
+        results.write_table(TABLE_FPATH, tabulate(women, tried, data))
+        results.write_table(ARMS_FPATH, accuracies(found))
+        results.write_table(DOSE_FPATH, dose)
+        results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
+        draw(found, dose, controls, PLOT_FPATH)
+    ranks.stop()
 
 
 if __name__ == "__main__":

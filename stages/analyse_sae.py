@@ -12,7 +12,6 @@ claims   two lists, never mixed: perception latents (activation differs by condi
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import codes, dataset, figures, intervene, latents, paired, params, readout, results, store, vit
+from stages.core import codes, dataset, figures, intervene, latents, outs, paired, params, readout, results, store, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
 from stages.core.figures import Axes, Figure
@@ -349,15 +348,14 @@ def main() -> None:
         "discovery_edit": summarise_curve(curve, config.edit.clothed_cost),
         "clusters": summarise_clusters(tried),
     }
-    directory = ANALYSIS_DPATH / str(point)
-    shutil.rmtree(directory, ignore_errors=True)
-    pooled.save(directory / "codes.zarr")
-    for name, table in ({"latents": tests, "curve": curve} | lists).items():
-        results.write_table(directory / f"{name}.csv", table)
-    results.write_metrics(directory / "summary.json", summary)
-    results.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))
     figure = draw(point, values, condition, tests, lists, scores, tried, config.analyse_sae)
-    figures.save(figure, directory / "statistics.png")
+    with outs.whole(ANALYSIS_DPATH / str(point)) as directory:
+        pooled.save(directory / "codes.zarr")
+        for name, table in ({"latents": tests, "curve": curve} | lists).items():
+            results.write_table(directory / f"{name}.csv", table)
+        results.write_metrics(directory / "summary.json", summary)
+        figures.save(figure, directory / "statistics.png")
+    results.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))
 
 
 if __name__ == "__main__":

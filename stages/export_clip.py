@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from stages.core import mitigation, params, results, selection
+from stages.core import mitigation, outs, params, results, selection
 from stages.core.intervene import Edit
 
 CLIP_DPATH, SELECTION_DPATH, MITIGATED_DPATH = Path("data/clip"), Path("data/selection"), Path("data/mitigated")
@@ -28,16 +28,16 @@ def main() -> None:
     config = params.load("edit")
     chosen = selection.load(SELECTION_DPATH)
     edit = Edit.of(config.edit, chosen.latents, chosen.means, torch.device("cpu"))
-    shutil.rmtree(MITIGATED_DPATH, ignore_errors=True)
-    shutil.copytree(CLIP_DPATH, MITIGATED_DPATH)
-    try:
-        mitigation.save(MITIGATED_DPATH, chosen.sae, edit, config.edit.scope, chosen.layer)
-    except mitigation.MitigationError as refusal:
-        (MITIGATED_DPATH / mitigation.REFUSAL_FNAME).write_text(f"{refusal}\n")
-        return print(refusal)
-    measured = results.read_json(ABLATE_FPATH)
-    guardrails = {key: measured[key] for key in ("edit", "guardrails", "reliance")}
-    (MITIGATED_DPATH / "guardrails.json").write_text(json.dumps(guardrails, indent=2) + "\n")
+    with outs.whole(MITIGATED_DPATH) as directory:
+        shutil.copytree(CLIP_DPATH, directory)
+        try:
+            mitigation.save(directory, chosen.sae, edit, config.edit.scope, chosen.layer)
+        except mitigation.MitigationError as refusal:
+            (directory / mitigation.REFUSAL_FNAME).write_text(f"{refusal}\n")
+            return print(refusal)
+        measured = results.read_json(ABLATE_FPATH)
+        guardrails = {key: measured[key] for key in ("edit", "guardrails", "reliance")}
+        (directory / "guardrails.json").write_text(json.dumps(guardrails, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,19 +5,23 @@ writes   data/activations/l<layer>.zarr (tokens [image, token, width]), metrics/
          plots/extract.csv (what CLIP names, image by image)
 claims   the emotion gap of the audited model, over all women: how much better it names the emotion of clothed
          women than of the same women semi-nude (its interval over women stands in `ablate`)
+
+    torchrun --nproc-per-node 8 -m stages.extract      # the same stores, to the byte, by as many processes
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
-from stages.core import dataset, params, results, store, vit
+from stages.core import dataset, params, ranks, results, store, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
 from stages.core.readout import Readout
 
@@ -26,69 +30,87 @@ ACTIVATIONS_DPATH = Path("data/activations")
 METRICS_FPATH, PLOT_FPATH = Path("metrics/extract.json"), Path("plots/extract.csv")
 
 
-class Moments:
-    """Mean and mean squared distance from it, of tokens that pass by, in float64."""
+def moments(tokens: np.ndarray) -> np.ndarray:
+    """Of tokens [n, token, width]: their sum [width], the sum of |x|^2, and their number, in float64 [width + 2]."""
+    flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
+    return np.concatenate([flat.sum(0), [np.square(flat).sum()], [len(flat)]])
 
-    def __init__(self, width: int):
-        self.n, self.total, self.squares = 0, np.zeros(width), 0.0
 
-    def add(self, tokens: np.ndarray) -> None:
-        """tokens [n, token, width]."""
-        flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
-        self.n += len(flat)
-        self.total += flat.sum(0)
-        self.squares += float(np.square(flat).sum())
-
-    def result(self) -> tuple[np.ndarray, float]:
-        """Mean [width], and E |x - mean|^2."""
-        mean = self.total / self.n
-        return mean, self.squares / self.n - float(np.square(mean).sum())
+def normalisation(summed: np.ndarray) -> dict[str, Any]:
+    """Mean, and E |x - mean|^2, from summed moments."""
+    *total, squares, n = summed.tolist()
+    mean = np.array(total) / n
+    return {"mean": mean.tolist(), "mean_squared_norm": squares / n - float(np.square(mean).sum())}
 
 
 def extract(
-    clip: vit.Clip, data: Dataset, layers: list[int], config: params.Extract, directory: Path, clip_name: str
-) -> np.ndarray:
-    """Fill the stores; returns unit-norm embeddings [n, embed]. Shards are written while the next batch is computed."""
-    n, width = len(data.table), clip.visual.transformer.width
-    n_tokens = clip.grid[0] * clip.grid[1] + 1
+    clip: vit.Clip, data: Dataset, stores: dict[int, store.Unfinished], batch_size: int
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Fill this rank's part of the stores, shards being written while the next batch is computed.
+
+    Returns, of its images, unit-norm embeddings of the audit ones [n, embed], and of each layer the moments of all but
+    confirmation women, shard by shard [shard, width + 2]. No batch reaches over shards, so that numbers are the same to
+    the bit however many ranks share them.
+    """
+    audit = (data.table["split"] != "corpus").to_numpy()
     counted = (data.table["split"] != "confirmation").to_numpy()
-    moments = {layer: Moments(width) for layer in layers}
-    embeddings = []
+    first = next(iter(stores.values()))
+    images, shard_images = first.images, first.shard_images
+    starts = np.arange(images.start, images.stop, shard_images)
+    summed = {layer: np.zeros((len(starts), new.width + 2)) for layer, new in stores.items()}
+    embeddings = [np.zeros((0, clip.visual.output_dim), np.float32)]
+    batches = [
+        (shard, slice(i, min(i + batch_size, start + shard_images, images.stop)))
+        for shard, start in enumerate(starts.tolist())
+        for i in range(start, min(start + shard_images, images.stop), batch_size)
+    ]
+    for shard, rows in tqdm(batches, desc="extract", mininterval=5):
+        embedded, residuals = clip.residuals(clip.pixels(data.images(rows)), list(stores))
+        embeddings.append(embedded.cpu().numpy()[audit[rows]])
+        for layer, tokens in residuals.items():
+            host = tokens.float().cpu().numpy()
+            stores[layer].append(host)
+            summed[layer][shard] += moments(host[counted[rows]])
+    return torch.from_numpy(np.concatenate(embeddings)), {k: torch.from_numpy(v) for k, v in summed.items()}
+
+
+def fill(clip: vit.Clip, data: Dataset, layers: list[int], config: params.Extract, group: ranks.Ranks) -> np.ndarray:
+    """Write the stores, with what they are of. Returns unit-norm embeddings of the audit images [n, embed]."""
+    model = vit.fingerprint(CLIP_DPATH)
+    n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
+    remote = f"{config.remote.rstrip('/')}/{model[:16]}-{data.sha256[:16]}" if config.remote else ""
     with ExitStack() as stack:
-        writers = {
+        stores = {
             layer: stack.enter_context(
-                store.create(directory / f"l{layer}.zarr", n, n_tokens, width, shard_images=config.shard_images)
+                store.create(
+                    ACTIVATIONS_DPATH / f"l{layer}.zarr",
+                    len(data.table),
+                    n_tokens,
+                    width,
+                    shard_images=config.shard_images,
+                    remote=remote,
+                    ranks=group,
+                )
             )
             for layer in layers
         }
-        for start in tqdm(range(0, n, config.batch_size), desc="extract", mininterval=5):
-            rows = slice(start, min(start + config.batch_size, n))
-            embedded, residuals = clip.residuals(clip.pixels(data.images(rows)), layers)
-            embeddings.append(embedded.cpu().numpy())
-            for layer, tokens in residuals.items():
-                host = tokens.float().cpu().numpy()
-                writers[layer].append(host)
-                if counted[rows].any():
-                    moments[layer].add(host[counted[rows]])
-        for layer, writer in writers.items():
-            mean, squared_norm = moments[layer].result()
-            writer.close(
-                {
-                    "model": clip_name,
-                    "layer": layer,
-                    "module": f"visual.transformer.resblocks.{layer - 1}",
-                    "dataset_sha256": data.sha256,
-                    "mean": mean.tolist(),
-                    "mean_squared_norm": squared_norm,
-                }
-            )
-    return np.concatenate(embeddings)
+        embeddings, summed = extract(clip, data, stores, config.batch_size)
+        for layer, new in stores.items():
+            new.attributes = {
+                "model": model,
+                "layer": layer,
+                "module": f"visual.transformer.resblocks.{layer - 1}",
+                "dataset_sha256": data.sha256,
+                **normalisation(group.joined(summed[layer].to(clip.device)).cpu().numpy().sum(0)),
+            }
+        return group.joined(embeddings.to(clip.device)).cpu().numpy()
 
 
 def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.DataFrame:
-    """A row per audit image: labels, the emotion CLIP names, correct (0/1), and R (log-probability of the truth)."""
+    """A row per audit image, whose embeddings are given: labels, the emotion CLIP names, correct (0/1), and R
+    (log-probability of the truth)."""
     rows = data.audit_rows()
-    embedded, truth = torch.from_numpy(embeddings[rows]), torch.from_numpy(data.emotion_index(rows))
+    embedded, truth = torch.from_numpy(embeddings), torch.from_numpy(data.emotion_index(rows))
     labels = data.table.iloc[rows]
     columns = [c for c in ("image", "identity", "condition", "emotion", "colour", "split", "pair") if c in labels]
     readout = Readout(readout.prompts.cpu(), readout.scale)
@@ -117,12 +139,13 @@ def main() -> None:
     clip = vit.load(CLIP_DPATH, config.compute)
     for layer in config.grid.layers:
         clip.check_layer(layer)
-    ACTIVATIONS_DPATH.mkdir(parents=True, exist_ok=True)
-    clip_name = vit.fingerprint(CLIP_DPATH)
-    embeddings = extract(clip, data, config.grid.layers, config.extract, ACTIVATIONS_DPATH, clip_name)
-    table = read_out(Readout.of(clip, list(data.prompts.values())), data, embeddings)
-    results.write_table(PLOT_FPATH, table)
-    results.write_metrics(METRICS_FPATH, measure(table, 1 / len(data.emotions)))
+    group = ranks.start(clip.device)
+    embeddings = fill(clip, data, config.grid.layers, config.extract, group)
+    if group.first:
+        table = read_out(Readout.of(clip, list(data.prompts.values())), data, embeddings)
+        results.write_table(PLOT_FPATH, table)
+        results.write_metrics(METRICS_FPATH, measure(table, 1 / len(data.emotions)))
+    ranks.stop()
 
 
 if __name__ == "__main__":

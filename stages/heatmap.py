@@ -9,6 +9,7 @@ claims   how much of the map for the true emotion lies on the bust and on the fa
          readout is judged in `ablate`
 
     python -m stages.heatmap --image photo.jpg --text "a happy woman"     # only look: one map, in photo_map.png
+    torchrun --nproc-per-node 8 -m stages.heatmap                         # the images shared by as many processes
 """
 
 from __future__ import annotations
@@ -20,8 +21,22 @@ import numpy as np
 import pandas as pd
 import zarr
 from PIL import Image
+from torch import Tensor
 
-from stages.core import dataset, eclip, figures, localise, manifest, paired, params, results, selection, vit
+from stages.core import (
+    dataset,
+    eclip,
+    figures,
+    localise,
+    manifest,
+    outs,
+    paired,
+    params,
+    ranks,
+    results,
+    selection,
+    vit,
+)
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE, Dataset
 from stages.core.splice import Arm, Splice, original
 
@@ -37,15 +52,15 @@ IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in pl
 
 def maps(splice: Splice, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
     """Raw maps [n, gh, gw] and cosines [n] of each image with its own prompt, the arm in place."""
-    grids, cosines = [], []
-    for part in splice.slices(rows):
-        chosen = rows[part]
-        pixels, text = splice.clip.pixels(splice.data.images(chosen)), splice.own_text(chosen)
-        with splice.live(arm, chosen):
+
+    def explain(some: np.ndarray) -> tuple[Tensor, Tensor]:
+        pixels, text = splice.clip.pixels(splice.data.images(some)), splice.own_text(some)
+        with splice.live(arm, some):
             found = eclip.explain(splice.clip.model, pixels, text[None])
-        grids.append(found.raw["grad_eclip"][:, 0].cpu().numpy())
-        cosines.append(found.similarity[:, 0].cpu().numpy())
-    return np.concatenate(grids), np.concatenate(cosines)
+        return found.raw["grad_eclip"][:, 0], found.similarity[:, 0]
+
+    grids, cosines = splice.each(rows, explain)
+    return grids, cosines
 
 
 def score(
@@ -175,11 +190,12 @@ def save(
     directory: Path, rows: np.ndarray, grids: dict[str, np.ndarray], cosines: dict[str, np.ndarray], layer: int
 ) -> None:
     """Write the raw signed maps."""
-    group = zarr.create_group(directory, overwrite=True)
-    group.create_array("raw", data=np.stack(list(grids.values())))
-    group.create_array("cosine", data=np.stack(list(cosines.values())))
-    group.create_array("row", data=rows)
-    group.attrs.update({"arms": list(grids), "explained_block": layer})
+    with outs.whole(directory) as unfinished:
+        group = zarr.create_group(unfinished)
+        group.create_array("raw", data=np.stack(list(grids.values())))
+        group.create_array("cosine", data=np.stack(list(cosines.values())))
+        group.create_array("row", data=rows)
+        group.attrs.update({"arms": list(grids), "explained_block": layer})
 
 
 def draw_one(clip: vit.Clip, fpath: Path, text: str) -> Path:
@@ -217,7 +233,8 @@ def main() -> None:
     config = params.load("compute", "inference", "edit", "heatmap")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)
-    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.heatmap.batch_size)
+    group = ranks.start(clip.device)
+    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.heatmap.batch_size, group)
     rows = data.rows("confirmation")
     arms = {
         "original": original,
@@ -225,16 +242,18 @@ def main() -> None:
         "edited": chosen.arm(splice, config.edit),
     }
     explained = {name: maps(splice, rows, arm) for name, arm in arms.items()}
-    grids, cosines = ({name: found[i] for name, found in explained.items()} for i in (0, 1))
-    save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
-    table = score(grids, cosines, data, rows)
-    results.write_table(TABLE_FPATH, table)
-    results.write_table(IOU_FPATH, iou_over_thresholds(grids, data, rows))
-    found = measure(table, config.inference)
-    results.write_metrics(FULL_FPATH, found)
-    results.write_metrics(METRICS_FPATH, headline(found))
-    draw_sheet(splice, rows, grids, cosines, config.heatmap.n_shown, SHEET_FPATH)
-    draw_pairs(table, PAIRS_FPATH)
+    if group.first:
+        grids, cosines = ({name: found[i] for name, found in explained.items()} for i in (0, 1))
+        save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
+        table = score(grids, cosines, data, rows)
+        results.write_table(TABLE_FPATH, table)
+        results.write_table(IOU_FPATH, iou_over_thresholds(grids, data, rows))
+        found = measure(table, config.inference)
+        results.write_metrics(FULL_FPATH, found)
+        results.write_metrics(METRICS_FPATH, headline(found))
+        draw_sheet(splice, rows, grids, cosines, config.heatmap.n_shown, SHEET_FPATH)
+        draw_pairs(table, PAIRS_FPATH)
+    ranks.stop()
 
 
 if __name__ == "__main__":

@@ -13,11 +13,14 @@ claims   every row was checked before anything was written; images and masks wen
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from stages.core import dataset, figures, manifest, params, results, world
@@ -26,13 +29,27 @@ from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE
 DATASET_DPATH = Path("data/dataset")
 METRICS_FPATH = Path("metrics/ingest.json")
 PLOT_FPATH = Path("plots/ingest.png")
+MASKS = [f"{region}_mask" for region in REGIONS]
 N_SHOWN = 6  # pairs on the contact sheet
 
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as the model will see it."""
+
+    pixels: UInt8[np.ndarray, "s s 3"]
+    masks: UInt8[np.ndarray, "region s s"]
+    """Bust and face."""
+    lost: Float[np.ndarray, " region"]
+    """Share of each mask that the crop cut away."""
 
 
-def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Arrays, np.ndarray]:
-    """Draw the audit pairs and the corpus. Returns table, (image, bust, face), share of each mask lost (none)."""
+Pictures = Callable[[int], Picture]
+"""The picture of a row: read or drawn when it is asked for, so that no more than some are in memory."""
+
+
+def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Pictures]:
+    """The audit pairs and the corpus: table, and how to draw a row."""
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
     for number, (woman, *twins) in enumerate(world.audit_pairs(config.n_women, audit_rng)):
@@ -50,34 +67,37 @@ def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Arrays, n
     for number, portrait in enumerate(world.sample_portraits(config.n_corpus, corpus_rng)):
         rows.append({"image": f"corpus{number:05d}", "identity": "", "condition": "", "emotion": "", "colour": ""})
         portraits.append(portrait)
-    drawn = [world.render(portrait, size) for portrait in portraits]
-    pixels = np.stack([picture for picture, _ in drawn])
-    masks = np.stack([masks for _, masks in drawn])
     table = pd.DataFrame(rows)
     table[["intensity", "prompt"]] = ""
-    masks[manifest.is_corpus(table).to_numpy()] = 0
-    return table, (pixels, masks[:, 0], masks[:, 1]), np.zeros((len(table), 2))
+    corpus = manifest.is_corpus(table).to_numpy()
+
+    def draw(row: int) -> Picture:
+        pixels, masks = world.render(portraits[row], size)
+        return Picture(pixels, masks * np.uint8(not corpus[row]), np.zeros(len(REGIONS)))
+
+    return table, draw
 
 
-def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Arrays, np.ndarray]:
-    """Read a checked folder. Returns table, (image, bust, face), share of each mask lost to the crop [n, 2]."""
+def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Pictures]:
+    """A checked folder: table, and how to read a row."""
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
-    n = len(table)
-    pixels = np.zeros((n, size, size, 3), np.uint8)
-    masks = np.zeros((n, len(REGIONS), size, size), np.uint8)
-    lost = np.zeros((n, len(REGIONS)))
-    corpus = manifest.is_corpus(table)
-    for row, (_, labels) in enumerate(table.iterrows()):
-        picture = manifest.open_image(folder / labels["image"], max_pixels)
-        pixels[row] = manifest.square(picture, size, Image.Resampling.BICUBIC)
-        if corpus.iloc[row]:
-            continue
-        for i, region in enumerate(REGIONS):
-            mask = manifest.open_mask(folder / labels[f"{region}_mask"], max_pixels)
-            masks[row, i] = manifest.square(mask, size, Image.Resampling.BOX)
-            lost[row, i] = manifest.share_lost(mask, size)
-    return table.drop(columns=[f"{region}_mask" for region in REGIONS]), (pixels, masks[:, 0], masks[:, 1]), lost
+    corpus = manifest.is_corpus(table).to_numpy()
+
+    def read(row: int) -> Picture:
+        labels = table.iloc[row]
+        whole = manifest.open_image(folder / labels["image"], max_pixels)
+        pixels = manifest.square(whole, size, Image.Resampling.BICUBIC)
+        if corpus[row]:
+            return Picture(pixels, np.zeros((len(REGIONS), size, size), np.uint8), np.zeros(len(REGIONS)))
+        masks = [manifest.open_mask(folder / labels[f"{region}_mask"], max_pixels) for region in REGIONS]
+        return Picture(
+            pixels,
+            np.stack([manifest.square(mask, size, Image.Resampling.BOX) for mask in masks]),
+            np.array([manifest.share_lost(mask, size) for mask in masks]),
+        )
+
+    return table, read
 
 
 def complete(table: pd.DataFrame, config: params.Ingest) -> pd.DataFrame:
@@ -97,7 +117,19 @@ def complete(table: pd.DataFrame, config: params.Ingest) -> pd.DataFrame:
     return table
 
 
-def measure(table: pd.DataFrame, arrays: Arrays, lost: np.ndarray) -> dict[str, dict[str, Any]]:
+def write(table: pd.DataFrame, pictures: Pictures, size: int, prompts: dict[str, str]) -> pd.DataFrame:
+    """Fill data/dataset, image by image. Returns a row per image: the share each mask covers, and the share lost."""
+    rows = []
+    with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
+        for row in range(len(table)):
+            picture = pictures(row)
+            append(picture.pixels[None], *picture.masks[:, None])
+            covered = picture.masks.reshape(len(REGIONS), -1).mean(1) / 255
+            rows.append([*covered, *picture.lost])
+    return pd.DataFrame(rows, columns=[f"{region}_{share}" for share in ("covered", "lost") for region in REGIONS])
+
+
+def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Counts, and the share of the picture and of the mask that the crop left."""
     audit = table["pair"] >= 0
     counts = {
@@ -110,15 +142,15 @@ def measure(table: pd.DataFrame, arrays: Arrays, lost: np.ndarray) -> dict[str, 
         "confirmation_women": int(table.loc[table["split"] == "confirmation", "identity"].nunique()),
     }
     areas = {}
-    for i, region in enumerate(REGIONS):
+    for region in REGIONS:
         for condition in (SEMI_NUDE, CLOTHED):
             chosen = (table["condition"] == condition).to_numpy()
-            areas[f"{region}_{condition}"] = float(arrays[1 + i][chosen].mean() / 255)
-    kept = {f"{region}_worst_share_lost": float(lost[:, i].max()) for i, region in enumerate(REGIONS)}
+            areas[f"{region}_{condition}"] = float(shares.loc[chosen, f"{region}_covered"].mean())
+    kept = {f"{region}_worst_share_lost": float(shares[f"{region}_lost"].max()) for region in REGIONS}
     return {"count": counts, "mask_area_share": areas, "crop": kept}
 
 
-def contact_sheet(table: pd.DataFrame, arrays: Arrays, fpath: Path) -> None:
+def contact_sheet(table: pd.DataFrame, pictures: Pictures, fpath: Path) -> None:
     """Some pairs with their masks outlined, to be looked at before anything is believed."""
     audit = table.reset_index(drop=True)
     audit = audit[audit["pair"] >= 0]
@@ -127,7 +159,9 @@ def contact_sheet(table: pd.DataFrame, arrays: Arrays, fpath: Path) -> None:
     for column, pair in enumerate(shown):
         for row, condition in enumerate((SEMI_NUDE, CLOTHED)):
             found = audit.index[(audit["pair"] == pair) & (audit["condition"] == condition)][0]
-            figures.picture(axes[row, column], arrays[0][found], bust=arrays[1][found], face=arrays[2][found])
+            picture = pictures(int(found))
+            bust, face = picture.masks
+            figures.picture(axes[row, column], picture.pixels, bust=bust, face=face)
             axes[row, column].set_title(f"{condition.replace('_', '-')}, {audit.loc[found, 'emotion']}")
     figures.save(figure, fpath)
 
@@ -140,16 +174,16 @@ def main() -> None:
     if config.ingest.source == "synthetic":
         if tuple(config.ingest.emotions) != world.EMOTIONS:
             raise SystemExit(f"ingest.emotions: the planted world draws {', '.join(world.EMOTIONS)}; list these")
-        table, arrays, lost = from_world(config.world, config.ingest.image_size)
+        table, pictures = from_world(config.world, config.ingest.image_size)
     else:
-        table, arrays, lost = from_folder(config.ingest)
+        table, pictures = from_folder(config.ingest)
     table = complete(table, config.ingest)
-    contact_sheet(table, arrays, PLOT_FPATH)
+    contact_sheet(table, pictures, PLOT_FPATH)
     if options.check:
         return print(f"{config.ingest.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
     prompts = {emotion: config.ingest.prompt.format(emotion=emotion) for emotion in config.ingest.emotions}
-    dataset.save(DATASET_DPATH, table, *arrays, prompts)
-    results.write_metrics(METRICS_FPATH, measure(table, arrays, lost))
+    shares = write(table, pictures, config.ingest.image_size, prompts)
+    results.write_metrics(METRICS_FPATH, measure(table, shares))
 
 
 def _options() -> argparse.Namespace:

@@ -9,7 +9,6 @@ claims   `open_clip.create_model_and_transforms("local-dir:data/clip")` gives th
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from stages.core import device, params, results, vit
+from stages.core import device, outs, params, results, vit
 
 CLIP_DPATH = Path("data/clip")
 METRICS_FPATH = Path("metrics/prepare_clip.json")
@@ -63,12 +62,12 @@ def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
 
 def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> None:
     """Write open_clip's `local-dir:` layout."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
     weights = {name: tensor.contiguous().float() for name, tensor in model.state_dict().items()}
-    save_file(weights, directory / "open_clip_model.safetensors")
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
-    (directory / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with outs.whole(directory) as unfinished:
+        unfinished.mkdir()
+        save_file(weights, unfinished / "open_clip_model.safetensors")
+        (unfinished / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 def size(model: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stages.core import dataset, figures, params, results, sentences, tables
+from stages.core import dataset, figures, outs, params, results, sentences, tables
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.figures import Axes
 
@@ -149,7 +149,8 @@ def main() -> None:
         provenance_table=html(tables.provenance(results.read_json(SELECTION_DPATH / "sae" / "cfg.json")["metadata"])),
         parameters=params.PARAMS_FPATH.read_text(),
     )
-    REPORT_FPATH.write_text(page)
+    with outs.whole(REPORT_FPATH) as unfinished:
+        unfinished.write_text(page)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import get_args
 
 import pandas as pd
 
-from stages.core import figures, latents, params, results
+from stages.core import figures, latents, outs, params, results
 from stages.core.grid import Point
 
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
@@ -137,15 +137,7 @@ def main() -> None:
     tests = pd.read_csv(ANALYSIS_DPATH / name / "latents.csv")
     found = lists(name)
     edited = found[config.edit.latents][: int(chosen["n_edited"])]
-    shutil.rmtree(SELECTION_DPATH, ignore_errors=True)
-    shutil.copytree(SAE_DPATH / name, SELECTION_DPATH / "sae")
-    shutil.copytree(ANALYSIS_DPATH / name / "codes.zarr", SELECTION_DPATH / "codes.zarr")
-    shutil.copy(ANALYSIS_DPATH / name / "statistics.png", STATISTICS_FPATH)
-    shutil.copy(ANALYSIS_DPATH / name / "latents.csv", SELECTION_DPATH / "tests.csv")
-    for kind in found:
-        shutil.copy(ANALYSIS_DPATH / name / f"{kind}.csv", SELECTION_DPATH)
     described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
-    edited.merge(described, on="latent").to_csv(SELECTION_DPATH / "latents.csv", index=False)
     selection = {
         "layer": int(chosen["layer"]),
         "expansion": int(chosen["expansion"]),
@@ -153,7 +145,16 @@ def main() -> None:
         "latents": edited["latent"].tolist(),
         "why": why,
     }
-    (SELECTION_DPATH / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
+    with outs.whole(SELECTION_DPATH) as directory:
+        shutil.copytree(SAE_DPATH / name, directory / "sae")
+        shutil.copytree(ANALYSIS_DPATH / name / "codes.zarr", directory / "codes.zarr")
+        shutil.copy(ANALYSIS_DPATH / name / "latents.csv", directory / "tests.csv")
+        for kind in found:
+            shutil.copy(ANALYSIS_DPATH / name / f"{kind}.csv", directory)
+        results.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
+        (directory / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
+    with outs.whole(STATISTICS_FPATH) as unfinished:
+        shutil.copy(ANALYSIS_DPATH / name / "statistics.png", unfinished)
     keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception", *GAINS)
     metrics = {
         "layer": selection["layer"],

@@ -14,7 +14,6 @@ claims   fraction of variance unexplained (FVU), L0 and dead latents on the imag
 from __future__ import annotations
 
 import hashlib
-import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
@@ -26,7 +25,20 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import batches, dataset, device, fidelity, gradients, matching, params, ranks, results, store, training
+from stages.core import (
+    batches,
+    dataset,
+    device,
+    fidelity,
+    gradients,
+    matching,
+    outs,
+    params,
+    ranks,
+    results,
+    store,
+    training,
+)
 from stages.core.batches import InMemory, Streamed
 from stages.core.checkpoint import Checkpoint
 from stages.core.dataset import Dataset
@@ -161,11 +173,10 @@ def save(
     """Write the SAE with where it is from and how good it is, and its history."""
     sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
     sae.metadata |= activations.provenance
-    directory = SAE_DPATH / str(point)
-    shutil.rmtree(directory, ignore_errors=True)
-    sae.save(directory)
     history = untrained_history(quality["train"]) if history is None else history
-    results.write_table(directory / "history.csv", history)
+    with outs.whole(SAE_DPATH / str(point)) as directory:
+        sae.save(directory)
+        results.write_table(directory / "history.csv", history)
     results.write_metrics(METRICS_DPATH / f"{point}.json", headline(quality))
 
 

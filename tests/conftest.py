@@ -31,6 +31,7 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.rank_correlation
     import stages.core.readout
     import stages.core.sae
+    import stages.core.shards
     import stages.core.splice
     import stages.core.store
     import stages.core.training

@@ -26,9 +26,8 @@ def tokens() -> np.ndarray:
 
 @pytest.fixture
 def opened(tokens, tmp_path):
-    with store.create(tmp_path / "a.zarr", N_IMAGES, N_TOKENS, WIDTH, shard_images=SHARD) as writer:
-        writer.append(tokens)
-        writer.close({})
+    with store.create(tmp_path / "a.zarr", N_IMAGES, N_TOKENS, WIDTH, shard_images=SHARD) as new:
+        new.append(tokens)
     return store.open(tmp_path / "a.zarr")
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
@@ -15,36 +11,19 @@ import boto3
 import pytest
 import yaml
 
+from tests import s3
+from tests.s3 import BUCKET
 from tests.studies import ENV, change_params, ran, run
-
-BUCKET = "studies"
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture
 def endpoint(monkeypatch) -> Iterator[str]:
     """Address of a server that speaks S3."""
-    for name, value in CREDENTIALS.items():
+    for name, value in s3.CREDENTIALS.items():
         monkeypatch.setenv(name, value)
         monkeypatch.setitem(ENV, name, value)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(300):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait()
+    with s3.server() as address:
+        yield address
 
 
 def hashes(folder: Path) -> set[str]:

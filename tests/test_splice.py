@@ -31,7 +31,8 @@ def data(tmp_path, rng):
     image = rng.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8)
     bust, face = np.zeros((2, n, 32, 32), np.uint8)
     bust[:, 16:24, 8:24], face[:, 0:8, 8:24] = 255, 255
-    dataset.save(tmp_path / "dataset", table, image, bust, face, {e: f"a {e} woman" for e in EMOTIONS})
+    with dataset.create(tmp_path / "dataset", table, 32, {e: f"a {e} woman" for e in EMOTIONS}) as append:
+        append(image, bust, face)
     return dataset.load(tmp_path / "dataset")
 
 
@@ -39,9 +40,9 @@ def data(tmp_path, rng):
 def spliced(tmp_path, tiny_clip, tiny_sae, data):
     layer = 2
     _, kept = tiny_clip.residuals(tiny_clip.pixels(data.images(slice(None))), [layer])
-    with store.create(tmp_path / "l2.zarr", len(data.table), 17, 32, shard_images=5) as writer:
-        writer.append(kept[layer].numpy())
-        writer.close({"mean": [0.0], "model": "m", "module": "b", "dataset_sha256": data.sha256})
+    with store.create(tmp_path / "l2.zarr", len(data.table), 17, 32, shard_images=5) as new:
+        new.append(kept[layer].numpy())
+        new.attributes = {"mean": [0.0], "model": "m", "module": "b", "dataset_sha256": data.sha256}
     return Splice(tiny_clip, tiny_sae, layer, data, store.open(tmp_path / "l2.zarr"), batch_size=3)
 
 
@@ -185,7 +186,7 @@ def test_other_pictures_of_the_images_run_through_the_arm_from_their_pixels(spli
     rows = np.array([1, 4])
     pictures = rng.integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
     edited = spliced.arm(Edit(latents=torch.arange(8)), "all")
-    found = spliced.outcomes(rows, [original, edited], pictures)
+    found = spliced.outcomes(rows, [original, edited], lambda some: pictures[np.searchsorted(rows, some)])
     pixels, truth = spliced.clip.pixels(pictures), spliced.truth(rows)
     with torch.no_grad():
         whole = spliced.readout.score(spliced.clip.embed(pixels), truth)

@@ -1,7 +1,7 @@
 """Checkpoints of a long computation: outside the outputs that DVC deletes, whole or not there at all.
 
 A checkpoint lives in `.ckpt/<stage>/<fingerprint of everything the result depends on>`, so one of other
-parameters or inputs is never found. It is written beside and renamed into place, and a lock keeps two
+parameters or inputs is never found. It is renamed into place when it is whole, and a lock keeps two
 processes from sharing it: the second waits (a killed DVC leaves its child running).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -20,6 +19,8 @@ from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from stages.core import outs
 
 ROOT_DPATH = Path(".ckpt")
 STATE_FNAME = "state.safetensors"
@@ -69,11 +70,8 @@ class Checkpoint:
 
     def save(self, state: dict[str, Tensor]) -> None:
         """Replace what was saved: after a crash at any moment, either the old state is there or the new one."""
-        beside = self._fpath.with_suffix(".part")
-        save_file(state, beside)
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        beside.replace(self._fpath)
+        with outs.whole(self._fpath) as unfinished:
+            save_file(state, unfinished)
         self._saved_at = time.monotonic()
 
     def done(self) -> None:

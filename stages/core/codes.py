@@ -17,6 +17,7 @@ import torch
 import zarr
 from jaxtyping import Bool, Float
 from torch import Tensor
+from zarr.codecs import ZstdCodec
 
 from stages.core.sae import JumpReLUSAE
 
@@ -49,7 +50,8 @@ class Codes:
         """Write as Zarr, one array per field."""
         group = zarr.create_group(directory, overwrite=True)
         for name in (*FIELDS, "firing"):
-            group.create_array(name, data=np.ascontiguousarray(getattr(self, name)), chunks="auto")
+            values = np.ascontiguousarray(getattr(self, name))
+            group.create_array(name, data=values, chunks="auto", compressors=[ZstdCodec(checksum=True)])
 
     @classmethod
     def load(cls, directory: Path) -> Codes:

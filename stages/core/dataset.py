@@ -2,7 +2,8 @@
 
 On disk (`data/dataset`):
     manifest.csv   a row per image, in the order of the arrays (columns below)
-    images.zarr    image [n, s, s, 3] uint8 RGB; bust, face [n, s, s] uint8, share of the pixel inside (255 = all)
+    images.zarr    image [n, s, s, 3] uint8 RGB; bust, face [n, s, s] uint8, share of the pixel inside (255 = all);
+                   in shards (`core/shards.py`)
 
 Columns of the manifest as stored:
     image       file name (or the name of a drawn portrait)
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,20 @@ import numpy as np
 import pandas as pd
 import zarr
 from jaxtyping import UInt8
+from zarr.codecs import ZstdCodec
+from zarr.errors import GroupNotFoundError
+
+from stages.core import outs, shards
 
 CONDITIONS = SEMI_NUDE, CLOTHED = ("semi_nude", "clothed")
 REGIONS = ("bust", "face")
+ARRAYS = ("image", *REGIONS)
 SHARD_IMAGES = 256
+REMEDY = "rerun `dvc repro ingest`"
+
+
+class DatasetError(SystemExit):
+    """A dataset that cannot be read. Exits with its path and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,11 @@ class Dataset:
 
     def images(self, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s 3"]:
         """Pixels of the images in `rows`."""
-        return _take(self.arrays["image"], rows)
+        return shards.read(self.arrays["image"], rows, REMEDY)
 
     def mask(self, region: str, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s"]:
         """Bust or face masks of the images in `rows`; 255 is inside."""
-        return _take(self.arrays[region], rows)
+        return shards.read(self.arrays[region], rows, REMEDY)
 
     def rows(self, *splits: str) -> np.ndarray:
         """Indices of the images of some splits, in stored order."""
@@ -81,10 +93,6 @@ class Dataset:
         return np.array([self.emotions.index(e) for e in self.table["emotion"].iloc[rows]], dtype=np.int64)
 
 
-def _take(array: Any, rows: np.ndarray | slice) -> np.ndarray:
-    return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[np.asarray(rows)])
-
-
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
     """Split women, never images: `discovery_share` of them (at least one on each side) to discovery."""
     women = sorted(set(identities))
@@ -95,39 +103,55 @@ def assign_splits(identities: list[str], discovery_share: float, seed: int) -> d
     return {woman: "discovery" if woman in chosen else "confirmation" for woman in women}
 
 
-def save(
-    directory: Path,
-    table: pd.DataFrame,
-    image: UInt8[np.ndarray, "n s s 3"],
-    bust: UInt8[np.ndarray, "n s s"],
-    face: UInt8[np.ndarray, "n s s"],
-    prompts: dict[str, str],
-) -> None:
-    """Write a dataset in place of what `directory` holds."""
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    table.to_csv(directory / "manifest.csv", index=False)
-    group = zarr.create_group(directory / "images.zarr")
-    for name, values in (("image", image), ("bust", bust), ("face", face)):
-        shard = (min(SHARD_IMAGES, len(values)), *values.shape[1:])
-        array = group.create_array(
-            name, shape=values.shape, dtype="uint8", chunks=(1, *values.shape[1:]), shards=shard, fill_value=0
-        )
-        array[:] = values
-    group.attrs.update({"prompts": prompts, "sha256": _fingerprint(table, prompts, image, bust, face)})
+Append = Callable[
+    [UInt8[np.ndarray, "n s s 3"], UInt8[np.ndarray, "n s s"], UInt8[np.ndarray, "n s s"]],
+    None,
+]
+"""Adds the next images: pixels, bust masks, face masks."""
+
+
+@contextmanager
+def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
+    """A dataset of the images in `table`, to be filled in their order. It takes the place of what `directory` holds
+    when the context ends."""
+    with outs.whole(directory) as unfinished:
+        unfinished.mkdir()
+        table.to_csv(unfinished / "manifest.csv", index=False)
+        group = zarr.create_group(unfinished / "images.zarr")
+        digests = {name: hashlib.sha256() for name in ARRAYS}
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(shards.Writer(_array(group, name, len(table), size))) for name in ARRAYS
+            }
+
+            def append(*arrays: UInt8[np.ndarray, "n s s ..."]) -> None:
+                for name, values in zip(ARRAYS, arrays, strict=True):
+                    writers[name].append(values)
+                    digests[name].update(np.ascontiguousarray(values).data)
+
+            yield append
+        labels = hashlib.sha256(table.to_csv(index=False).encode() + json.dumps(prompts).encode())
+        digest = hashlib.sha256("".join(part.hexdigest() for part in (labels, *digests.values())).encode())
+        group.attrs.update({"prompts": prompts, "sha256": digest.hexdigest()})
+
+
+def _array(group: Any, name: str, n: int, size: int) -> Any:
+    shape = (n, size, size, *([3] if name == "image" else []))
+    return shards.create(group, name, shape, "uint8", shard_images=SHARD_IMAGES, compressors=[ZstdCodec(checksum=True)])
 
 
 def load(directory: Path) -> Dataset:
-    """Open a dataset written by `save`."""
-    table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
-    table["pair"] = table["pair"].astype(int)
-    arrays: Any = zarr.open_group(directory / "images.zarr", mode="r")
-    return Dataset(table, arrays, dict(arrays.attrs["prompts"]), str(arrays.attrs["sha256"]))
-
-
-def _fingerprint(table: pd.DataFrame, prompts: dict[str, str], *arrays: np.ndarray) -> str:
-    digest = hashlib.sha256(table.to_csv(index=False).encode())
-    digest.update(json.dumps(prompts).encode())
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+    """Open a dataset. Raises DatasetError if there is none, and DamagedError if a shard is missing."""
+    try:
+        table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
+        table["pair"] = table["pair"].astype(int)
+        arrays: Any = zarr.open_group(directory / "images.zarr", mode="r")
+        opened = Dataset(table, arrays, dict(arrays.attrs["prompts"]), str(arrays.attrs["sha256"]))
+        lengths = {arrays[name].shape[0] for name in ARRAYS}
+    except (FileNotFoundError, GroupNotFoundError, KeyError, ValueError) as error:
+        raise DatasetError(f"{directory} holds no whole dataset ({error}); {REMEDY}") from None
+    if lengths != {len(table)}:
+        raise DatasetError(f"{directory}: {len(table)} rows, but arrays of {sorted(lengths)} images; {REMEDY}")
+    for name in ARRAYS:
+        shards.check_whole(arrays[name], REMEDY)
+    return opened

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stages.core import outs
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -113,6 +115,6 @@ def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], col
 
 def save(figure: Figure, fpath: Path, **options: Any) -> None:
     """Write a PNG that is the same to the byte for the same data."""
-    fpath.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(fpath, metadata={"Software": None}, **options)
+    with outs.whole(fpath) as unfinished:
+        figure.savefig(unfinished, metadata={"Software": None}, **options)
     pyplot().close(figure)

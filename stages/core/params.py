@@ -163,6 +163,9 @@ class Extract(Section):
     batch_size: Count
     shard_images: Count
     """Images in one file of a store."""
+    remote: str
+    """URL of a folder in object storage that keeps the stores, such as `s3://bucket/activations` (`pip install s3fs`);
+    empty for data/activations."""
 
 
 class TrainSae(Section):

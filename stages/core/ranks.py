@@ -40,12 +40,18 @@ class Ranks:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
     def joined(self, rows: Tensor) -> Tensor:
-        """Every rank's rows, in order of rank; each rank holds its `share` of them."""
-        n = torch.tensor(float(len(rows)), device=rows.device)
-        self.sum(n)
-        whole = rows.new_zeros(int(n), *rows.shape[1:])
-        whole[self.share(len(whole))] = rows
-        self.sum(whole)
+        """Every rank's rows, in order of rank."""
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
+        counts[self.rank] = len(rows)
+        self.sum(counts)
+        whole = rows.new_empty(int(counts.sum()), *rows.shape[1:])
+        for rank, part in enumerate(whole.split(counts.tolist())):
+            if rank == self.rank:
+                part.copy_(rows)
+            if len(part):
+                dist.broadcast(part, src=rank)
         return whole
 
     def wait(self) -> None:

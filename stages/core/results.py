@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from stages.core import outs
+
 
 def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
     """Write nested numbers as JSON.
@@ -16,8 +18,8 @@ def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
     Raises ValueError for anything DVC would drop without a word (lists, nulls, text) or that JSON does not know (NaN).
     """
     _check(metrics, fpath.stem)
-    fpath.parent.mkdir(parents=True, exist_ok=True)
-    fpath.write_text(json.dumps(metrics, indent=2) + "\n")
+    with outs.whole(fpath) as unfinished:
+        unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
 def read_json(fpath: Path) -> dict[str, Any]:
@@ -27,8 +29,8 @@ def read_json(fpath: Path) -> dict[str, Any]:
 
 def write_table(fpath: Path, table: pd.DataFrame) -> None:
     """Write a tidy CSV without an index."""
-    fpath.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(fpath, index=False)
+    with outs.whole(fpath) as unfinished:
+        table.to_csv(unfinished, index=False)
 
 
 def _check(value: Any, key: str) -> None:

@@ -15,6 +15,7 @@ from stages.core import dataset, latents, params, store, vit
 from stages.core.codes import Codes
 from stages.core.intervene import Edit
 from stages.core.params import LatentList
+from stages.core.ranks import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
 from stages.core.splice import Arm, Splice
 
@@ -42,10 +43,17 @@ class Selection:
         """Mean activation over discovery images: of the class token, and of patches."""
         return self.tests[["mean_cls", "mean_patch"]].to_numpy().T
 
-    def splice(self, clip: vit.Clip, data: dataset.Dataset, activations_dpath: Path, batch_size: int) -> Splice:
+    def splice(
+        self,
+        clip: vit.Clip,
+        data: dataset.Dataset,
+        activations_dpath: Path,
+        batch_size: int,
+        ranks: Ranks = ALONE,
+    ) -> Splice:
         """CLIP with the chosen SAE in its place."""
         activations = store.open(activations_dpath / f"l{self.layer}.zarr")
-        return Splice(clip, self.sae.to(clip.device), self.layer, data, activations, batch_size)
+        return Splice(clip, self.sae.to(clip.device), self.layer, data, activations, batch_size, ranks)
 
     def arm(self, splice: Splice, edit: params.Edit, others: Int[np.ndarray, " k"] | None = None) -> Arm:
         """The edit of params.yaml, on the chosen latents or on others."""

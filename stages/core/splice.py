@@ -1,6 +1,6 @@
 """CLIP with an SAE spliced in after one block, and the audit set run through it from there.
 
-Activations up to the splice are read from the store, so an arm costs only the blocks after it.
+Activations up to the splice are read from the store, so an arm costs only the blocks after it. Ranks share the batches.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
 from stages.core.intervene import Edit
 from stages.core.localise import patch_coverage
 from stages.core.params import EditScope
+from stages.core.ranks import ALONE, Ranks
 from stages.core.readout import Readout
 from stages.core.sae import JumpReLUSAE
 from stages.core.store import Store
@@ -52,6 +53,8 @@ class Batch:
 
 Arm = Callable[[Batch], Float[Tensor, "n token d_in"]]
 """What the tokens become."""
+Pictures = Callable[[np.ndarray], UInt8[np.ndarray, "n s s 3"]]
+"""Other pictures of the images in some rows, made when they are needed."""
 
 
 def original(batch: Batch) -> Float[Tensor, "n token d_in"]:
@@ -80,6 +83,7 @@ class Splice:
     data: Dataset
     activations: Store
     batch_size: int
+    ranks: Ranks = ALONE
 
     @cached_property
     def readout(self) -> Readout:
@@ -130,18 +134,29 @@ class Splice:
         """dR/dx at the splice."""
         return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
 
-    def batch(self, rows: np.ndarray, images: UInt8[np.ndarray, "n s s 3"] | None = None) -> Batch:
+    def each(self, rows: np.ndarray, compute: Callable[[np.ndarray], tuple[Tensor, ...]]) -> tuple[np.ndarray, ...]:
+        """What `compute` gives for a batch of rows (tensors, the image first), for all `rows`, on every rank."""
+        parts = list(self.slices(rows))
+        mine = parts[self.ranks.share(len(parts))]
+        found = [compute(rows[part]) for part in mine or parts[:1]]  # without a batch of its own, to learn the shapes
+        joined = (torch.cat(values) if mine else values[0][:0] for values in zip(*found, strict=True))
+        return tuple(self.ranks.joined(values).cpu().numpy() for values in joined)
+
+    def batch(self, rows: np.ndarray, pictures: Pictures | None = None) -> Batch:
         """The images `rows` at the splice, or other pictures of them (with a region hidden, say)."""
-        if images is None:
+        if pictures is None:
             return Batch(self, rows, self.tokens(rows))
-        _, kept = self.clip.residuals(self.clip.pixels(images), [self.layer])
+        _, kept = self.clip.residuals(self.clip.pixels(pictures(rows)), [self.layer])
         return Batch(self, rows, kept[self.layer].float())
 
     @torch.no_grad()
     def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
         """Unit-norm image embeddings with the arm in place."""
-        batches = (self.batch(rows[part]) for part in self.slices(rows))
-        return torch.cat([self.clip.tail(arm(batch), self.layer).cpu() for batch in batches]).numpy()
+
+        def embed(some: np.ndarray) -> tuple[Tensor]:
+            return (self.clip.tail(arm(self.batch(some)), self.layer),)
+
+        return self.each(rows, embed)[0]
 
     def reconstructed(self, batch: Batch) -> Float[Tensor, "n token d_in"]:
         """The arm in which the SAE's reconstruction replaces the residual stream."""
@@ -171,19 +186,21 @@ class Splice:
             yield
 
     @torch.no_grad()
-    def outcomes(
-        self, rows: np.ndarray, arms: list[Arm], images: UInt8[np.ndarray, "n s s 3"] | None = None
-    ) -> Outcomes:
+    def outcomes(self, rows: np.ndarray, arms: list[Arm], pictures: Pictures | None = None) -> Outcomes:
         """Run every arm over the images `rows`, or over other pictures of them."""
-        shape = (len(arms), len(rows))
-        R, correct, cosine = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-        for part in self.slices(rows):
-            batch = self.batch(rows[part], None if images is None else images[part])
-            truth = self.truth(batch.rows)
+
+        def run(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+            batch, truth = self.batch(some, pictures), self.truth(some)
             original = self.clip.tail(batch.tokens, self.layer)
-            for i, arm in enumerate(arms):
-                embedded = self.clip.tail(arm(batch), self.layer)
-                R[i, part] = self.readout.score(embedded, truth).cpu().numpy()
-                correct[i, part] = self.readout.correct(embedded, truth).cpu().numpy()
-                cosine[i, part] = (embedded * original).sum(-1).cpu().numpy()
-        return Outcomes(R, correct, cosine)
+            found = [self._judge(self.clip.tail(arm(batch), self.layer), truth, original) for arm in arms]
+            R, correct, cosine = (torch.stack(values, 1).double() for values in zip(*found, strict=True))
+            return R, correct, cosine
+
+        return Outcomes(*(values.T for values in self.each(rows, run)))
+
+    def _judge(self, embedded: Tensor, truth: Tensor, original: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (
+            self.readout.score(embedded, truth),
+            self.readout.correct(embedded, truth),
+            (embedded * original).sum(-1),
+        )

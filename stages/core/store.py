@@ -1,17 +1,20 @@
-"""The activation store: tokens [image, token, width] of one layer, in sharded Zarr v3.
+"""The activation store: tokens [image, token, width] of one layer, float32, in shards (`core/shards.py`).
 
-A chunk holds one image, a shard (one file) `shard_images` of them. Every chunk carries a CRC32C
-checksum, so a damaged file is an error and never a number. The store's attributes say what the
-activations are: model, module path, layer, dataset hash, and the normalisation statistics
+The store's attributes say what the activations are: model, module path, layer, dataset hash, and the normalisation
+statistics
     mean                 [width], over the tokens of all images but those of confirmation women
     mean_squared_norm    E |x - mean|^2 over the same tokens
+
+A store too large for this machine lies in object storage: its place then holds a small JSON file with the URL and the
+attributes, so that DVC sees what it depends on, and `open` follows it.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,89 +23,78 @@ from jaxtyping import Float32
 from zarr.codecs import Crc32cCodec
 from zarr.errors import GroupNotFoundError
 
+from stages.core import outs, shards
+from stages.core.ranks import ALONE, Ranks
+
+REMEDY = "remove it and rerun `dvc repro extract`"
+
 
 class StoreError(SystemExit):
-    """A store that cannot be read. Exits with its path and the remedy."""
+    """A store that is not there, out of reach, or not the one that is meant. Exits with its path and the remedy."""
 
 
-class Writer:
-    """Fills a store in image order, a whole shard at a time, while the caller computes the next batch."""
+class Unfinished:
+    """A store that is being filled: every rank appends its own `images`, in order."""
 
-    def __init__(self, directory: Path, n_images: int, n_tokens: int, width: int, shard_images: int):
-        self.group = zarr.create_group(directory, overwrite=True)
-        self.shard_images = min(shard_images, n_images)
-        self.array = self.group.create_array(
-            "tokens",
-            shape=(n_images, n_tokens, width),
-            dtype="float32",
-            chunks=(1, n_tokens, width),
-            shards=(self.shard_images, n_tokens, width),
-            compressors=[Crc32cCodec()],
-            fill_value=float("nan"),
-        )
-        self._shard = np.empty((self.shard_images, n_tokens, width), np.float32)
-        self._filled = self._written = 0
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._pending: Future[None] | None = None
+    def __init__(self, array: Any, ranks: Ranks):
+        self.attributes: dict[str, Any] = {}
+        self.width, self.shard_images = array.shape[-1], array.shards[0]
+        n, shard = array.shape[0], self.shard_images
+        mine = ranks.share(-(-n // shard))
+        self.images = slice(min(mine.start * shard, n), min(mine.stop * shard, n))
+        self.writer = shards.Writer(array, self.images.start, self.images.stop)
 
     def append(self, tokens: Float32[np.ndarray, "batch token width"]) -> None:
         """Add the next images. Raises ValueError if an activation is not finite."""
         if not np.isfinite(tokens).all():
-            first = self._written + self._filled
+            first = self.writer.next
             raise ValueError(f"activations of images {first} to {first + len(tokens) - 1} are not finite")
-        start = 0
-        while start < len(tokens):
-            taken = min(self.shard_images - self._filled, len(tokens) - start)
-            self._shard[self._filled : self._filled + taken] = tokens[start : start + taken]
-            self._filled += taken
-            start += taken
-            if self._filled == self.shard_images:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-        shard, self._shard = self._shard, np.empty_like(self._shard)
-        self._pending = self._pool.submit(self._write, self._written, shard[: self._filled])
-        self._written += self._filled
-        self._filled = 0
-
-    def _write(self, start: int, shard: np.ndarray) -> None:
-        self.array[start : start + len(shard)] = shard
-
-    def close(self, attributes: dict[str, Any]) -> None:
-        """Write what is left and the attributes. Raises ValueError if images are missing."""
-        if self._filled:
-            self._flush()
-        if self._pending is not None:
-            self._pending.result()
-        if self._written != self.array.shape[0]:
-            raise ValueError(f"{self._written} of {self.array.shape[0]} images were appended")
-        self.group.attrs.update(attributes)
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.shutdown()
+        self.writer.append(tokens)
 
 
-def create(directory: Path, n_images: int, n_tokens: int, width: int, *, shard_images: int) -> Writer:
-    """A new, empty store. Use as a context manager; `append` batches, then `close` with the attributes."""
-    return Writer(directory, n_images, n_tokens, width, shard_images)
+@contextmanager
+def create(
+    place: Path,
+    n_images: int,
+    n_tokens: int,
+    width: int,
+    *,
+    shard_images: int,
+    remote: str = "",
+    ranks: Ranks = ALONE,
+) -> Iterator[Unfinished]:
+    """A store to be filled. It takes the place of what is at `place` when the context ends.
+
+    `remote` is the URL of a folder in object storage that is to keep it. Raises ValueError if images are missing at
+    the end.
+    """
+    url = f"{remote.rstrip('/')}/{place.name}" if remote else str(outs.part(place))
+    with outs.whole(place) if ranks.first else nullcontext():
+        if ranks.first:
+            with _reaching(url):
+                group = zarr.create_group(url, overwrite=True)
+                shape = (n_images, n_tokens, width)
+                shards.create(group, "tokens", shape, "float32", shard_images=shard_images, compressors=[Crc32cCodec()])
+        ranks.wait()  # until there is something to fill
+        with _reaching(url):
+            group = zarr.open_group(url, mode="r+", zarr_format=3)
+            new = Unfinished(group["tokens"], ranks)
+        with new.writer:
+            yield new
+        ranks.wait()  # until every rank's shards are written
+        if ranks.first:
+            with _reaching(url):
+                group.attrs.update(new.attributes)
+            if remote:
+                outs.part(place).write_text(json.dumps({"url": url, "attributes": new.attributes}, indent=2) + "\n")
+    ranks.wait()  # until it is in its place
 
 
 class Store:
     """An opened store. Shape [image, token, width]; indexing with rows reads float32 tokens."""
 
-    def __init__(self, directory: Path, group: Any):
-        self.directory, self.group, self.array = directory, group, group["tokens"]
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        return dict(self.group.attrs)
+    def __init__(self, place: Path, group: Any):
+        self.place, self.array, self.attributes = place, group["tokens"], dict(group.attrs)
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -119,21 +111,42 @@ class Store:
         return int(self.array.shards[0])
 
     def read(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "n token width"]:
-        """Tokens of some images. Raises StoreError if a shard is missing or damaged."""
+        """Tokens of some images. Raises DamagedError if a shard is damaged."""
+        return shards.read(self.array, rows, REMEDY)
+
+
+def open(place: Path) -> Store:
+    """Open a store. Raises StoreError if there is none, or another than was written, and DamagedError if it lacks a
+    shard."""
+    kept = _pointer(place) if place.is_file() else {}
+    url = kept.get("url", str(place))
+    with _reaching(url):
         try:
-            tokens = np.asarray(self.array[rows] if isinstance(rows, slice) else self.array.oindex[np.asarray(rows)])
-        except (ValueError, OSError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.directory} is damaged ({error}); remove it and rerun `dvc repro extract`"
-            ) from None
-        if np.isnan(tokens).any():
-            raise StoreError(f"{self.directory} lacks a shard; remove it and rerun `dvc repro extract`")
-        return tokens
+            store = Store(place, zarr.open_group(url, mode="r", zarr_format=3))
+        except (GroupNotFoundError, FileNotFoundError, KeyError):
+            raise StoreError(f"{url} holds no activation store; run `dvc repro extract`") from None
+        if kept and kept["attributes"] != store.attributes:
+            raise StoreError(f"{url} holds other activations than {place} tells of; {REMEDY}")
+        shards.check_whole(store.array, REMEDY)
+    return store
 
 
-def open(directory: Path) -> Store:
-    """Open a store. Raises StoreError if there is none."""
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Whatever storage says, as one sentence: each kind of object storage has errors of its own."""
     try:
-        return Store(directory, zarr.open_group(directory, mode="r"))
-    except (GroupNotFoundError, FileNotFoundError, KeyError):
-        raise StoreError(f"{directory} holds no activation store; run `dvc repro extract`") from None
+        yield
+    except ImportError as error:
+        raise StoreError(f"{url}: {error}") from None
+    except Exception as error:
+        if outs.out_of_space(error):
+            raise
+        raise StoreError(f"{url} cannot be reached or used ({error}); check address, rights and network") from None
+
+
+def _pointer(place: Path) -> dict[str, Any]:
+    try:
+        kept = json.loads(place.read_text())
+        return {"url": str(kept["url"]), "attributes": dict(kept["attributes"])}
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{place} is no activation store, and tells of none; {REMEDY}") from None

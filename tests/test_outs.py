@@ -1,0 +1,57 @@
+"""Outputs are whole, or not there and what was before them is."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from stages.core import outs
+
+
+def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
+    for text in ("old", "new"):
+        with outs.whole(tmp_path / "folder" / "file.txt") as unfinished:
+            unfinished.write_text(text)
+        with outs.whole(tmp_path / "tree") as unfinished:
+            unfinished.mkdir()
+            (unfinished / text).write_text(text)
+    assert (tmp_path / "folder" / "file.txt").read_text() == "new"
+    assert [p.name for p in (tmp_path / "tree").iterdir()] == ["new"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file.txt", "folder", "new", "tree"]
+
+
+def test_an_error_leaves_what_was_there(tmp_path):
+    (tmp_path / "file.txt").write_text("old")
+    with pytest.raises(RuntimeError, match="half way"), outs.whole(tmp_path / "file.txt") as unfinished:
+        unfinished.write_text("ne")
+        raise RuntimeError("half way")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]
+
+
+def test_what_a_killed_run_began_is_removed_by_the_next(tmp_path):
+    begun = outs.part(tmp_path / "tree")
+    begun.mkdir()
+    (begun / "half").write_text("x")
+    with outs.whole(tmp_path / "tree") as unfinished:
+        assert not unfinished.exists()
+        unfinished.mkdir()
+    assert [p.name for p in tmp_path.rglob("*")] == ["tree"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_names_path_and_space(tmp_path, error):
+    with pytest.raises(outs.DiskFull, match=r"file\.txt does not fit: [\d.,]+ MiB"), outs.whole(tmp_path / "file.txt"):
+        raise error
+
+
+def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):
+    with pytest.raises(OSError, match="denied"), outs.whole(tmp_path / "file.txt"):
+        raise PermissionError(errno.EACCES, "denied")
