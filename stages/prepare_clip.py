@@ -56,8 +56,21 @@ def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
     except (OSError, RuntimeError, ValueError, AssertionError) as error:  # open_clip asserts where shapes differ
         raise vit.ModelError(
             f"clip.pretrained: {config.pretrained} cannot be loaded into {config.architecture}: {error}"
+            + without_a_network(config)
         ) from None
     return model, model_cfg
+
+
+def without_a_network(config: params.Clip) -> str:
+    """How to bring the weights of a tag here from a machine that can download them; nothing for a local file."""
+    import open_clip
+
+    hub = open_clip.get_pretrained_cfg(config.architecture, config.pretrained).get("hf_hub", "")
+    repository, _, file = hub.rpartition("/")
+    if not repository:
+        return ""
+    command = f"hf download {repository} {file}".rstrip()
+    return f"\nWithout a network: `{command}` where there is one, copy ~/.cache/huggingface here, set HF_HUB_OFFLINE=1"
 
 
 def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
+import tests.offline  # before anything else could ask for a network
 import tests.typecheck  # noqa: F401 (the hook finds it by name)
 
 with install_import_hook("stages.core", "tests.typecheck.checked"):
