@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 BENCH := .venv-bench
+AUDIT := .venv-audit
 READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint study sweep bench lock
+.PHONY: repro test lint study sweep bench audit sbom lock
 
 repro: $(READY)
 	dvc repro
@@ -45,6 +46,17 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.recovery
 	$(BENCH)/bin/python -m tests.bench.heatmaps
 
+# known vulnerabilities of what requirements.lock installs; where nobody can be asked, that is said and is no failure
+audit:
+	@if $(MAKE) --silent $(AUDIT)/.ready; then $(AUDIT)/bin/python .ci/audit.py; \
+		else echo "Not audited: pip-audit cannot be installed here"; fi
+
+# its bill of materials (CycloneDX); not kept in git, because it says nothing that requirements.lock does not, and comes
+# out the same whenever it is made
+sbom: $(AUDIT)/.ready
+	$(AUDIT)/bin/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+		--output-file sbom.json requirements.lock
+
 lock: $(READY)
 	pip install -q uv
 	$(COMPILE) --upgrade -o requirements.lock
@@ -65,4 +77,9 @@ $(BENCH)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/pip install --quiet uv
 	$(BENCH)/bin/uv pip install --quiet --upgrade --python $(BENCH)/bin/python -r pyproject.toml --extra bench
+	touch $@
+
+$(AUDIT)/.ready: requirements.lock
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --upgrade --retries 1 pip-audit cyclonedx-bom
 	touch $@
