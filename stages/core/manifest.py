@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,10 @@ MANIFEST_FNAME = "manifest.csv"
 REQUIRED = ("image", "identity", "condition", "emotion", "bust_mask", "face_mask")
 OPTIONAL = ("intensity", "prompt")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not all that Pillow knows: it runs EPS as a program
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+MAX_ASPECT = 20  # longer side over shorter; the crop leaves a twentieth of it, and the resize a strip 20 times as long
+MAX_ANY = 2  # {any} in a pattern; with many, one long file name can be split in more ways than can be tried
 ROW_OF_FIRST_IMAGE = 2  # as a spreadsheet counts: the header is row 1
 
 
@@ -95,6 +100,8 @@ def _read_csv(fpath: Path) -> pd.DataFrame:
         raise ManifestError(f"{fpath}: column(s) {', '.join(missing)} missing; found {', '.join(table.columns)}")
     if table.empty:
         raise ManifestError(f"{fpath}: no rows")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first fields for names of rows
+        raise ManifestError(f"{fpath}: rows have more fields than the header; put text with commas in quotes")
     for name in OPTIONAL:
         if name not in table.columns:
             table[name] = ""
@@ -142,10 +149,14 @@ def _resolve(folder: Path, name: str, what: str, row: int, faults: Faults) -> Pa
         faults.add(row, f"{what} is empty")
         return None
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        inside, found = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name too long, a null character, a link to itself
+        inside, found = True, False
+    if not inside:
         faults.add(row, f"{what} {name!r} leads out of {folder}; keep all files inside it")
         return None
-    if not path.is_file():
+    if not found:
         faults.add(row, f"{what} {name!r} not found in {folder}")
         return None
     return path
@@ -178,6 +189,8 @@ def _check_mask(
         faults.add(row, f"{region}_mask {name!r} is {found} pixels, its image {wanted}; draw it on the image itself")
     elif mask.getbbox() is None:
         faults.add(row, f"{region}_mask {name!r} is empty; paint the {region} white on black")
+    elif share_lost(mask, min(size)) == 1:
+        faults.add(row, f"{region}_mask {name!r} lies outside the centre square that CLIP sees; crop the image to it")
 
 
 def _check_pairs(table: pd.DataFrame, faults: Faults) -> None:
@@ -198,29 +211,54 @@ def open_image(path: Path, max_pixels: float) -> Image.Image:
 
 
 def open_mask(path: Path, max_pixels: float) -> Image.Image:
-    """The mask, upright, as 8-bit black (out) and white (in): white where it is more than half bright."""
-    return _upright(path, max_pixels).convert("L").point(lambda value: 255 if value >= 128 else 0)
+    """The mask, upright, as 8-bit black (out) and white (in): white where it is more than half bright and opaque."""
+    mask = _upright(path, max_pixels)
+    if mask.has_transparency_data:
+        mask = Image.alpha_composite(Image.new("RGBA", mask.size, "black"), mask.convert("RGBA"))
+    return mask.convert("L").point(lambda value: 255 if value >= 128 else 0)
 
 
 def _upright(path: Path, max_pixels: float) -> Image.Image:
-    try:
-        image = Image.open(path)
-    except Image.DecompressionBombError:
-        raise ValueError(_too_large(max_pixels)) from None
-    except (OSError, SyntaxError, ValueError):
-        raise ValueError("cannot be read; save it again as PNG or JPEG") from None
-    with image:
-        if image.width * image.height > max_pixels:
-            raise ValueError(_too_large(max_pixels))
+    with _opened(path) as image:
+        _check_size(image, max_pixels)
         try:
+            n_pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and previews
             image.load()
-        except (OSError, SyntaxError, ValueError):
+            upright = ImageOps.exif_transpose(image)
+        except Exception:  # Pillow's decoders fail in many ways
             raise ValueError("is damaged or cut short; save it again as PNG or JPEG") from None
-        return ImageOps.exif_transpose(image)
+    if n_pictures > 1:
+        raise ValueError(f"holds {n_pictures} pictures; save the one that is meant as PNG or JPEG")
+    return _eight_bits(upright)
 
 
-def _too_large(max_pixels: float) -> str:
-    return f"has more than {max_pixels / 1e6:g} megapixels; scale it down, or raise ingest.max_megapixels"
+def _opened(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `ingest.max_megapixels` is the judge
+            return Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise ValueError("has more pixels than Pillow opens; scale it down") from None
+    except Exception:  # as above
+        raise ValueError("cannot be read; save it again as PNG or JPEG") from None
+
+
+def _check_size(image: Image.Image, max_pixels: float) -> None:
+    if image.width * image.height > max_pixels:
+        raise ValueError(
+            f"has more than {max_pixels / 1e6:g} megapixels; scale it down, or raise ingest.max_megapixels"
+        )
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError(f"is {image.width}x{image.height} pixels, a strip; crop it towards a square")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Sixteen bits as their upper eight; Pillow's own conversion takes all above 255 for white."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode not in MODES:
+        raise ValueError(f"has pixels of Pillow's mode {image.mode}; save it again as 8-bit PNG or JPEG")
+    return image
 
 
 def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[np.ndarray, "size size *rgb"]:
@@ -255,12 +293,16 @@ def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.Da
             f"pattern {pattern!r} must name {{identity}}, {{condition}} and {{emotion}}; "
             "{intensity} and {any} are optional"
         )
+    if pattern.count("{any}") > MAX_ANY:
+        raise ManifestError(f"pattern {pattern!r} has {{any}} more than {MAX_ANY} times; write out what lies between")
     regex = re.compile(_pattern_to_regex(pattern))
     rows, unmatched = [], []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
         name = path.relative_to(folder).as_posix()
         if name.startswith("masks/"):
             continue
+        if not _is_utf8(name):
+            raise ManifestError(f"{folder}: the file name {name!r} is not UTF-8; rename it")
         found = regex.fullmatch(name)
         if found is None:
             unmatched.append(name)
@@ -271,6 +313,14 @@ def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.Da
         rows.append({"image": name, **labels, **masks})
     columns = ["image", "identity", "condition", "emotion", "intensity", "prompt", "bust_mask", "face_mask"]
     return pd.DataFrame(rows, columns=columns).fillna(""), unmatched
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a byte of another encoding, as Python stands for it
+        return False
+    return True
 
 
 def _pattern_to_regex(pattern: str) -> str:
