@@ -9,9 +9,11 @@ keeping its comments.
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import make_dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -24,8 +26,10 @@ EditKind = Literal["zero", "mean", "scale", "patch"]
 EditScope = Literal["all", "cls", "patches", "bust", "not_bust"]
 LatentList = Literal["bias", "perception"]
 
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+LARGEST = 2**31 - 1  # of whole numbers: counts and their products with a few others fit torch's and NumPy's
+
+Count = Annotated[int, Field(ge=1, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -36,7 +40,7 @@ class ParamsError(SystemExit):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Compute(Section):
@@ -46,7 +50,7 @@ class Compute(Section):
     """`auto` takes a GPU where there is one."""
     precision: Literal["float32", "bfloat16"]
     """Of CLIP's forward pass. Statistics and SAE parameters stay in float32 or better."""
-    threads: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=0, le=1024)]
     """CPU threads, fixed so that sums come out the same to the bit; 0 takes all cores."""
 
 
@@ -110,8 +114,8 @@ class Ingest(Section):
 
     @model_validator(mode="after")
     def _template(self) -> Ingest:
-        if "{emotion}" not in self.prompt:
-            raise ValueError(f"prompt must contain {{emotion}}, given {self.prompt!r}")
+        if _fields(self.prompt) != {"emotion"}:
+            raise ValueError(f"prompt must contain {{emotion}} and no other braces, given {self.prompt!r}")
         if len(set(self.emotions)) != len(self.emotions):
             raise ValueError(f"emotions names a value twice: {self.emotions}")
         return self
@@ -120,9 +124,9 @@ class Ingest(Section):
 class World(Section):
     """The audit set and the corpus of the planted world."""
 
-    n_women: Annotated[int, Field(ge=4)]
+    n_women: Annotated[int, Field(ge=4, le=LARGEST)]
     """Women of the audit set; each shows every emotion once, semi-nude and clothed."""
-    n_corpus: Annotated[int, Field(ge=0)]
+    n_corpus: Annotated[int, Field(ge=0, le=LARGEST)]
     """Portraits of other women, for SAE training only."""
     seed: Seed
 
@@ -243,8 +247,7 @@ class SelectSae(Section):
 
     rule: Literal["net_gain", "published", "fixed"]
     """`net_gain`: the edit that gives semi-nude images of discovery women most R, less what clothed ones lose;
-    `published`: largest departure
-    of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
+    `published`: largest departure of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
     layer: Annotated[int, Field(ge=0)]
     expansion: Annotated[int, Field(ge=0)]
 
@@ -307,22 +310,25 @@ SECTIONS: dict[str, type[Section]] = {
 def load(*sections: str, fpath: Path = PARAMS_FPATH) -> Any:
     """The named sections of params.yaml, validated, as attributes of one frozen object."""
     given = _read(fpath)
-    unknown = sorted(set(given) - set(SECTIONS))
+    _check_names(given, sections, fpath)
+    values = {name: _validated(name, given[name], fpath) for name in sections}
+    return make_dataclass("Params", sections, frozen=True)(**values)
+
+
+def validate(params: dict[Any, Any], fpath: Path = PARAMS_FPATH) -> None:
+    """Check every section at once, as `load` would."""
+    _check_names(params, tuple(SECTIONS), fpath)
+    for name in SECTIONS:
+        _validated(name, params[name], fpath)
+
+
+def _check_names(given: dict[Any, Any], sections: tuple[str, ...], fpath: Path) -> None:
+    unknown = sorted(set(given) - set(SECTIONS), key=str)
     if unknown:
         raise ParamsError(f"{fpath}: unknown section {unknown[0]!r}; sections are {', '.join(SECTIONS)}")
     missing = [name for name in sections if name not in given]
     if missing:
         raise ParamsError(f"{fpath}: section {missing[0]!r} is missing; add it (see stages/core/params.py)")
-    values = {name: _validated(name, given[name], fpath) for name in sections}
-    return make_dataclass("Params", sections, frozen=True)(**values)
-
-
-def validate(params: dict[str, Any], fpath: Path = PARAMS_FPATH) -> None:
-    """Check every section at once, as `load` would."""
-    for name in SECTIONS:
-        if name not in params:
-            raise ParamsError(f"{fpath}: section {name!r} is missing")
-        _validated(name, params[name], fpath)
 
 
 def _validated(name: str, given: Any, fpath: Path) -> Section:
@@ -346,14 +352,36 @@ def _remedy(fault: Any, cls: type[Section]) -> str:
     return f"{message}; given {fault['input']!r}{hint}"
 
 
-def _read(fpath: Path) -> dict[str, Any]:
+def _fields(template: str) -> set[str]:
+    """What stands in the braces of a template; nothing if they do not match."""
+    try:
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
+    except ValueError:
+        return set()
+    return {f"{name}{conversion or ''}{layout}" for _, name, layout, conversion in parts}
+
+
+def _read(fpath: Path) -> dict[Any, Any]:
+    try:
+        return _parse(fpath.read_text(), fpath)
+    except FileNotFoundError:
+        raise ParamsError(f"{fpath} not found: run from the top of the repository") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{fpath} cannot be read: {error}") from None
+
+
+def _parse(text: str, fpath: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        given = yaml.safe_load(fpath.read_text())
-    except FileNotFoundError:
-        raise ParamsError(f"{fpath} not found: run from the top of the repository") from None
-    except yaml.YAMLError as error:
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ParamsError(f"{fpath}: aliases (*name) are not read; write out what they stand for")
+        given = yaml.safe_load(text)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # of the last two: 2026-13-01, and a thousand brackets
         raise ParamsError(f"{fpath} is not YAML: {error}") from None
     if not isinstance(given, dict):
         raise ParamsError(f"{fpath}: expected sections, found {type(given).__name__}")
@@ -362,7 +390,7 @@ def _read(fpath: Path) -> dict[str, Any]:
 
 def apply_study(name: str, fpath: Path = PARAMS_FPATH) -> None:
     """Write the values of a ready study into params.yaml, leaving its comments and other keys alone."""
-    from ruamel.yaml import YAML
+    from ruamel.yaml import YAML, YAMLError
 
     studies = sorted(p.stem for p in STUDIES_DPATH.glob("*.yaml"))
     if name not in studies:
@@ -371,20 +399,19 @@ def apply_study(name: str, fpath: Path = PARAMS_FPATH) -> None:
     yaml.preserve_quotes = True
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(fpath)
+    _check_names(_read(fpath), tuple(SECTIONS), fpath)
+    try:
+        params = yaml.load(fpath)
+    except YAMLError as error:  # stricter than what reads it elsewhere: a key must not stand twice
+        raise ParamsError(f"{fpath} is not YAML: {error}") from None
     for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
+        if not isinstance(params[section], dict):
+            raise ParamsError(f"{fpath}: section {section!r} holds {params[section]!r}, not keys and values")
         params[section].update(values)
-    validate(_plain(params), fpath)
-    with fpath.open("w") as file:
-        yaml.dump(params, file)
-
-
-def _plain(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_plain(value) for value in node]
-    return node
+    written = io.StringIO()
+    yaml.dump(params, written)
+    validate(_parse(written.getvalue(), fpath), fpath)
+    fpath.write_text(written.getvalue())
 
 
 if __name__ == "__main__":
