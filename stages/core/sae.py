@@ -99,19 +99,13 @@ class JumpReLUSAE(nn.Module):
         directory = Path(directory)
         config = _read_config(directory / CONFIG_FNAME)
         tensors = _read_tensors(directory / WEIGHTS_FNAME)
-        d_in, d_sae = int(config["d_in"]), int(config["d_sae"])
-        if config["architecture"] == "standard":
-            tensors.setdefault("threshold", torch.zeros(d_sae))
+        d_in, d_sae = config["d_in"], config["d_sae"]
+        if config["architecture"] == "standard" and "b_enc" in tensors:
+            tensors.setdefault("threshold", torch.zeros_like(tensors["b_enc"]))
+        _check_tensors(tensors, d_in, d_sae, directory / WEIGHTS_FNAME)
         sae = cls(d_in, d_sae, config.get("metadata"))
         for name in PARAMETERS:
-            wanted = getattr(sae, name)
-            given = tensors.get(name)
-            if given is None or given.shape != wanted.shape:
-                found = "missing" if given is None else f"of shape {list(given.shape)}"
-                raise SAEError(f"{directory / WEIGHTS_FNAME}: {name} is {found}, expected {list(wanted.shape)}")
-            if not torch.isfinite(given).all():
-                raise SAEError(f"{directory / WEIGHTS_FNAME}: {name} holds values that are not finite")
-            wanted.data.copy_(given)
+            getattr(sae, name).data.copy_(tensors[name])
         if not config.get("apply_b_dec_to_input", True):
             sae.b_enc.data += sae.b_dec.data @ sae.W_enc.data
         return sae.requires_grad_(False)
@@ -120,11 +114,20 @@ class JumpReLUSAE(nn.Module):
 def _read_config(fpath: Path) -> dict[str, Any]:
     try:
         config = json.loads(fpath.read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SAEError(f"{fpath} is missing or not JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise SAEError(f"{fpath}: expected keys and values, found {type(config).__name__}")
     missing = [key for key in ("architecture", "d_in", "d_sae") if key not in config]
     if missing:
         raise SAEError(f"{fpath}: key {missing[0]!r} is missing")
+    for key in ("d_in", "d_sae"):
+        if type(config[key]) is not int or config[key] < 0:
+            raise SAEError(f"{fpath}: {key} is {config[key]!r}, expected a whole number from 0")
+    if not isinstance(config.get("metadata"), dict | None):
+        raise SAEError(f"{fpath}: metadata is {config['metadata']!r}, expected keys and values")
+    if not isinstance(config.get("apply_b_dec_to_input", True), bool):
+        raise SAEError(f"{fpath}: apply_b_dec_to_input is {config['apply_b_dec_to_input']!r}, expected true or false")
     if config["architecture"] not in ("jumprelu", "standard"):
         raise SAEError(f"{fpath}: architecture {config['architecture']!r}; only jumprelu and standard can be read")
     if config.get("normalize_activations", "none") not in ("none", None):
@@ -135,6 +138,21 @@ def _read_config(fpath: Path) -> dict[str, Any]:
 def _read_tensors(fpath: Path) -> dict[str, Tensor]:
     try:
         with safe_open(fpath, framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (FileNotFoundError, SafetensorError, OSError) as error:
+            given = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
         raise SAEError(f"{fpath} is missing, cut short or not a safetensors file ({error})") from None
+    for name in given.keys() & set(PARAMETERS):
+        if not given[name].is_floating_point():
+            raise SAEError(f"{fpath}: {name} holds {given[name].dtype}, expected floating-point numbers")
+    return {name: tensor.float() for name, tensor in given.items() if name in PARAMETERS}
+
+
+def _check_tensors(tensors: dict[str, Tensor], d_in: int, d_sae: int, fpath: Path) -> None:
+    shapes = ([d_in, d_sae], [d_sae], [d_sae, d_in], [d_in], [d_sae])
+    for name, wanted in zip(PARAMETERS, shapes, strict=True):
+        given = tensors.get(name)
+        if given is None or list(given.shape) != wanted:
+            found = "missing" if given is None else f"of shape {list(given.shape)}"
+            raise SAEError(f"{fpath}: {name} is {found}, expected {wanted}")
+        if not torch.isfinite(given).all():
+            raise SAEError(f"{fpath}: {name} holds values that are not finite")
