@@ -31,11 +31,11 @@ def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
     """
     import open_clip
 
-    model_cfg = open_clip.get_model_config(config.architecture)
-    if model_cfg is None:
+    if config.architecture not in open_clip.list_models():  # nor a folder or a repository, which may hold a pickle
         raise vit.ModelError(f"clip.architecture: open_clip knows no {config.architecture!r}")
+    model_cfg = open_clip.get_model_config(config.architecture)
     pretrained = None if config.pretrained == "random" else config.pretrained
-    if pretrained is not None and not Path(pretrained).is_file():
+    if pretrained is not None and not _is_file(pretrained):
         tags = open_clip.list_pretrained_tags_by_model(config.architecture)
         if pretrained not in tags:
             found = ", ".join(tags) or "none"
@@ -53,11 +53,12 @@ def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)  # for `random`
     try:
         model = open_clip.create_model(config.architecture, pretrained=pretrained)
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # open_clip asserts where shapes differ
+    except Exception as error:  # open_clip asserts where shapes differ, safetensors has errors of its own, and so on
         raise vit.ModelError(
             f"clip.pretrained: {config.pretrained} cannot be loaded into {config.architecture}: {error}"
             + without_a_network(config)
         ) from None
+    vit.check_finite(model, f"clip.pretrained: {config.pretrained}")
     return model, model_cfg
 
 
@@ -73,14 +74,21 @@ def without_a_network(config: params.Clip) -> str:
     return f"\nWithout a network: `{command}` where there is one, copy ~/.cache/huggingface here, set HF_HUB_OFFLINE=1"
 
 
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # longer than any file's
+        return False
+
+
 def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> None:
     """Write open_clip's `local-dir:` layout."""
     weights = {name: tensor.contiguous().float() for name, tensor in model.state_dict().items()}
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     with outs.whole(directory) as unfinished:
         unfinished.mkdir()
-        save_file(weights, unfinished / "open_clip_model.safetensors")
-        (unfinished / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+        save_file(weights, unfinished / vit.WEIGHTS_FNAME)
+        (unfinished / vit.CONFIG_FNAME).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def size(model: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Layers count from 1: layer L is the residual stream *after* `visual.transformer.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 from stages.core import device
 from stages.core.params import Compute
+
+CONFIG_FNAME, WEIGHTS_FNAME = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 class ModelError(SystemExit):
@@ -120,14 +123,59 @@ def check_supported(visual: Any) -> None:
         raise ModelError("the vision tower has no output projection; choose a contrastive ViT of open_clip")
 
 
+def check_finite(model: nn.Module, source: str) -> None:
+    """Raise ModelError, naming where they are from, if any weight is not a finite number."""
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{source}: {name} holds values that are not finite")
+
+
 def load(directory: Path, compute: Compute) -> Clip:
-    """The model that `prepare_clip` saved, on the device that params.yaml asks for."""
+    """The model that `prepare_clip` saved, on the device that params.yaml asks for.
+
+    Raises ModelError if the directory does not hold one: configuration and weights, both whole and of each other.
+    """
     import open_clip
 
-    model = open_clip.create_model(f"local-dir:{directory}", device=device.set_up(compute))
-    config = model.visual.preprocess_cfg
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
-    return Clip(model, tokenizer, config["mean"], config["std"], compute.precision)
+    where = device.set_up(compute)
+    try:
+        _check_config(directory)
+        model = open_clip.create_model(f"local-dir:{directory}", device=where)
+        config = model.visual.preprocess_cfg
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
+        clip = Clip(model, tokenizer, config["mean"], config["std"], compute.precision)
+        _check_runs(clip)
+    except Exception as error:  # a value open_clip does not expect fails wherever it is first used
+        raise ModelError(
+            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}); "
+            "rerun `dvc repro --force prepare_clip`"
+        ) from None
+    check_finite(model, str(directory / WEIGHTS_FNAME))
+    return clip
+
+
+def _check_config(directory: Path) -> None:
+    """Raise ValueError for weights that are missing (open_clip would read a pickle in their place, or make some up),
+    for towers of other libraries (they are fetched, and may bring code), and for sizes beyond all weights."""
+    if not (directory / WEIGHTS_FNAME).is_file():
+        raise ValueError(f"{WEIGHTS_FNAME} is missing")
+    n_weights = (directory / WEIGHTS_FNAME).stat().st_size
+    model_cfg = json.loads((directory / CONFIG_FNAME).read_text())["model_cfg"]
+    for part in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
+        for key, value in part.items():
+            if key.startswith(("hf_", "timm_")) or key == "tokenizer_kwargs":
+                raise ValueError(f"{key} is set; only towers of open_clip's own can be audited")
+            if isinstance(value, int) and value > n_weights:
+                raise ValueError(f"{key} is {value}, but the weights have {n_weights} bytes")
+
+
+@torch.no_grad()
+def _check_runs(clip: Clip) -> None:
+    """Raise ValueError unless an image and a text come out as finite embeddings in one space."""
+    grey = np.full((1, clip.image_size, clip.image_size, 3), 128, np.uint8)
+    image, text = clip.embed(clip.pixels(grey)), clip.text(["a picture"])
+    if image.shape != text.shape or not torch.isfinite(torch.cat([image, text])).all():
+        raise ValueError(f"embeddings {list(image.shape)} of images and {list(text.shape)} of texts, or not finite")
 
 
 @contextmanager
@@ -167,7 +215,7 @@ def splicing(visual: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Ite
 def fingerprint(directory: Path) -> str:
     """Hash of the saved model: configuration and weights."""
     digest = hashlib.sha256()
-    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+    for name in (CONFIG_FNAME, WEIGHTS_FNAME):
         with (directory / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
