@@ -17,12 +17,16 @@ import torch
 import zarr
 from jaxtyping import Bool, Float
 from torch import Tensor
-from zarr.codecs import ZstdCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from stages.core.sae import JumpReLUSAE
 
 POOLINGS = ("cls", "mean", "max")
 FIELDS = (*POOLINGS, "effect")
+
+
+class CodesError(SystemExit):
+    """Codes on disk that cannot be used. Exits with their path and the remedy."""
 
 
 Batches = Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]
@@ -47,17 +51,36 @@ class Codes:
         return replace(self, **{name: getattr(self, name)[images] for name in FIELDS})
 
     def save(self, directory: Path) -> None:
-        """Write as Zarr, one array per field."""
+        """Write as Zarr, one array per field, each chunk with a checksum."""
         group = zarr.create_group(directory, overwrite=True)
         for name in (*FIELDS, "firing"):
             values = np.ascontiguousarray(getattr(self, name))
-            group.create_array(name, data=values, chunks="auto", compressors=[ZstdCodec(checksum=True)])
+            group.create_array(
+                name, data=values, chunks="auto", compressors=[ZstdCodec(), Crc32cCodec()], fill_value=float("nan")
+            )
 
     @classmethod
     def load(cls, directory: Path) -> Codes:
-        """Open what `save` wrote."""
-        group: Any = zarr.open_group(directory, mode="r")
-        return cls(**{name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")})
+        """Open what `save` wrote. Raises CodesError if a chunk is missing or damaged."""
+        try:
+            group: Any = zarr.open_group(directory, mode="r")
+            arrays = {name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")}
+            _check(arrays)
+        except Exception as error:  # Zarr's own, its codecs', and those of the JSON that describes the arrays
+            raise CodesError(
+                f"{directory} is damaged or missing ({error}); rerun `dvc repro --force analyse_sae select_sae`"
+            ) from None
+        return cls(**arrays)
+
+
+def _check(arrays: dict[str, np.ndarray]) -> None:
+    shape = arrays["effect"].shape
+    for name, values in arrays.items():
+        wanted = shape[1:] if name == "firing" else shape
+        if values.shape != wanted or len(shape) != 2 or values.dtype.kind != "f":
+            raise ValueError(f"{name} is {values.dtype} of shape {values.shape}, expected numbers of shape {wanted}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} lacks a chunk, or holds values that are not finite")
 
 
 @torch.no_grad()
