@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,9 +25,20 @@ CLIP_DPATH, SELECTION_DPATH, MITIGATED_DPATH = Path("data/clip"), Path("data/sel
 ABLATE_FPATH = Path("metrics/full/ablate.json")
 
 
+def measured() -> dict[str, Any]:
+    """What the causal test found of the edit. Raises SystemExit if its metrics cannot be read."""
+    try:
+        found = results.read_json(ABLATE_FPATH)
+        return {key: found[key] for key in ("edit", "guardrails", "reliance")}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise SystemExit(
+            f"{ABLATE_FPATH} is missing or damaged ({error!r}); rerun `dvc repro --force ablate`"
+        ) from None
+
+
 def main() -> None:
     config = params.load("edit")
-    chosen = selection.load(SELECTION_DPATH)
+    chosen, guardrails = selection.load(SELECTION_DPATH), measured()
     edit = Edit.of(config.edit, chosen.latents, chosen.means, torch.device("cpu"))
     with outs.whole(MITIGATED_DPATH) as directory:
         shutil.copytree(CLIP_DPATH, directory)
@@ -35,8 +47,6 @@ def main() -> None:
         except mitigation.MitigationError as refusal:
             (directory / mitigation.REFUSAL_FNAME).write_text(f"{refusal}\n")
             return print(refusal)
-        measured = results.read_json(ABLATE_FPATH)
-        guardrails = {key: measured[key] for key in ("edit", "guardrails", "reliance")}
         (directory / "guardrails.json").write_text(json.dumps(guardrails, indent=2) + "\n")
 
 

@@ -27,11 +27,31 @@ from stages.core import paired
 from stages.core.params import Inference
 
 COLUMNS = ["latent", "step", "mean", "low", "high", "p_max_t"]
+REMEDY = "rerun `dvc repro --force analyse_sae select_sae`"
+
+
+class LatentsError(SystemExit):
+    """A table of latents on disk that cannot be used. Exits with its path, the reason and the remedy."""
 
 
 def load(fpath: Path) -> pd.DataFrame:
-    """A list as written."""
-    return pd.read_csv(fpath).astype({"latent": np.int64, "step": np.int64})
+    """A list as written. Raises LatentsError."""
+    return read_table(fpath, COLUMNS).astype({"latent": np.int64, "step": np.int64})
+
+
+def read_table(fpath: Path, columns: list[str]) -> pd.DataFrame:
+    """A table with a row per latent. Raises LatentsError unless there are these columns, with finite numbers in them
+    and latents that are whole ones from 0."""
+    try:
+        table = pd.read_csv(fpath)
+        numbers = table[columns].to_numpy(dtype=np.float64)
+        latents = table["latent"].to_numpy(dtype=np.float64)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise LatentsError(f"{fpath} is missing or damaged ({error}); {REMEDY}") from None
+    whole = (latents >= 0) & (latents < 2**31) & (latents % 1 == 0)
+    if not np.isfinite(numbers).all() or not whole.all():
+        raise LatentsError(f"{fpath} holds values that are not finite, or latents that are no index; {REMEDY}")
+    return table
 
 
 def perception(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.core import dataset, latents, params, store, vit
 from stages.core.codes import Codes
 from stages.core.intervene import Edit
-from stages.core.params import LatentList
+from stages.core.params import Count, LatentList
 from stages.core.ranks import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
 from stages.core.splice import Arm, Splice
+
+REMEDY = "rerun `dvc repro --force select_sae`"
+TESTED = ["latent", "mean_cls", "mean_patch", "firing"]
+
+
+class SelectionError(SystemExit):
+    """A selection on disk that cannot be used. Exits with its path, the reason and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -61,17 +68,47 @@ class Selection:
         return splice.arm(Edit.of(edit, chosen, self.means, splice.clip.device), edit.scope)
 
 
+class Chosen(BaseModel):
+    """What stands in selection.json."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    layer: Count
+    expansion: Count
+    edited_list: Annotated[LatentList, Field(alias="list")]
+    latents: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    why: str
+
+
 def load(directory: Path) -> Selection:
-    """Open what `select_sae` wrote."""
-    chosen = json.loads((directory / "selection.json").read_text())
-    return Selection(
-        layer=chosen["layer"],
-        expansion=chosen["expansion"],
-        latents=np.array(chosen["latents"], dtype=np.int64),
-        edited_list=chosen["list"],
+    """Open what `select_sae` wrote. Raises SelectionError, or the error of the part that is damaged."""
+    try:
+        chosen = Chosen.model_validate_json((directory / "selection.json").read_bytes())
+    except OSError as error:
+        raise SelectionError(f"{directory} holds no selection ({error}); {REMEDY}") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise SelectionError(f"{directory / 'selection.json'} is damaged ({faults}); {REMEDY}") from None
+    found = Selection(
+        layer=chosen.layer,
+        expansion=chosen.expansion,
+        latents=np.array(chosen.latents, dtype=np.int64),
+        edited_list=chosen.edited_list,
         lists={kind: latents.load(directory / f"{kind}.csv") for kind in get_args(LatentList)},
-        why=chosen["why"],
-        tests=pd.read_csv(directory / "tests.csv"),
+        why=chosen.why,
+        tests=latents.read_table(directory / "tests.csv", TESTED),
         sae=JumpReLUSAE.load(directory / "sae"),
         codes=Codes.load(directory / "codes.zarr"),
     )
+    _check_sizes(found, directory)
+    return found
+
+
+def _check_sizes(found: Selection, directory: Path) -> None:
+    d_sae = found.sae.d_sae
+    named = np.concatenate([found.latents, *(table["latent"] for table in found.lists.values())])
+    if (named >= d_sae).any() or len(found.tests) != d_sae or len(found.codes.firing) != d_sae:
+        raise SelectionError(
+            f"{directory}: lists name latents to {named.max(initial=0)}, tests.csv has {len(found.tests)} rows and "
+            f"codes.zarr {len(found.codes.firing)} latents, but the SAE has {d_sae}; {REMEDY}"
+        )
