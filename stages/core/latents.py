@@ -40,17 +40,17 @@ def load(fpath: Path) -> pd.DataFrame:
 
 
 def read_table(fpath: Path, columns: list[str]) -> pd.DataFrame:
-    """A table with a row per latent. Raises LatentsError unless there are these columns, with finite numbers in them
-    and latents that are whole ones from 0."""
+    """A table with a row per latent. Raises LatentsError unless there are these columns, with finite numbers in them;
+    latents and steps are whole."""
     try:
         table = pd.read_csv(fpath)
         numbers = table[columns].to_numpy(dtype=np.float64)
-        latents = table["latent"].to_numpy(dtype=np.float64)
+        counted = table[[name for name in ("latent", "step") if name in columns]].to_numpy(dtype=np.float64)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LatentsError(f"{fpath} is missing or damaged ({error}); {REMEDY}") from None
-    whole = (latents >= 0) & (latents < 2**31) & (latents % 1 == 0)
+    whole = (counted >= 0) & (counted < 2**31) & (counted % 1 == 0)
     if not np.isfinite(numbers).all() or not whole.all():
-        raise LatentsError(f"{fpath} holds values that are not finite, or latents that are no index; {REMEDY}")
+        raise LatentsError(f"{fpath} holds values that are not finite, or latents and steps not whole; {REMEDY}")
     return table
 
 
