@@ -305,13 +305,7 @@ def test_a_pickle_beside_a_model_without_weights_is_not_read(tmp_path, monkeypat
 # all of them
 
 
-PENDING = {"activations", "dataset", "a run to resume"}  # their readers let errors of Zarr and pandas through
-NOT_YET = pytest.mark.xfail(strict=True, reason="read without a check of its own")
-
-
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[NOT_YET] if kind in PENDING else []) for kind in inputs.INPUTS]
-)
+@pytest.mark.parametrize("kind", inputs.INPUTS)
 def test_malformed_inputs_are_refused_by_name_and_change_nothing(kind):
     """The first cases of `python -m tests.soak.fuzz`, at another seed."""
     tally = fuzz.run(kind, 20, seed=1)

@@ -61,7 +61,7 @@ class Checkpoint:
         """What was saved last, or None. A file that is not whole counts as none."""
         try:
             return load_file(self._fpath)
-        except (FileNotFoundError, SafetensorError):
+        except (OSError, SafetensorError):
             return None
 
     def due(self) -> bool:

@@ -31,7 +31,6 @@ import pandas as pd
 import zarr
 from jaxtyping import UInt8
 from zarr.codecs import ZstdCodec
-from zarr.errors import GroupNotFoundError
 
 from stages.core import outs, shards
 
@@ -39,7 +38,7 @@ CONDITIONS = SEMI_NUDE, CLOTHED = ("semi_nude", "clothed")
 REGIONS = ("bust", "face")
 ARRAYS = ("image", *REGIONS)
 SHARD_IMAGES = 256
-REMEDY = "rerun `dvc repro ingest`"
+REMEDY = "rerun `dvc repro --force ingest`"
 
 
 class DatasetError(SystemExit):
@@ -140,18 +139,36 @@ def _array(group: Any, name: str, n: int, size: int) -> Any:
     return shards.create(group, name, shape, "uint8", shard_images=SHARD_IMAGES, compressors=[ZstdCodec(checksum=True)])
 
 
+def _shape(name: str, n: int, size: int) -> tuple[int, ...]:
+    return (n, size, size, 3) if name == "image" else (n, size, size)
+
+
 def load(directory: Path) -> Dataset:
-    """Open a dataset. Raises DatasetError if there is none, and DamagedError if a shard is missing."""
+    """Open a dataset. Raises DatasetError if it is not there or damaged, and DamagedError if a shard is missing."""
     try:
         table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
         table["pair"] = table["pair"].astype(int)
-        arrays: Any = zarr.open_group(directory / "images.zarr", mode="r")
+        arrays: Any = zarr.open_group(directory / "images.zarr", mode="r", zarr_format=3)
         opened = Dataset(table, arrays, dict(arrays.attrs["prompts"]), str(arrays.attrs["sha256"]))
-        lengths = {arrays[name].shape[0] for name in ARRAYS}
-    except (FileNotFoundError, GroupNotFoundError, KeyError, ValueError) as error:
-        raise DatasetError(f"{directory} holds no whole dataset ({error}); {REMEDY}") from None
-    if lengths != {len(table)}:
-        raise DatasetError(f"{directory}: {len(table)} rows, but arrays of {sorted(lengths)} images; {REMEDY}")
+        _check(opened)
+    except Exception as error:  # Zarr's own, those of its codecs, and of the JSON that describes the arrays
+        raise DatasetError(f"{directory} is missing or damaged ({error!r}); {REMEDY}") from None
     for name in ARRAYS:
         shards.check_whole(arrays[name], REMEDY)
     return opened
+
+
+def _check(data: Dataset) -> None:
+    n, side = len(data.table), data.image_size
+    for name in ARRAYS:
+        array, wanted = data.arrays[name], _shape(name, n, side)
+        if array.shape != wanted or array.dtype != np.uint8:
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected uint8 of shape {wanted}")
+    audit, corpus = data.table[data.table["pair"] >= 0], data.table[data.table["pair"] < 0]
+    known = audit["split"].isin(["discovery", "confirmation"]) & audit["emotion"].isin(data.emotions)
+    if audit.empty or not known.all() or not (corpus["split"] == "corpus").all():
+        raise ValueError("manifest.csv names a split or an emotion that there is not")
+    if (audit.groupby("pair")["condition"].agg(sorted).map(tuple) != tuple(sorted(CONDITIONS))).any():
+        raise ValueError("manifest.csv has a pair that is not one image of each condition")
+    if not all(isinstance(prompt, str) and prompt for prompt in data.prompts.values()) or len(data.sha256) != 64:
+        raise ValueError("images.zarr lacks prompts or its hash")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -41,8 +42,10 @@ def create(
 
 
 def check_whole(array: Any, remedy: str) -> None:
-    """Raise DamagedError if a shard is missing."""
-    if array.nchunks_initialized < array.nchunks:
+    """Raise DamagedError if a shard is missing, or is an empty file: Zarr takes both for images never written."""
+    directory = Path(str(array.store_path).removeprefix("file://"))
+    empty = [fpath for fpath in directory.rglob("*") if fpath.is_file() and not fpath.stat().st_size]
+    if empty or array.nchunks_initialized < array.nchunks:
         raise DamagedError(f"{array.store_path} lacks a shard; {remedy}")
 
 

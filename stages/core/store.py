@@ -95,11 +95,18 @@ class Store:
 
     def __init__(self, place: Path, group: Any):
         self.place, self.array, self.attributes = place, group["tokens"], dict(group.attrs)
+        if self.array.ndim != 3 or self.array.dtype != np.float32 or self.array.shards is None:
+            raise ValueError(
+                f"{self.array.dtype} of shape {self.array.shape}: no sharded float32 [image, token, width]"
+            )
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Which model and data these activations are of."""
-        return {key: str(self.attributes[key]) for key in ("model", "module", "dataset_sha256")}
+        """Which model and data these activations are of. Raises StoreError if the store does not say."""
+        try:
+            return {key: str(self.attributes[key]) for key in ("model", "module", "dataset_sha256")}
+        except KeyError as missing:
+            raise StoreError(f"{self.place} does not say its {missing}; {REMEDY}") from None
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -588,9 +588,9 @@ STORE_DPATH = Path("data/activations/l1.zarr")
 
 def make_store() -> None:
     tokens = np.random.default_rng(0).normal(size=(N_IMAGES, N_TOKENS, D_IN)).astype(np.float32)
-    with store.create(STORE_DPATH, *tokens.shape, shard_images=2) as writer:
-        writer.append(tokens)
-        writer.close({"layer": 1, "model": "m", "module": "b", "dataset_sha256": "d"})
+    with store.create(STORE_DPATH, *tokens.shape, shard_images=2) as new:
+        new.append(tokens)
+        new.attributes = {"layer": 1, "model": "m", "module": "b", "dataset_sha256": "d"}
 
 
 def use_store() -> str:
@@ -612,7 +612,9 @@ def make_dataset() -> None:
     table = pd.DataFrame([*rows, ("other", "", "", "", "corpus", -1)], columns=list(keys))
     images = rng.integers(0, 255, (N_IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
     masks = rng.integers(0, 255, (2, N_IMAGES, SIDE, SIDE), dtype=np.uint8)
-    dataset.save(Path("data/dataset"), table, images, *masks, {"sad": "a sad woman", "happy": "a happy woman"})
+    prompts = {"sad": "a sad woman", "happy": "a happy woman"}
+    with dataset.create(Path("data/dataset"), table, SIDE, prompts) as append:
+        append(images, *masks)
 
 
 def damage_dataset(rng: Generator) -> Damage:
