@@ -8,7 +8,7 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint study sweep bench audit sbom lock
+.PHONY: repro test lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
@@ -45,6 +45,11 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.speed
 	$(BENCH)/bin/python -m tests.bench.recovery
 	$(BENCH)/bin/python -m tests.bench.heatmaps
+
+# sixty stages killed and run again, then damaged inputs; with their defaults, some half an hour on two cores
+soak: $(READY_TO_TEST)
+	python -m tests.soak.kill
+	python -m tests.soak.fuzz
 
 # known vulnerabilities of what requirements.lock installs; where nobody can be asked, that is said and is no failure
 audit:
