@@ -46,7 +46,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.recovery
 	$(BENCH)/bin/python -m tests.bench.heatmaps
 
-# sixty stages killed and run again, then damaged inputs; with their defaults, some half an hour on two cores
+# sixty kills, each with a run that mends it, take some half an hour on two busy cores; then damaged inputs
 soak: $(READY_TO_TEST)
 	python -m tests.soak.kill
 	python -m tests.soak.fuzz

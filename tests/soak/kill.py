@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from tests.bench.table import markdown
 from tests.studies import ENV, TOY, clone, run
 
-LONGER = {**TOY, "train_sae": {**TOY["train_sae"], "steps": 400}}
+LONGER = {**TOY, "train_sae": {**TOY["train_sae"], "steps": 200}}
 SECONDS_BETWEEN_CHECKPOINTS = 0.2
 LOOK_SECONDS = 0.05  # between looks for a process, each of which reads the table of all
 POLL_SECONDS = 0.005  # between looks for a file
