@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import threading
 
 import pytest
 
-from stages.core import outs
+from stages.core import outs, results
 
 
 def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
@@ -37,6 +38,17 @@ def test_what_a_killed_run_began_is_removed_by_the_next(tmp_path):
         assert not unfinished.exists()
         unfinished.mkdir()
     assert [p.name for p in tmp_path.rglob("*")] == ["tree"]
+
+
+def test_a_second_writer_waits_for_the_first(tmp_path):
+    second = threading.Thread(target=lambda: results.write_metrics(tmp_path / "m.json", {"a": 2}))
+    with outs.whole(tmp_path / "m.json") as unfinished:
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        unfinished.write_text("first")
+    second.join(10)
+    assert results.read_json(tmp_path / "m.json") == {"a": 2}
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,23 @@
 """Outputs are whole or not there: each is written beside its place, and renamed into it.
 
 A stage that is killed leaves nothing that another could take for whole; one that finds the disk full leaves what was
-there before it. What a killed stage began is removed by its next run.
+there before it. What a killed stage began is removed by its next run. Of two processes that write the same output the
+second waits for the first: a killed DVC leaves its stage running.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
+LOCKS_DPATH = Path(".ckpt/outs")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -33,19 +38,20 @@ def whole(path: Path) -> Iterator[Path]:
     """
     unfinished = part(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove(unfinished)
-    try:
-        yield unfinished
-        if unfinished.is_file():
-            _to_disk(unfinished)
-        else:
-            remove(path)  # a folder cannot be renamed onto another
-        unfinished.replace(path)
-    except BaseException as error:
+    with _lock(path):
         remove(unfinished)
-        if out_of_space(error):
-            raise DiskFull(_says(path)) from None
-        raise
+        try:
+            yield unfinished
+            if unfinished.is_file():
+                _to_disk(unfinished)
+            else:
+                remove(path)  # a folder cannot be renamed onto another
+            unfinished.replace(path)
+        except BaseException as error:
+            remove(unfinished)
+            if out_of_space(error):
+                raise DiskFull(_says(path)) from None
+            raise
 
 
 def out_of_space(error: BaseException) -> bool:
@@ -59,6 +65,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> FileLock:
+    """One for each output, outside of what DVC keeps."""
+    LOCKS_DPATH.mkdir(parents=True, exist_ok=True)
+    return FileLock(LOCKS_DPATH / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
 
 
 def _to_disk(fpath: Path) -> None:

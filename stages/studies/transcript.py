@@ -19,8 +19,8 @@ NAME = "changed"
 HEAD = """\
 # Change one parameter, read the difference
 
-Made by `python -m stages.studies.transcript {change}` on a clean clone after `make repro`; of the experiment's own
-output only DVC's lines are kept.
+Made by `python -m stages.studies.transcript {change}` on a clean clone after `make repro`;
+of the experiment's own output only DVC's lines are kept.
 """
 
 

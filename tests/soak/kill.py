@@ -34,8 +34,9 @@ import psutil
 import yaml
 from filelock import FileLock, Timeout
 
+from stages.core import outs
 from tests.bench.table import markdown
-from tests.studies import ENV, TOY, clone, run
+from tests.studies import ENV, TOY, clone, ran, run
 
 LONGER = {**TOY, "train_sae": {**TOY["train_sae"], "steps": 200}}
 SECONDS_BETWEEN_CHECKPOINTS = 0.2
@@ -185,9 +186,13 @@ def held_by_dvc(folder: Path) -> list[tuple[str, int]]:
 
 
 def mend(folder: Path, reference: dict[str, str]) -> list[str]:
-    """What `dvc repro` could not make undone."""
+    """What `dvc repro` could not make undone. The part of an output that DVC restored from its cache stays until the
+    stage runs again: hidden, taken for nothing, and no difference."""
     if (code := start(folder).wait()) != 0:
         return [f"dvc repro ended with {code}: {(folder / 'repro.log').read_text()[-2000:]}"]
+    if not ran((folder / "repro.log").read_text()):
+        for begun in folder.rglob(".part.*"):
+            outs.remove(begun)
     return differences(folder, reference)
 
 

@@ -1,0 +1,123 @@
+"""What grows with the number of images, for tests/bench/scale.md.
+
+    python -m tests.bench.scale [--gib 20]
+
+Ingest: corpus photographs (JPEG, 640 pixels square) checked, read and written, seconds per image, one process.
+
+A store larger than memory, beside plain files of the same bytes: written, then read as training from a stream reads.
+Tokens are those of a ViT-L/14 (257 of width 1,024, float32). Store and plain files take turns of some shards; what is
+written is on the disk before the turn ends, but for the one shard that the store writes while its caller computes. The
+whole is larger than memory, so what is read comes from the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from stages.core import dataset, manifest, store
+from tests.bench.table import markdown
+
+N_TOKENS, WIDTH, SHARD_IMAGES = 257, 1024, 64
+SHARD_BYTES = SHARD_IMAGES * N_TOKENS * WIDTH * 4
+TURN = 8  # shards
+COLUMNS = ("what", "plain files, MB / s", "store, MB / s", "store, × plain")
+Seconds = tuple[list[float], list[float]]
+"""Of each turn: plain files, store."""
+
+
+def on_disk(fpath: Path) -> None:
+    with fpath.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write(folder: Path, n_turns: int) -> Seconds:
+    """Fill both."""
+    shard = np.random.default_rng(0).normal(size=(SHARD_IMAGES, N_TOKENS, WIDTH)).astype(np.float32)
+    plain, ours = [], []
+    n_images = n_turns * TURN * SHARD_IMAGES
+    with store.create(folder / "l22.zarr", n_images, N_TOKENS, WIDTH, shard_images=SHARD_IMAGES) as new:
+        for turn in range(n_turns):
+            numbers = range(turn * TURN, (turn + 1) * TURN)
+            start = time.perf_counter()
+            for number in numbers:
+                shard.tofile(folder / f"{number}.bin")
+                on_disk(folder / f"{number}.bin")
+            middle = time.perf_counter()
+            for number in numbers:
+                new.append(shard)
+                if number:
+                    on_disk(folder / ".part.l22.zarr" / "tokens" / "c" / str(number - 1) / "0" / "0")
+            plain.append(middle - start)
+            ours.append(time.perf_counter() - middle)
+    return plain, ours
+
+
+def read(folder: Path, n_turns: int) -> Seconds:
+    """Read both, from the first shard on: what was written last is still in the machine's cache."""
+    opened = store.open(folder / "l22.zarr")
+    plain, ours = [], []
+    for turn in range(n_turns):
+        numbers = range(turn * TURN, (turn + 1) * TURN)
+        start = time.perf_counter()
+        for number in numbers:
+            np.fromfile(folder / f"{number}.bin", np.float32)
+        middle = time.perf_counter()
+        for number in numbers:
+            opened.read(slice(number * SHARD_IMAGES, (number + 1) * SHARD_IMAGES))
+        plain.append(middle - start)
+        ours.append(time.perf_counter() - middle)
+    return plain, ours
+
+
+def ingested(folder: Path, n: int = 300, side: int = 640) -> float:
+    """Seconds per image of `ingest`, a photograph being a smooth random picture."""
+    (folder / "raw").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        coarse = Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8))
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / "raw" / f"{number}.jpg")
+    names = pd.DataFrame({"image": [f"{number}.jpg" for number in range(n)]})
+    columns = ["identity", "condition", "emotion", "bust_mask", "face_mask", "intensity", "prompt"]
+    names.assign(**dict.fromkeys(columns, "")).to_csv(folder / "raw" / manifest.MANIFEST_FNAME, index=False)
+    start = time.perf_counter()
+    faults = manifest.Faults(folder)
+    table = manifest._read_csv(folder / "raw" / manifest.MANIFEST_FNAME)
+    manifest._check_files(folder / "raw", table, manifest.Limits((), 1e8), faults)
+    with dataset.create(folder / "dataset", table, 224, {}) as append:
+        for name in table["image"]:
+            pixels = manifest.square(manifest.open_image(folder / "raw" / name, 1e8), 224, Image.Resampling.BICUBIC)
+            append(pixels[None], *np.zeros((2, 1, 224, 224), np.uint8))
+    faults.stop_if_any()
+    return (time.perf_counter() - start) / n
+
+
+def row(what: str, seconds: Seconds) -> tuple[str, ...]:
+    plain, ours = (TURN * SHARD_BYTES / 1e6 / median(turns) for turns in seconds)
+    return what, f"{plain:.0f}", f"{ours:.0f}", f"{ours / plain:.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gib", type=float, default=20, help="of the store; the plain files take as much again")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    given = parser.parse_args()
+    n_turns = max(1, round(given.gib * 2**30 / SHARD_BYTES / TURN))
+    with tempfile.TemporaryDirectory(dir=given.folder) as name:
+        rows = [row("written", write(Path(name), n_turns)), row("read", read(Path(name), n_turns))]
+        per_image = ingested(Path(name))
+    print(f"ingest: {per_image:.4f} s per image\n")
+    print(markdown(COLUMNS, rows))
+    print(f"\n{n_turns * TURN} shards of {SHARD_BYTES / 1e6:.0f} MB, {n_turns * TURN * SHARD_BYTES / 1e9:.1f} GB each")
+
+
+if __name__ == "__main__":
+    main()
