@@ -55,6 +55,7 @@ def test_a_training_that_did_not_learn_is_started_anew_from_other_weights(monkey
     monkeypatch.setattr(demo, "clothed_accuracy", lambda model, seed: next(accuracies))
     third = demo.train(TINY, 32, torch.device("cpu"))
     assert third.as_metrics()["attempts"] == 3 and third.clothed_accuracy == 0.95
+    assert np.isfinite(list(third.as_metrics().values())).all()  # two steps are fewer than lie between log entries
 
 
 def test_a_demo_that_never_learns_is_refused():

@@ -167,7 +167,7 @@ def train_once(
             schedule.step()
             with torch.no_grad():
                 model.logit_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
-            if step % LOG_EVERY == 0:
+            if step % LOG_EVERY == 0 or step == config.steps:
                 accuracy = (logits.argmax(1) == target).float().mean()
                 log.append((step, loss.item(), accuracy.item()))
     return model, pd.DataFrame(log, columns=["step", "loss", "image_accuracy"])
