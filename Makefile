@@ -39,17 +39,21 @@ sweep: $(READY)
 	dvc exp run --run-all --jobs $(JOBS)
 	python -m stages.studies.sweep
 
-# our SAE trainer beside SAELens' and dictionary-learning's, and heatmaps and controls beside bare forward passes, in an
-# environment of its own; some 40 minutes
+# our SAE trainer beside SAELens' and dictionary-learning's, heatmaps, controls and extraction beside bare forward passes,
+# a store of 20 GiB beside plain files; in an environment of its own, some 50 minutes
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.speed
 	$(BENCH)/bin/python -m tests.bench.recovery
 	$(BENCH)/bin/python -m tests.bench.heatmaps
+	$(BENCH)/bin/python -m tests.bench.extract
+	$(BENCH)/bin/python -m tests.bench.scale
 
-# sixty kills, each with a run that mends it, take some half an hour on two busy cores; then damaged inputs
+# sixty kills, each with a run that mends it, take some half an hour on two busy cores; then damaged inputs, and the memory
+# that stages take, for which the default study has to be there
 soak: $(READY_TO_TEST)
 	python -m tests.soak.kill
 	python -m tests.soak.fuzz
+	python -m tests.soak.memory
 
 # known vulnerabilities of what requirements.lock installs; where nobody can be asked, that is said and is no failure
 audit:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.core.outs import LOCKS_DPATH, part
+
 SECONDS = 20
 EXECUTION = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
 NETWORK = {"socket.connect", "socket.getaddrinfo"}
@@ -135,14 +137,16 @@ def attempt(use: Callable[[], str], named: tuple[str, ...], outs: tuple[Path, ..
 
 def judge(folder: Path, use: Callable[[], str], named: tuple[str, ...], outs: tuple[str, ...]) -> Verdict:
     """The verdict on one input that lies in `folder`."""
+    locks = folder / LOCKS_DPATH
+    places = tuple(place for out in outs for place in (folder / out, part(folder / out), locks))
     with contextlib.chdir(folder):
         before = files(folder)
-        verdict = attempt(use, named, tuple(folder / out for out in outs))
+        verdict = attempt(use, named, places)
         after = files(folder)
     if WATCH.seen:
         return Verdict("failure", f"{verdict.outcome}, but: {'; '.join(WATCH.seen)}")
-    changed = [path for path in before | after if before.get(path) != after.get(path)]
-    stray = [path for path in changed if not _within(path, tuple(folder / out for out in outs))]
+    changed = [path for path in before | after if before.get(path) != after.get(path) and locks not in path.parents]
+    stray = [path for path in changed if not _within(path, places)]
     if stray:
         return Verdict("failure", f"{verdict.outcome}, but wrote outside its outs: {stray}")
     if changed and verdict.outcome == "refused":
