@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from stages.core import params
+from stages.core.grid import Point
 from tests.bench.table import markdown
 from tests.imports import ROOT
 from tests.memory import peak
@@ -24,36 +25,44 @@ GROWTH = 1.1
 COLUMNS = ("stage", "GiB", "GiB, images doubled", "ratio")
 
 
-def stages(point: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Command of each stage, in the order in which they need each other."""
-    named = {name: (f"stages.{name}",) for name in ("ingest", "extract", "heatmap", "ablate")}
-    return {**named, "analyse_sae": ("stages.analyse_sae", *point)}
+STAGES = ("ingest", "extract", "analyse_sae", "heatmap", "ablate")
 
 
-def study(folder: Path) -> tuple[str, ...]:
+def study(folder: Path) -> Point:
     """A clone that lacks only what depends on the images; returns the grid point that was chosen."""
     clone(folder, {})
-    shutil.copytree(ROOT / "data" / "clip", folder / "data" / "clip")
-    shutil.copytree(ROOT / "data" / "selection", folder / "data" / "selection")
     chosen = json.loads((ROOT / "data" / "selection" / "selection.json").read_text())
-    name = f"l{chosen['layer']}_x{chosen['expansion']}"
-    shutil.copytree(ROOT / "data" / "sae" / name, folder / "data" / "sae" / name)
-    return ("--layer", str(chosen["layer"]), "--expansion", str(chosen["expansion"]))
+    point = Point(chosen["layer"], chosen["expansion"])
+    for name in ("clip", "selection", f"sae/{point}"):
+        shutil.copytree(ROOT / "data" / name, folder / "data" / name)
+    return point
+
+
+def peaks(folder: Path, point: Point) -> dict[str, int]:
+    """Of each stage, the codes of the chosen SAE being those of the images that are there."""
+    found = {}
+    for name in STAGES:
+        options = ("--layer", str(point.layer), "--expansion", str(point.expansion)) if name == "analyse_sae" else ()
+        found[name] = peak(folder, f"stages.{name}", *options)
+        if name == "analyse_sae":
+            shutil.rmtree(folder / "data" / "selection" / "codes.zarr")
+            shutil.copytree(
+                folder / "data" / "analysis" / str(point) / "codes.zarr", folder / "data/selection/codes.zarr"
+            )
+    return found
 
 
 def main() -> None:
     world = params.load("world", fpath=ROOT / "params.yaml").world
-    peaks: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as workplace:
         folder = Path(workplace)
         point = study(folder)
-        for factor in (1, 2):
-            change_params(folder, {"world": {"n_women": factor * world.n_women, "n_corpus": factor * world.n_corpus}})
-            for name, command in stages(point).items():
-                peaks.setdefault(name, []).append(peak(folder, *command))
-    rows = [(n, f"{a / 2**30:.2f}", f"{b / 2**30:.2f}", f"{b / a:.3f}") for n, (a, b) in peaks.items()]
+        once = peaks(folder, point)
+        change_params(folder, {"world": {"n_women": 2 * world.n_women, "n_corpus": 2 * world.n_corpus}})
+        twice = peaks(folder, point)
+    rows = [(n, f"{once[n] / 2**30:.2f}", f"{twice[n] / 2**30:.2f}", f"{twice[n] / once[n]:.3f}") for n in STAGES]
     print(markdown(COLUMNS, rows))
-    sys.exit(any(b > GROWTH * a for a, b in peaks.values()))
+    sys.exit(any(twice[name] > GROWTH * once[name] for name in STAGES))
 
 
 if __name__ == "__main__":
