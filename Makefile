@@ -8,13 +8,20 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint study sweep bench soak audit sbom lock
+.PHONY: repro test test-of-studies test-of-the-rest lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
 
+# two halves side by side, because most tests wait for processes they start; what they print is mixed
 test: $(READY_TO_TEST)
-	pytest
+	@$(MAKE) --no-print-directory --jobs 2 test-of-studies test-of-the-rest
+
+test-of-studies: $(READY_TO_TEST)
+	pytest -m studies
+
+test-of-the-rest: $(READY_TO_TEST)
+	pytest -m "not studies"
 
 lint: $(READY_TO_TEST)
 	ruff check .

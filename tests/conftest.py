@@ -50,6 +50,12 @@ TINY = {
 }
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what needs the two studies that `studies` makes once for all."""
+    if "studies" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.studies)
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
