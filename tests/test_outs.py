@@ -22,6 +22,18 @@ def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file.txt", "folder", "new", "tree"]
 
 
+def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file(tmp_path):
+    with outs.whole(tmp_path / "a") as unfinished:
+        unfinished.mkdir()
+        (unfinished / "b").write_text("b")
+    with outs.whole(tmp_path / "a") as unfinished:
+        unfinished.write_text("file")
+    assert (tmp_path / "a").read_text() == "file"
+    with outs.whole(tmp_path / "a") as unfinished:
+        unfinished.mkdir()
+    assert (tmp_path / "a").is_dir() and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
 def test_an_error_leaves_what_was_there(tmp_path):
     (tmp_path / "file.txt").write_text("old")
     with pytest.raises(RuntimeError, match="half way"), outs.whole(tmp_path / "file.txt") as unfinished:

@@ -56,8 +56,8 @@ def test_to_find_nothing_to_do_takes_little_longer_than_the_status(studies):
         run(studies["synthetic"], "dvc", command)
         return time.perf_counter() - start
 
-    turns = [(seconds("repro"), seconds("status")) for _ in range(3)]
-    assert median(repro for repro, _ in turns) <= 1.5 * median(status for _, status in turns)
+    _, *turns = [seconds("repro") / seconds("status") for _ in range(8)]  # the first reads from the disk
+    assert median(turns) <= 1.5, turns
 
 
 def test_the_folder_came_through_at_the_models_resolution(studies):

@@ -44,8 +44,8 @@ def whole(path: Path) -> Iterator[Path]:
             yield unfinished
             if unfinished.is_file():
                 _to_disk(unfinished)
-            else:
-                remove(path)  # a folder cannot be renamed onto another
+            if unfinished.is_dir() or path.is_dir():
+                remove(path)  # only a file can be renamed onto what is there, and only onto a file
             unfinished.replace(path)
         except BaseException as error:
             remove(unfinished)
