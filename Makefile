@@ -30,7 +30,7 @@ lint: $(READY_TO_TEST)
 
 # make study NAME=paper
 study: $(READY)
-	python -m stages.core.params $(NAME)
+	python -m stages.studies.apply $(NAME)
 
 # the default study over planted bias and seeds, as DVC experiments, then the table of stages/studies/README.md;
 # two runs take some 13 minutes on two cores. More runs: make sweep BIASES=0.0 SEEDS='6 7 8'

@@ -26,12 +26,12 @@ from stages.core import (
     arms,
     association,
     causal,
+    compute,
     dataset,
     figures,
     intervene,
+    outs,
     params,
-    ranks,
-    results,
     selection,
     store,
     vit,
@@ -271,7 +271,7 @@ def main() -> None:
     config = params.load("compute", "inference", "edit", "ablate")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)
-    group = ranks.start(clip.device)
+    group = compute.join(clip.device)
     splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size, group)
     women = Women(data.pairs("confirmation"), data.emotions, config.inference)
     every_arm = arms.of(splice, chosen, config.edit, config.ablate.seed)
@@ -294,14 +294,14 @@ def main() -> None:
         "embeddings": {name: what_embeddings_hold(splice, women, tried.arms[name]) for name in BEFORE_AND_AFTER},
     }
     if group.first:
-        results.write_metrics(FULL_FPATH, found)
-        results.write_metrics(METRICS_FPATH, headline(found))
-        results.write_table(TABLE_FPATH, tabulate(women, tried, data))
-        results.write_table(ARMS_FPATH, accuracies(found))
-        results.write_table(DOSE_FPATH, dose)
-        results.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
+        outs.write_metrics(FULL_FPATH, found)
+        outs.write_metrics(METRICS_FPATH, headline(found))
+        outs.write_table(TABLE_FPATH, tabulate(women, tried, data))
+        outs.write_table(ARMS_FPATH, accuracies(found))
+        outs.write_table(DOSE_FPATH, dose)
+        outs.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
         draw(found, dose, controls, PLOT_FPATH)
-    ranks.stop()
+    compute.part()
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import codes, dataset, figures, intervene, latents, outs, paired, params, readout, results, store, vit
+from stages.core import codes, dataset, figures, intervene, latents, outs, paired, params, readout, store, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
 from stages.core.figures import Axes, Figure
-from stages.core.grid import Point
+from stages.core.params import Point
 from stages.core.sae import JumpReLUSAE
 from stages.core.splice import Arm, Splice, original
 
@@ -352,10 +352,10 @@ def main() -> None:
     with outs.whole(ANALYSIS_DPATH / str(point)) as directory:
         pooled.save(directory / "codes.zarr")
         for name, table in ({"latents": tests, "curve": curve} | lists).items():
-            results.write_table(directory / f"{name}.csv", table)
-        results.write_metrics(directory / "summary.json", summary)
+            outs.write_table(directory / f"{name}.csv", table)
+        outs.write_metrics(directory / "summary.json", summary)
         figures.save(figure, directory / "statistics.png")
-    results.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))
+    outs.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))
 
 
 if __name__ == "__main__":

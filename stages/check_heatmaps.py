@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import cascade, curves, dataset, eclip, figures, localise, paired, params, results, vit
+from stages.core import cascade, curves, dataset, eclip, figures, localise, outs, paired, params, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE, Dataset
 from stages.core.rank_correlation import spearman
 from stages.core.readout import Readout
@@ -226,10 +226,10 @@ def main() -> None:
     located, deleted = localise_maps(audit, grids, config.inference), delete_bust(audit, grids, config.inference)
     maps = {name: {**located[name], "bust_deletion": deleted[name]} for name in grids}
     found = {"maps": maps, **measure(audit, grids, curve, cascaded)}
-    results.write_metrics(FULL_FPATH, found)
-    results.write_metrics(METRICS_FPATH, {name: part for name, part in found.items() if name not in ("maps", "curves")})
-    results.write_table(CURVES_FPATH, curve)
-    results.write_table(CASCADE_FPATH, cascaded)
+    outs.write_metrics(FULL_FPATH, found)
+    outs.write_metrics(METRICS_FPATH, {name: part for name, part in found.items() if name not in ("maps", "curves")})
+    outs.write_table(CURVES_FPATH, curve)
+    outs.write_table(CASCADE_FPATH, cascaded)
     draw(found, curve, cascaded, PLOT_FPATH)
 
 

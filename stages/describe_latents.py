@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import dataset, encoding, figures, lens, paired, params, results, selection, vit
+from stages.core import dataset, encoding, figures, lens, outs, paired, params, selection, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CONDITIONS
 from stages.core.encoding import PLANTED
@@ -216,8 +216,8 @@ def main() -> None:
     splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.describe_latents.batch_size)
     women = HeldOut(splice, chosen)
     table = describe(splice, chosen, women, config.describe_latents)
-    results.write_metrics(METRICS_FPATH, measure(table, chosen, women))
-    results.write_table(TABLE_FPATH, table)
+    outs.write_metrics(METRICS_FPATH, measure(table, chosen, women))
+    outs.write_table(TABLE_FPATH, table)
     draw(splice, table, women, config, SHEET_FPATH)
 
 

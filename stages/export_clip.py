@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from stages.core import mitigation, outs, params, results, selection
+from stages.core import mitigation, outs, params, selection
 from stages.core.intervene import Edit
 
 CLIP_DPATH, SELECTION_DPATH, MITIGATED_DPATH = Path("data/clip"), Path("data/selection"), Path("data/mitigated")
@@ -28,7 +28,7 @@ ABLATE_FPATH = Path("metrics/full/ablate.json")
 def measured() -> dict[str, Any]:
     """What the causal test found of the edit. Raises SystemExit if its metrics cannot be read."""
     try:
-        found = results.read_json(ABLATE_FPATH)
+        found = outs.read_json(ABLATE_FPATH)
         return {key: found[key] for key in ("edit", "guardrails", "reliance")}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise SystemExit(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.core import dataset, params, ranks, results, store, vit
+from stages.core import compute, dataset, outs, params, store, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
 from stages.core.readout import Readout
 
@@ -74,7 +74,7 @@ def extract(
     return torch.from_numpy(np.concatenate(embeddings)), {k: torch.from_numpy(v) for k, v in summed.items()}
 
 
-def fill(clip: vit.Clip, data: Dataset, layers: list[int], config: params.Extract, group: ranks.Ranks) -> np.ndarray:
+def fill(clip: vit.Clip, data: Dataset, layers: list[int], config: params.Extract, group: compute.Ranks) -> np.ndarray:
     """Write the stores, with what they are of. Returns unit-norm embeddings of the audit images [n, embed]."""
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
@@ -139,13 +139,13 @@ def main() -> None:
     clip = vit.load(CLIP_DPATH, config.compute)
     for layer in config.grid.layers:
         clip.check_layer(layer)
-    group = ranks.start(clip.device)
+    group = compute.join(clip.device)
     embeddings = fill(clip, data, config.grid.layers, config.extract, group)
     if group.first:
         table = read_out(Readout.of(clip, list(data.prompts.values())), data, embeddings)
-        results.write_table(PLOT_FPATH, table)
-        results.write_metrics(METRICS_FPATH, measure(table, 1 / len(data.emotions)))
-    ranks.stop()
+        outs.write_table(PLOT_FPATH, table)
+        outs.write_metrics(METRICS_FPATH, measure(table, 1 / len(data.emotions)))
+    compute.part()
 
 
 if __name__ == "__main__":

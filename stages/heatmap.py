@@ -23,20 +23,7 @@ import zarr
 from PIL import Image
 from torch import Tensor
 
-from stages.core import (
-    dataset,
-    eclip,
-    figures,
-    localise,
-    manifest,
-    outs,
-    paired,
-    params,
-    ranks,
-    results,
-    selection,
-    vit,
-)
+from stages.core import compute, dataset, eclip, figures, localise, manifest, outs, paired, params, selection, vit
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE, Dataset
 from stages.core.splice import Arm, Splice, original
 
@@ -233,7 +220,7 @@ def main() -> None:
     config = params.load("compute", "inference", "edit", "heatmap")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)
-    group = ranks.start(clip.device)
+    group = compute.join(clip.device)
     splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.heatmap.batch_size, group)
     rows = data.rows("confirmation")
     arms = {
@@ -246,14 +233,14 @@ def main() -> None:
         grids, cosines = ({name: found[i] for name, found in explained.items()} for i in (0, 1))
         save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
         table = score(grids, cosines, data, rows)
-        results.write_table(TABLE_FPATH, table)
-        results.write_table(IOU_FPATH, iou_over_thresholds(grids, data, rows))
+        outs.write_table(TABLE_FPATH, table)
+        outs.write_table(IOU_FPATH, iou_over_thresholds(grids, data, rows))
         found = measure(table, config.inference)
-        results.write_metrics(FULL_FPATH, found)
-        results.write_metrics(METRICS_FPATH, headline(found))
+        outs.write_metrics(FULL_FPATH, found)
+        outs.write_metrics(METRICS_FPATH, headline(found))
         draw_sheet(splice, rows, grids, cosines, config.heatmap.n_shown, SHEET_FPATH)
         draw_pairs(table, PAIRS_FPATH)
-    ranks.stop()
+    compute.part()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from stages.core import dataset, figures, manifest, params, results, world
+from stages.core import dataset, figures, manifest, outs, params, world
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE
 
 DATASET_DPATH = Path("data/dataset")
@@ -183,7 +183,7 @@ def main() -> None:
         return print(f"{config.ingest.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
     prompts = {emotion: config.ingest.prompt.format(emotion=emotion) for emotion in config.ingest.emotions}
     shares = write(table, pictures, config.ingest.image_size, prompts)
-    results.write_metrics(METRICS_FPATH, measure(table, shares))
+    outs.write_metrics(METRICS_FPATH, measure(table, shares))
 
 
 def _options() -> argparse.Namespace:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from stages.core import device, outs, params, results, vit
+from stages.core import compute, outs, params, vit
 
 CLIP_DPATH = Path("data/clip")
 METRICS_FPATH = Path("metrics/prepare_clip.json")
@@ -106,7 +106,7 @@ def size(model: Any) -> dict[str, Any]:
 
 def main() -> None:
     config = params.load("compute", "ingest", "clip", "demo")
-    where = device.set_up(config.compute)
+    where = compute.set_up(config.compute)
     model: Any
     metrics: dict[str, dict[str, Any]] = {}
     if config.clip.source == "demo":
@@ -122,8 +122,8 @@ def main() -> None:
         history, preprocess_cfg = pd.DataFrame(columns=["step", "loss", "image_accuracy"]), model.visual.preprocess_cfg
     vit.check_supported(model.visual)
     save(CLIP_DPATH, model, model_cfg, preprocess_cfg)
-    results.write_metrics(METRICS_FPATH, {"model": size(model), **metrics})
-    results.write_table(PLOT_FPATH, history)
+    outs.write_metrics(METRICS_FPATH, {"model": size(model), **metrics})
+    outs.write_table(PLOT_FPATH, history)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stages.core import dataset, figures, outs, params, results, sentences, tables
+from stages.core import dataset, figures, outs, params, sentences, tables
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.figures import Axes
 
@@ -109,10 +109,10 @@ def html(table: pd.DataFrame) -> Any:
 def main() -> None:
     config = params.load(*params.SECTIONS)
     metrics = {
-        name: results.read_json(METRICS_DPATH / f"{name}.json")
+        name: outs.read_json(METRICS_DPATH / f"{name}.json")
         for name in ("ingest", "extract", "select_sae", "describe_latents")
-    } | {name: results.read_json(FULL_DPATH / f"{name}.json") for name in ("heatmap", "check_heatmaps", "ablate")}
-    chosen = results.read_json(SELECTION_DPATH / "selection.json")
+    } | {name: outs.read_json(FULL_DPATH / f"{name}.json") for name in ("heatmap", "check_heatmaps", "ablate")}
+    chosen = outs.read_json(SELECTION_DPATH / "selection.json")
     edited = f"{len(chosen['latents'])} {chosen['list']} latents edited"
     draw_finding(metrics, edited, with_pictures=config.ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png") for stem in PICTURES}
@@ -146,7 +146,7 @@ def main() -> None:
         published_table=html(tables.study()),
         cosine_table=html(tables.cosines(saes)),
         same_study="OpenAI's ViT-L/14 on SOBEM",
-        provenance_table=html(tables.provenance(results.read_json(SELECTION_DPATH / "sae" / "cfg.json")["metadata"])),
+        provenance_table=html(tables.provenance(outs.read_json(SELECTION_DPATH / "sae" / "cfg.json")["metadata"])),
         parameters=params.PARAMS_FPATH.read_text(),
     )
     with outs.whole(REPORT_FPATH) as unfinished:

@@ -18,8 +18,8 @@ from typing import get_args
 
 import pandas as pd
 
-from stages.core import figures, latents, outs, params, results
-from stages.core.grid import Point
+from stages.core import figures, latents, outs, params
+from stages.core.params import Point
 
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
@@ -44,9 +44,9 @@ def collect(grid: params.Grid, clothed_cost: float) -> pd.DataFrame:
     rows = []
     for point in points(grid):
         name = str(point)
-        trained = results.read_json(SAE_DPATH / name / "cfg.json")["metadata"]["quality"]
+        trained = outs.read_json(SAE_DPATH / name / "cfg.json")["metadata"]["quality"]
         last = pd.read_csv(SAE_DPATH / name / "history.csv").iloc[-1]
-        analysed = results.read_json(ANALYSIS_DPATH / name / "summary.json")
+        analysed = outs.read_json(ANALYSIS_DPATH / name / "summary.json")
         curve = pd.read_csv(ANALYSIS_DPATH / name / "curve.csv")
         best = latents.best_edit(curve, clothed_cost)
         rows.append(
@@ -151,7 +151,7 @@ def main() -> None:
         shutil.copy(ANALYSIS_DPATH / name / "latents.csv", directory / "tests.csv")
         for kind in found:
             shutil.copy(ANALYSIS_DPATH / name / f"{kind}.csv", directory)
-        results.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
+        outs.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
         (directory / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
     with outs.whole(STATISTICS_FPATH) as unfinished:
         shutil.copy(ANALYSIS_DPATH / name / "statistics.png", unfinished)
@@ -163,9 +163,9 @@ def main() -> None:
         "n_latents": len(edited),
         **{key: float(chosen[key]) for key in keys},
     }
-    results.write_metrics(METRICS_FPATH, metrics)
-    results.write_table(TABLE_FPATH, table.assign(chosen=(table.index == chosen.name).astype(int)))
-    results.write_table(CURVES_FPATH, curves(config.grid))
+    outs.write_metrics(METRICS_FPATH, metrics)
+    outs.write_table(TABLE_FPATH, table.assign(chosen=(table.index == chosen.name).astype(int)))
+    outs.write_table(CURVES_FPATH, curves(config.grid))
     draw(table, chosen, PLOT_FPATH)
 
 

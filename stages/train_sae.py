@@ -25,25 +25,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import (
-    batches,
-    dataset,
-    device,
-    fidelity,
-    gradients,
-    matching,
-    outs,
-    params,
-    ranks,
-    results,
-    store,
-    training,
-)
+from stages.core import batches, compute, dataset, fidelity, gradients, outs, params, store, training
 from stages.core.batches import InMemory, Streamed
 from stages.core.checkpoint import Checkpoint
+from stages.core.compute import Ranks
 from stages.core.dataset import Dataset
-from stages.core.grid import Point
-from stages.core.ranks import Ranks
+from stages.core.params import Point
 from stages.core.sae import JumpReLUSAE, SAEError
 from stages.core.training import Normalisation, TrainConfig
 
@@ -132,7 +119,7 @@ def train(
         for seed in range(config.seed, config.seed + config.n_seeds)
     ]
     (sae, history), *others = runs
-    shares = [matching.matched_share(sae.W_dec, other.W_dec) for other, _ in others]
+    shares = [fidelity.matched_share(sae.W_dec, other.W_dec) for other, _ in others]
     return sae, history, {"matched_share": sum(shares) / len(shares)} if shares else {}
 
 
@@ -176,15 +163,15 @@ def save(
     history = untrained_history(quality["train"]) if history is None else history
     with outs.whole(SAE_DPATH / str(point)) as directory:
         sae.save(directory)
-        results.write_table(directory / "history.csv", history)
-    results.write_metrics(METRICS_DPATH / f"{point}.json", headline(quality))
+        outs.write_table(directory / "history.csv", history)
+    outs.write_metrics(METRICS_DPATH / f"{point}.json", headline(quality))
 
 
 def main() -> None:
     point = Point.from_command_line(__doc__)
     config = params.load("compute", "train_sae")
-    where = device.set_up(config.compute)
-    group = ranks.start(where)
+    where = compute.set_up(config.compute)
+    group = compute.join(where)
     data, activations = dataset.load(DATASET_DPATH), store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr")
     rows = data.rows(*SPLITS_TRAINED_ON[config.train_sae.train_on])
     tokens = source(activations, rows, config.train_sae, where, group)
@@ -203,7 +190,7 @@ def main() -> None:
             quality |= {"seeds": seeds} if seeds else {}
             save(sae, point, quality, history, activations)
             kept.done()
-    ranks.stop()
+    compute.part()
 
 
 if __name__ == "__main__":

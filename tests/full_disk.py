@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from stages import heatmap
-from stages.core import dataset, figures, outs, results, store
+from stages.core import dataset, figures, outs, store
 from stages.core.checkpoint import Checkpoint
 from stages.core.codes import FIELDS, Codes
 from stages.core.sae import JumpReLUSAE
@@ -66,11 +66,11 @@ def write_heatmaps(place: Path, n: int) -> None:
 
 
 def write_metrics(place: Path, n: int) -> None:
-    results.write_metrics(place, {f"share_{i}": i / 7 for i in range(200 * n)})
+    outs.write_metrics(place, {f"share_{i}": i / 7 for i in range(200 * n)})
 
 
 def write_table(place: Path, n: int) -> None:
-    results.write_table(place, pd.DataFrame(noise(200 * n, 4)))
+    outs.write_table(place, pd.DataFrame(noise(200 * n, 4)))
 
 
 def write_png(place: Path, n: int) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from stages.core import store
 from stages.core.batches import BufferTooSmall, InMemory, Streamed
-from stages.core.ranks import Ranks
+from stages.core.compute import Ranks
 from stages.core.training import Normalisation, TrainConfig, train
 
 N_IMAGES, N_TOKENS, WIDTH, SHARD = 23, 10, 3, 4

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from stages.core import manifest, params, vit
 from stages.core.dataset import CONDITIONS, REGIONS
 from stages.core.manifest import Limits, ManifestError
+from stages.studies.apply import apply
 from tests.imports import ROOT
 from tests.soak import fuzz, inputs, judge
 from tests.soak.damage import MARKER, Bomb
@@ -285,7 +286,7 @@ def test_a_study_leaves_a_file_it_cannot_change_as_it_was(tmp_path):
     ):
         fpath.write_text(text)
         with pytest.raises(params.ParamsError):
-            params.apply_study("planted", fpath)
+            apply("planted", fpath)
         assert fpath.read_text() == text
 
 

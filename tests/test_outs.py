@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import threading
 
 import pytest
 
-from stages.core import outs, results
+from stages.core import outs
 
 
 def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
@@ -53,14 +54,14 @@ def test_what_a_killed_run_began_is_removed_by_the_next(tmp_path):
 
 
 def test_a_second_writer_waits_for_the_first(tmp_path):
-    second = threading.Thread(target=lambda: results.write_metrics(tmp_path / "m.json", {"a": 2}))
+    second = threading.Thread(target=lambda: outs.write_metrics(tmp_path / "m.json", {"a": 2}))
     with outs.whole(tmp_path / "m.json") as unfinished:
         second.start()
         second.join(0.3)
         assert second.is_alive()
         unfinished.write_text("first")
     second.join(10)
-    assert results.read_json(tmp_path / "m.json") == {"a": 2}
+    assert outs.read_json(tmp_path / "m.json") == {"a": 2}
 
 
 @pytest.mark.parametrize(
@@ -79,3 +80,15 @@ def test_a_full_disk_names_path_and_space(tmp_path, error):
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):
     with pytest.raises(OSError, match="denied"), outs.whole(tmp_path / "file.txt"):
         raise PermissionError(errno.EACCES, "denied")
+
+
+def test_metrics_are_nested_numbers(tmp_path):
+    fpath = tmp_path / "metrics" / "stage.json"
+    outs.write_metrics(fpath, {"a": {"b": 1, "c": 0.5}})
+    assert json.loads(fpath.read_text()) == {"a": {"b": 1, "c": 0.5}}
+
+
+@pytest.mark.parametrize("value", [None, "text", [1.0], True, float("nan"), float("inf")])
+def test_what_dvc_would_drop_is_refused(tmp_path, value):
+    with pytest.raises(ValueError, match=r"stage\.a\.b"):
+        outs.write_metrics(tmp_path / "stage.json", {"a": {"b": value}})

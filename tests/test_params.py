@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from stages.core import params
+from stages.studies.apply import STUDIES_DPATH, apply
 from tests.imports import ROOT
 
 GOOD = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -63,12 +64,12 @@ def test_missing_and_unknown_sections(tmp_path):
 def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
     fpath = tmp_path / "params.yaml"
     fpath.write_text((ROOT / "params.yaml").read_text())
-    params.apply_study(study, fpath)
+    apply(study, fpath)
     text = fpath.read_text()
     assert text.startswith("# Every knob")
     given = yaml.safe_load(text)
     params.validate(given, fpath)
-    overlay = yaml.safe_load((params.STUDIES_DPATH / f"{study}.yaml").read_text())
+    overlay = yaml.safe_load((STUDIES_DPATH / f"{study}.yaml").read_text())
     for section, values in overlay.items():
         assert all(given[section][key] == value for key, value in values.items())
 
@@ -76,11 +77,11 @@ def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
 def test_switching_to_the_paper_and_back_changes_nothing(tmp_path):
     fpath = tmp_path / "params.yaml"
     fpath.write_text((ROOT / "params.yaml").read_text())
-    params.apply_study("paper", fpath)
-    params.apply_study("planted", fpath)
+    apply("paper", fpath)
+    apply("planted", fpath)
     assert yaml.safe_load(fpath.read_text()) == GOOD
 
 
 def test_an_unknown_study_is_refused(tmp_path):
     with pytest.raises(params.ParamsError, match="ready studies are paper, planted"):
-        params.apply_study("nature", tmp_path / "params.yaml")
+        apply("nature", tmp_path / "params.yaml")

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stages.core.ranks import ALONE, Ranks
+from stages.core.compute import ALONE, Ranks
 from stages.core.store import Store
 
 

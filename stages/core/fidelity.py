@@ -1,8 +1,11 @@
-"""How well an SAE describes some tokens: FVU, L0, dead latents.
+"""How well an SAE describes some tokens: FVU, L0, dead latents; and how much of it another training finds again.
 
     FVU = sum |x - x_hat|^2 / sum |x - mean|^2      mean over the training tokens; predicting it scores exactly 1
 
 Sums run in float64 over all tokens: a ratio of sums, never a mean of ratios.
+
+Two trainings that differ in their seed alone should find the same features; what only one of them found is as much the
+seed's as the data's (Paulo and Belrose 2025, arXiv 2501.16615, measure it so too).
 """
 
 from __future__ import annotations
@@ -11,11 +14,14 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from stages.core.sae import JumpReLUSAE
 
 BATCH = 1024  # tokens encoded at once
+ALIKE = 0.7  # cosine from which two latents count as the same feature
 
 
 @dataclass(frozen=True)
@@ -71,3 +77,16 @@ def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, "
         distance += float((x.double() - mean.double()).square().sum())
         firings += (f > 0).sum(0)
     return Fit(len(tokens), sae.d_in, error, distance, firings)
+
+
+def matched_share(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
+    """Share of the latents of `a` whose partner among those of `b` (decoder rows) has a cosine of at least ALIKE.
+
+    Partners come from the Hungarian method (greatest sum of cosines), among rows that have any row alike: no
+    other could count.
+    """
+    cosines = normalize(a, dim=1) @ normalize(b, dim=1).T
+    cosines = cosines[cosines.amax(1) >= ALIKE]
+    cosines = cosines[:, cosines.amax(0) >= ALIKE] if len(cosines) else cosines
+    rows, columns = linear_sum_assignment(cosines.cpu().numpy(), maximize=True)
+    return float((cosines[rows, columns] >= ALIKE).sum()) / len(a)

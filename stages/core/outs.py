@@ -3,18 +3,24 @@
 A stage that is killed leaves nothing that another could take for whole; one that finds the disk full leaves what was
 there before it. What a killed stage began is removed by its next run. Of two processes that write the same output the
 second waits for the first: a killed DVC leaves its stage running.
+
+What a stage leaves for people and for `dvc metrics`, `dvc plots`: nested numbers (`write_metrics`) and tables.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from filelock import FileLock
 
 LOCKS_DPATH = Path(".ckpt/outs")
@@ -54,6 +60,27 @@ def whole(path: Path) -> Iterator[Path]:
             raise
 
 
+def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
+    """Write nested numbers as JSON.
+
+    Raises ValueError for anything DVC would drop without a word (lists, nulls, text) or that JSON does not know (NaN).
+    """
+    _check_numbers(metrics, fpath.stem)
+    with whole(fpath) as unfinished:
+        unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def read_json(fpath: Path) -> dict[str, Any]:
+    """Read a metrics file, or another JSON object."""
+    return json.loads(fpath.read_text())
+
+
+def write_table(fpath: Path, table: pd.DataFrame) -> None:
+    """Write a tidy CSV without an index."""
+    with whole(fpath) as unfinished:
+        table.to_csv(unfinished, index=False)
+
+
 def out_of_space(error: BaseException) -> bool:
     """Whether an error says that the disk, or a quota on it, is full. Libraries wrap it in errors of their own."""
     return getattr(error, "errno", None) in NO_SPACE or any(os.strerror(code) in str(error) for code in NO_SPACE)
@@ -84,3 +111,13 @@ def _says(path: Path) -> str:
         f"{path} does not fit: {free / 2**20:,.1f} MiB are free there (or a quota is used up). Make space and run the "
         "stage again; what was there before is kept"
     )
+
+
+def _check_numbers(value: Any, key: str) -> None:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_numbers(part, f"{key}.{name}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"metric {key} is {type(value).__name__}, not a number")
+    elif not math.isfinite(value):
+        raise ValueError(f"metric {key} is {value}")

@@ -3,15 +3,14 @@
     params = load("compute", "extract")      # the sections a stage declares in dvc.yaml, no others
     params.extract.batch_size
 
-`python -m stages.core.params NAME` rewrites params.yaml with the values of `stages/studies/NAME.yaml`,
-keeping its comments.
+A stage of the grid is told on its command line which `Point` it is of; `python -m stages.<stage> --help` says what any
+stage reads, writes and claims.
 """
 
 from __future__ import annotations
 
-import io
-import sys
-from dataclasses import make_dataclass
+import argparse
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -19,7 +18,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 PARAMS_FPATH = Path("params.yaml")
-STUDIES_DPATH = Path(__file__).parent.parent / "studies"
 
 Precision = Literal["auto", "float32", "bfloat16"]
 EditKind = Literal["zero", "mean", "scale", "patch"]
@@ -307,22 +305,48 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
+@dataclass(frozen=True)
+class Point:
+    """A point of the grid, one SAE: layer (block of the vision tower, counted from 1), expansion (d_sae / d_in)."""
+
+    layer: int
+    expansion: int
+
+    def __str__(self) -> str:
+        """As in file names: l22_x16."""
+        return f"l{self.layer}_x{self.expansion}"
+
+    @classmethod
+    def from_command_line(cls, description: str | None) -> Point:
+        """Read --layer and --expansion."""
+        parser = command_line(description)
+        parser.add_argument("--layer", type=int, required=True, help="block of the vision tower, counted from 1")
+        parser.add_argument("--expansion", type=int, required=True, help="d_sae / d_in")
+        return cls(**vars(parser.parse_args()))
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """The command line of a stage, whose --help is the docstring of its module."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
 def load(*sections: str, fpath: Path = PARAMS_FPATH) -> Any:
     """The named sections of params.yaml, validated, as attributes of one frozen object."""
-    given = _read(fpath)
-    _check_names(given, sections, fpath)
+    given = read(fpath)
+    check_names(given, sections, fpath)
     values = {name: _validated(name, given[name], fpath) for name in sections}
     return make_dataclass("Params", sections, frozen=True)(**values)
 
 
 def validate(params: dict[Any, Any], fpath: Path = PARAMS_FPATH) -> None:
     """Check every section at once, as `load` would."""
-    _check_names(params, tuple(SECTIONS), fpath)
+    check_names(params, tuple(SECTIONS), fpath)
     for name in SECTIONS:
         _validated(name, params[name], fpath)
 
 
-def _check_names(given: dict[Any, Any], sections: tuple[str, ...], fpath: Path) -> None:
+def check_names(given: dict[Any, Any], sections: tuple[str, ...], fpath: Path) -> None:
+    """Raise ParamsError for a section that there is not, or that is missing of those wanted."""
     unknown = sorted(set(given) - set(SECTIONS), key=str)
     if unknown:
         raise ParamsError(f"{fpath}: unknown section {unknown[0]!r}; sections are {', '.join(SECTIONS)}")
@@ -361,16 +385,18 @@ def _fields(template: str) -> set[str]:
     return {f"{name}{conversion or ''}{layout}" for _, name, layout, conversion in parts}
 
 
-def _read(fpath: Path) -> dict[Any, Any]:
+def read(fpath: Path) -> dict[Any, Any]:
+    """The sections of a file, as given. Raises ParamsError."""
     try:
-        return _parse(fpath.read_text(), fpath)
+        return parse(fpath.read_text(), fpath)
     except FileNotFoundError:
         raise ParamsError(f"{fpath} not found: run from the top of the repository") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ParamsError(f"{fpath} cannot be read: {error}") from None
 
 
-def _parse(text: str, fpath: Path) -> dict[Any, Any]:
+def parse(text: str, fpath: Path) -> dict[Any, Any]:
+    """The sections in a text that is, or will be, in a file. Raises ParamsError."""
     import yaml
 
     try:
@@ -386,35 +412,3 @@ def _parse(text: str, fpath: Path) -> dict[Any, Any]:
     if not isinstance(given, dict):
         raise ParamsError(f"{fpath}: expected sections, found {type(given).__name__}")
     return given
-
-
-def apply_study(name: str, fpath: Path = PARAMS_FPATH) -> None:
-    """Write the values of a ready study into params.yaml, leaving its comments and other keys alone."""
-    from ruamel.yaml import YAML, YAMLError
-
-    studies = sorted(p.stem for p in STUDIES_DPATH.glob("*.yaml"))
-    if name not in studies:
-        raise ParamsError(f"no study {name!r}; ready studies are {', '.join(studies)}")
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    _check_names(_read(fpath), tuple(SECTIONS), fpath)
-    try:
-        params = yaml.load(fpath)
-    except YAMLError as error:  # stricter than what reads it elsewhere: a key must not stand twice
-        raise ParamsError(f"{fpath} is not YAML: {error}") from None
-    for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
-        if not isinstance(params[section], dict):
-            raise ParamsError(f"{fpath}: section {section!r} holds {params[section]!r}, not keys and values")
-        params[section].update(values)
-    written = io.StringIO()
-    yaml.dump(params, written)
-    validate(_parse(written.getvalue(), fpath), fpath)
-    fpath.write_text(written.getvalue())
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m stages.core.params STUDY")
-    apply_study(sys.argv[1])

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.core import dataset, latents, params, store, vit
 from stages.core.codes import Codes
+from stages.core.compute import ALONE, Ranks
 from stages.core.intervene import Edit
 from stages.core.params import Count, LatentList
-from stages.core.ranks import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
 from stages.core.splice import Arm, Splice
 

@@ -16,11 +16,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from stages.core import intervene, readout
+from stages.core.compute import ALONE, Ranks
 from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
 from stages.core.intervene import Edit
 from stages.core.localise import patch_coverage
 from stages.core.params import EditScope
-from stages.core.ranks import ALONE, Ranks
 from stages.core.readout import Readout
 from stages.core.sae import JumpReLUSAE
 from stages.core.store import Store

@@ -24,7 +24,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.errors import GroupNotFoundError
 
 from stages.core import outs, shards
-from stages.core.ranks import ALONE, Ranks
+from stages.core.compute import ALONE, Ranks
 
 REMEDY = "remove it and rerun `dvc repro extract`"
 

@@ -30,10 +30,9 @@ from tqdm import tqdm
 from stages.core import gradients
 from stages.core.batches import InMemory, Streamed
 from stages.core.checkpoint import Checkpoint
-from stages.core.device import matmul_dtype
+from stages.core.compute import ALONE, Ranks, matmul_dtype
 from stages.core.gradients import Batch, Encoder, Weights
 from stages.core.params import Precision
-from stages.core.ranks import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
 
 WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.8  # of the learning rate: linear up, constant, linear down

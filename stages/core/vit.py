@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from stages.core import device
+from stages.core import compute
 from stages.core.params import Compute
 
 CONFIG_FNAME, WEIGHTS_FNAME = "open_clip_config.json", "open_clip_model.safetensors"
@@ -130,20 +130,20 @@ def check_finite(model: nn.Module, source: str) -> None:
             raise ModelError(f"{source}: {name} holds values that are not finite")
 
 
-def load(directory: Path, compute: Compute) -> Clip:
+def load(directory: Path, config: Compute) -> Clip:
     """The model that `prepare_clip` saved, on the device that params.yaml asks for.
 
     Raises ModelError if the directory does not hold one: configuration and weights, both whole and of each other.
     """
     import open_clip
 
-    where = device.set_up(compute)
+    where = compute.set_up(config)
     try:
         _check_config(directory)
         model = open_clip.create_model(f"local-dir:{directory}", device=where)
-        config = model.visual.preprocess_cfg
+        normalised = model.visual.preprocess_cfg
         tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
-        clip = Clip(model, tokenizer, config["mean"], config["std"], compute.precision)
+        clip = Clip(model, tokenizer, normalised["mean"], normalised["std"], config.precision)
         _check_runs(clip)
     except Exception as error:  # a value open_clip does not expect fails wherever it is first used
         raise ModelError(

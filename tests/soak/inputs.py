@@ -29,9 +29,10 @@ from stages import export_clip, ingest, prepare_clip, train_sae
 from stages.core import dataset, params, selection, store, vit
 from stages.core.checkpoint import Checkpoint
 from stages.core.codes import FIELDS, Codes
-from stages.core.grid import Point
 from stages.core.latents import COLUMNS
+from stages.core.params import Point
 from stages.core.sae import JumpReLUSAE
+from stages.studies.apply import apply
 from tests.imports import ROOT
 from tests.soak.damage import MARKER, NOISE, Bomb, pick, spoil_bytes, spoil_file, spoil_json, spoil_tree
 
@@ -142,7 +143,7 @@ def use_params() -> str:
 
 
 def use_study() -> str:
-    params.apply_study("planted")
+    apply("planted")
     return use_params()
 
 

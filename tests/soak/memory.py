@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from stages.core import params
-from stages.core.grid import Point
+from stages.core.params import Point
 from tests.bench.table import markdown
 from tests.imports import ROOT
 from tests.memory import peak

@@ -1,6 +1,7 @@
-"""Processes that share one computation: `torchrun` starts them, alone there is one.
+"""Where numbers are computed: device, threads, deterministic kernels, and the processes that share the work.
 
-Each rank takes its share of every batch; sums run over all ranks. Only rank 0 writes.
+`torchrun` starts several processes, the ranks; alone there is one. Each takes its share of a batch, of the batches or
+of the shards; what is printed, and every small file, is the first one's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,34 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from stages.core.params import Compute, Precision
+
+
+class DeviceError(SystemExit):
+    """The device asked for is not there."""
+
+
+def set_up(compute: Compute) -> torch.device:
+    """Fix the thread count and deterministic kernels, and choose the device."""
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("compute.device is cuda, but torch finds no GPU; use auto or cpu")
+    if compute.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # as torchrun numbers its processes
+    torch.cuda.set_device(device)
+    return device
+
+
+def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """Operands of matrix products; `auto` is bfloat16 where the processor multiplies it natively."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return torch.float32 if precision == "float32" else torch.bfloat16
 
 
 @dataclass(frozen=True)
@@ -63,13 +92,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-def stop() -> None:
-    """Part from the other processes."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def start(device: torch.device) -> Ranks:
+def join(device: torch.device) -> Ranks:
     """Join the processes that `torchrun` started; a process started by itself is alone."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -77,3 +100,9 @@ def start(device: torch.device) -> Ranks:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Ranks(dist.get_rank(), size)
+
+
+def part() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,47 @@
+"""Write the values of a ready study into params.yaml, leaving its comments and other keys alone.
+
+python -m stages.studies.apply paper      # the values of stages/studies/paper.yaml
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from stages.core import outs, params
+from stages.core.params import PARAMS_FPATH, ParamsError
+
+STUDIES_DPATH = Path(__file__).parent
+
+
+def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
+    """See the module docstring. Raises ParamsError."""
+    from ruamel.yaml import YAML, YAMLError
+
+    studies = sorted(p.stem for p in STUDIES_DPATH.glob("*.yaml"))
+    if name not in studies:
+        raise ParamsError(f"no study {name!r}; ready studies are {', '.join(studies)}")
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    params.check_names(params.read(fpath), tuple(params.SECTIONS), fpath)
+    try:
+        given = yaml.load(fpath)
+    except YAMLError as error:  # stricter than what reads it elsewhere: a key must not stand twice
+        raise ParamsError(f"{fpath} is not YAML: {error}") from None
+    for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
+        if not isinstance(given[section], dict):
+            raise ParamsError(f"{fpath}: section {section!r} holds {given[section]!r}, not keys and values")
+        given[section].update(values)
+    written = io.StringIO()
+    yaml.dump(given, written)
+    params.validate(params.parse(written.getvalue(), fpath), fpath)
+    with outs.whole(fpath) as unfinished:
+        unfinished.write_text(written.getvalue())
+
+
+if __name__ == "__main__":
+    parser = params.command_line(__doc__)
+    parser.add_argument("study", metavar="STUDY")
+    apply(parser.parse_args().study)
