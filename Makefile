@@ -47,7 +47,7 @@ sweep: $(READY)
 	python -m stages.studies.sweep
 
 # our SAE trainer beside SAELens' and dictionary-learning's, heatmaps, controls and extraction beside bare forward passes,
-# a store of 20 GiB beside plain files; in an environment of its own, some 50 minutes
+# a store of 20 GiB beside plain files (43 GB of temporary disk); in an environment of its own, some 50 minutes
 bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.speed
 	$(BENCH)/bin/python -m tests.bench.recovery
@@ -55,7 +55,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.extract
 	$(BENCH)/bin/python -m tests.bench.scale
 
-# sixty kills, each with a run that mends it, take some half an hour on two busy cores; then damaged inputs, and the memory
+# sixty kills, each with a run that mends it, take some twenty minutes on two cores; then damaged inputs, and the memory
 # that stages take, for which the default study has to be there
 soak: $(READY_TO_TEST)
 	python -m tests.soak.kill

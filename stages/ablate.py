@@ -39,6 +39,7 @@ from stages.core import (
 from stages.core.causal import BEFORE_AND_AFTER, Tried, Women
 from stages.core.curves import GREY
 from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
+from stages.core.encoding import PLANTED
 from stages.core.figures import Axes
 from stages.core.intervene import Edit
 from stages.core.selection import Selection
@@ -141,15 +142,16 @@ def at_last_block(splice: Splice, women: Women, cost: float) -> Tried | None:
     """The subspace of the colours' means, projected out after the last block: whole, and as much of it as the edit may
     cost clothed women.
 
-    None where no colours were planted, or where the last block's activations are not on the grid.
+    None where no colours were planted, or where there are no activations of the last block, of this model and data.
     """
-    directory = ACTIVATIONS_DPATH / f"l{splice.clip.n_layers}.zarr"
-    if not directory.exists():
+    place = ACTIVATIONS_DPATH / f"l{splice.clip.n_layers}.zarr"
+    if PLANTED not in splice.data.table or not place.exists():
         return None
-    last = replace(splice, layer=splice.clip.n_layers, activations=store.open(directory))
-    whole = arms.baselines(last).get("colour_subspace")
-    if whole is None:
+    last = replace(splice, layer=splice.clip.n_layers, activations=store.open(place))
+    ours, theirs = splice.activations.provenance, last.activations.provenance
+    if any(ours[key] != theirs[key] for key in ("model", "dataset_sha256")):
         return None
+    whole = arms.colour_subspace(last)
     found = {"colour_subspace_at_last_block": whole, "colour_subspace_within_cost": within_cost(last, whole, cost)}
     return Tried(found, last.outcomes(women.rows, list(found.values())))
 
@@ -268,6 +270,7 @@ def _draw_reliance(ax: Axes, metrics: dict) -> None:
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load("compute", "inference", "edit", "ablate")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)

@@ -35,11 +35,13 @@ N_TOP_IMAGES = 4
 POOLING = "mean"  # of the study's statistics and of the perception tests
 
 
-def test_latents(pooled: Codes, data: Dataset, rows: np.ndarray, inference: params.Inference) -> pd.DataFrame:
-    """A row per latent: perception tests (prefix act_) and effect tests (prefix eff_) on discovery women."""
-    position = {row: i for i, row in enumerate(rows)}
+def test_latents(
+    pooled: Codes, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: params.Inference
+) -> pd.DataFrame:
+    """A row per latent: perception tests (prefix act_) and effect tests (prefix eff_) on discovery women; firing, mean
+    activations, top images."""
     pairs = data.pairs("discovery")
-    semi, clothed = ([position[row] for row in pairs[condition]] for condition in (SEMI_NUDE, CLOTHED))
+    semi, clothed = (np.searchsorted(rows, pairs[condition]) for condition in (SEMI_NUDE, CLOTHED))
     tables = []
     for prefix, values in (("act_", getattr(pooled, POOLING)), ("eff_", pooled.effect)):
         tests = paired.paired_tests(
@@ -52,7 +54,7 @@ def test_latents(pooled: Codes, data: Dataset, rows: np.ndarray, inference: para
     table = pd.concat(tables, axis=1)
     table.insert(0, "latent", np.arange(len(table)))
     table["firing"] = pooled.firing
-    table["mean_cls"], table["mean_patch"] = discovery_means(pooled, data, rows)
+    table["mean_cls"], table["mean_patch"] = means
     table["top_images"] = top_images(getattr(pooled, POOLING), data, rows)
     return table
 
@@ -296,13 +298,13 @@ def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, con
 
 def spliced(point: Point, config: Any) -> Splice:
     """CLIP with the grid point's SAE in its place."""
-    clip = vit.load(CLIP_DPATH, config.compute)
+    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     return Splice(
         clip=clip,
         sae=JumpReLUSAE.load(SAE_DPATH / str(point)).to(clip.device),
         layer=point.layer,
-        data=dataset.load(DATASET_DPATH),
-        activations=store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr"),
+        data=data,
+        activations=store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data),
         batch_size=config.analyse_sae.batch_size,
     )
 
@@ -330,9 +332,9 @@ def main() -> None:
     config = params.load("compute", "inference", "edit", "analyse_sae")
     splice = spliced(point, config)
     data, rows, inference = splice.data, splice.data.audit_rows(), config.inference
-    pooled = codes.pool(splice.sae, splice.batches(rows), splice.gradient)
-    tests = test_latents(pooled, data, rows, inference)
+    pooled = codes.pool(splice.sae, splice.batches(rows), len(rows), splice.gradient)
     means = discovery_means(pooled, data, rows)
+    tests = test_latents(pooled, means, data, rows, inference)
     lists: dict[params.LatentList, pd.DataFrame] = {
         "bias": bias_latents(splice, pooled, rows, config, means),
         "perception": latents.perception(tests, inference.alpha),

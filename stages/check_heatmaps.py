@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool, Float
 
 from stages.core import cascade, curves, dataset, eclip, figures, localise, outs, paired, params, vit
-from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE, Dataset
+from stages.core.dataset import CLOTHED, CONDITIONS, INSIDE, REGIONS, SEMI_NUDE, Dataset
 from stages.core.rank_correlation import spearman
 from stages.core.readout import Readout
 from stages.core.vit import Clip
@@ -40,11 +41,10 @@ Grids = np.ndarray  # [image, gh, gw]
 
 
 class Audit:
-    """Some images before the model: pixels, labels, texts."""
+    """Some images before the model: pixels, a batch at a time, labels, texts."""
 
     def __init__(self, clip: Clip, data: Dataset, rows: np.ndarray, batch_size: int):
         self.clip, self.data, self.rows, self.batch_size = clip, data, rows, batch_size
-        self.images = data.images(self.rows)
         self.labels = data.table.iloc[self.rows].reset_index(drop=True)
         self.readout = Readout.of(clip, list(data.prompts.values()))
         self.truth = torch.from_numpy(data.emotion_index(self.rows)).to(clip.device)
@@ -61,26 +61,40 @@ class Audit:
         return (self.readout.prompts.sum(0) - self.own) / (n - 1)
 
     def slices(self) -> list[slice]:
+        """Consecutive parts of the rows, as many images as fit a batch."""
         return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
 
     def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options) -> eclip.Explanation:
         """Maps of all images for texts [k, n, embed]."""
         model = self.clip.model if model is None else model
         parts = [
-            eclip.explain(model, self.clip.pixels(self.images[part]), texts[:, part], **options)
+            eclip.explain(model, self.clip.pixels(self.data.images(self.rows[part])), texts[:, part], **options)
             for part in self.slices()
         ]
         raw = {method: torch.cat([part.raw[method] for part in parts]) for method in parts[0].raw}
         return eclip.Explanation(raw, torch.cat([part.similarity for part in parts]))
 
     @torch.no_grad()
-    def R(self, images: np.ndarray) -> np.ndarray:
-        """Log-probability of the true emotion, nats, of the images as given [n]."""
-        found = [
-            self.readout.score(self.clip.embed(self.clip.pixels(images[part])), self.truth[part])
-            for part in self.slices()
-        ]
-        return torch.cat(found).cpu().numpy()
+    def R(self, images: np.ndarray, part: slice) -> np.ndarray:
+        """Log-probability of the true emotion, nats, of a batch of images, in other pictures [n]."""
+        return self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
+
+    def along(
+        self, grids: dict[str, Grids], kind: curves.Kind, among: Bool[np.ndarray, "n gh gw"] | None = None
+    ) -> dict[str, Float[np.ndarray, "share n"]]:
+        """R as patches (of those `among`) are hidden or shown in the order of each map: they share both ends."""
+        found = {name: np.empty((len(curves.SHARES), len(self.rows)), np.float32) for name in grids}
+        for part in self.slices():
+            images, limits = self.data.images(self.rows[part]), None if among is None else among[part]
+            ends: dict[float, np.ndarray] = {}
+            for name, maps in grids.items():
+                for i, share in enumerate(curves.SHARES):
+                    if share not in ends:
+                        R = self.R(curves.perturbed(images, maps[part], share, kind, limits), part)
+                        if share in (0, 1):
+                            ends[share] = R
+                    found[name][i, part] = ends.get(share, R)
+        return found
 
     def by_condition(self, values: np.ndarray, inference: params.Inference) -> dict[str, Any]:
         """Means of a value per confirmation image, and the gap, semi-nude minus clothed, with its interval."""
@@ -107,7 +121,7 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: params.Infer
     """Energy lift and matched-area IoU of each map on bust and face: gap, semi-nude minus clothed, and levels."""
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
-        coverage = localise.patch_coverage(audit.data.mask(region, audit.rows), audit.clip.grid)
+        coverage = audit.data.coverage(region, audit.rows, audit.clip.grid)
         for name, maps in grids.items():
             for score in (localise.energy_lift, localise.matched_area_iou):
                 values = np.array([score(heat, mask) for heat, mask in zip(maps, coverage, strict=True)])
@@ -118,10 +132,10 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: params.Infer
 def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
     """Mean R by method, deletion or insertion, condition, and share of patches; of images and their maps."""
     rows = []
-    for name, maps in grids.items():
+    found = {kind: audit.along(grids, kind) for kind in KINDS}
+    for name in grids:
         for kind in KINDS:
-            for share in curves.SHARES:
-                R = audit.R(curves.perturbed(audit.images, maps, share, kind))
+            for share, R in zip(curves.SHARES, found[kind][name], strict=True):
                 by_condition = pd.Series(R).groupby(audit.labels["condition"]).mean()
                 rows += [(name, kind, condition, share, float(mean)) for condition, mean in by_condition.items()]
     return pd.DataFrame(rows, columns=["method", "curve", "condition", "share", "R"])
@@ -133,12 +147,9 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: params.Inferen
     Above 0, what the map marks on the bust misleads the readout; below it is needed. All maps end at the same picture:
     they differ in how early they reach it.
     """
-    bust = localise.patch_coverage(audit.data.mask("bust", audit.rows), audit.clip.grid) >= localise.INSIDE
-    found: dict[str, dict] = {}
-    for name, maps in grids.items():
-        R = np.stack([audit.R(curves.perturbed(audit.images, maps, s, "deletion", bust)) for s in curves.SHARES])
-        found[name] = audit.by_condition(curves.area(R) - R[0], inference)
-    return found
+    bust = audit.data.coverage("bust", audit.rows, audit.clip.grid) >= INSIDE
+    found = audit.along(grids, "deletion", bust)
+    return {name: audit.by_condition(curves.area(R) - R[0], inference) for name, R in found.items()}
 
 
 def agreement(a: Grids, b: Grids) -> float:
@@ -214,6 +225,7 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load("compute", "inference", "heatmap")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     rows, batch_size, seed = data.rows("confirmation"), config.heatmap.batch_size, config.inference.seed

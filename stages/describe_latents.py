@@ -210,6 +210,7 @@ def _draw_images(axes: np.ndarray, splice: Splice, card: pd.Series, women: HeldO
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load("compute", "inference", "describe_latents")
     clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)

@@ -26,17 +26,16 @@ ABLATE_FPATH = Path("metrics/full/ablate.json")
 
 
 def measured() -> dict[str, Any]:
-    """What the causal test found of the edit. Raises SystemExit if its metrics cannot be read."""
+    """What the causal test found of the edit. Raises UnreadableError."""
+    found = outs.read_metrics(ABLATE_FPATH, "ablate")
     try:
-        found = outs.read_json(ABLATE_FPATH)
         return {key: found[key] for key in ("edit", "guardrails", "reliance")}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise SystemExit(
-            f"{ABLATE_FPATH} is missing or damaged ({error!r}); rerun `dvc repro --force ablate`"
-        ) from None
+    except KeyError as missing:
+        raise outs.UnreadableError(f"{ABLATE_FPATH} lacks {missing}; rerun `dvc repro --force ablate`") from None
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load("edit")
     chosen, guardrails = selection.load(SELECTION_DPATH), measured()
     edit = Edit.of(config.edit, chosen.latents, chosen.means, torch.device("cpu"))

@@ -11,6 +11,8 @@ claims   the emotion gap of the audited model, over all women: how much better i
 
 from __future__ import annotations
 
+import hashlib
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,7 @@ def extract(
         for shard, start in enumerate(starts.tolist())
         for i in range(start, min(start + shard_images, images.stop), batch_size)
     ]
-    for shard, rows in tqdm(batches, desc="extract", mininterval=5):
+    for shard, rows in tqdm(batches, desc="extract", mininterval=5, disable=images.start > 0):
         embedded, residuals = clip.residuals(clip.pixels(data.images(rows)), list(stores))
         embeddings.append(embedded.cpu().numpy()[audit[rows]])
         for layer, tokens in residuals.items():
@@ -74,11 +76,17 @@ def extract(
     return torch.from_numpy(np.concatenate(embeddings)), {k: torch.from_numpy(v) for k, v in summed.items()}
 
 
-def fill(clip: vit.Clip, data: Dataset, layers: list[int], config: params.Extract, group: compute.Ranks) -> np.ndarray:
+def name_of(config: Any, model: str, data: Dataset) -> str:
+    """A folder in object storage for all that the activations depend on: runs of other parameters keep their own."""
+    settings = json.dumps([config.compute.model_dump(), config.extract.model_dump(exclude={"remote"})], sort_keys=True)
+    return "-".join([model[:16], data.sha256[:16], hashlib.sha256(settings.encode()).hexdigest()[:16]])
+
+
+def fill(clip: vit.Clip, data: Dataset, config: Any, group: compute.Ranks) -> np.ndarray:
     """Write the stores, with what they are of. Returns unit-norm embeddings of the audit images [n, embed]."""
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
-    remote = f"{config.remote.rstrip('/')}/{model[:16]}-{data.sha256[:16]}" if config.remote else ""
+    remote = f"{config.extract.remote.rstrip('/')}/{name_of(config, model, data)}" if config.extract.remote else ""
     with ExitStack() as stack:
         stores = {
             layer: stack.enter_context(
@@ -87,14 +95,14 @@ def fill(clip: vit.Clip, data: Dataset, layers: list[int], config: params.Extrac
                     len(data.table),
                     n_tokens,
                     width,
-                    shard_images=config.shard_images,
+                    shard_images=config.extract.shard_images,
                     remote=remote,
                     ranks=group,
                 )
             )
-            for layer in layers
+            for layer in config.grid.layers
         }
-        embeddings, summed = extract(clip, data, stores, config.batch_size)
+        embeddings, summed = extract(clip, data, stores, config.extract.batch_size)
         for layer, new in stores.items():
             new.attributes = {
                 "model": model,
@@ -134,13 +142,14 @@ def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load("compute", "grid", "extract")
     data = dataset.load(DATASET_DPATH)
     clip = vit.load(CLIP_DPATH, config.compute)
     for layer in config.grid.layers:
         clip.check_layer(layer)
     group = compute.join(clip.device)
-    embeddings = fill(clip, data, config.grid.layers, config.extract, group)
+    embeddings = fill(clip, data, config, group)
     if group.first:
         table = read_out(Readout.of(clip, list(data.prompts.values())), data, embeddings)
         outs.write_table(PLOT_FPATH, table)

@@ -51,15 +51,21 @@ def maps(splice: Splice, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.nda
 
 
 def score(
-    grids: dict[str, np.ndarray], cosines: dict[str, np.ndarray], data: Dataset, rows: np.ndarray
+    grids: dict[str, np.ndarray],
+    cosines: dict[str, np.ndarray],
+    coverage: dict[str, np.ndarray],
+    data: Dataset,
+    rows: np.ndarray,
 ) -> pd.DataFrame:
-    """A row per arm, region and image: all localisation scores, their chance levels, and the cosine."""
+    """A row per arm, region and image: all localisation scores, their chance levels, and the cosine.
+
+    grids: maps of each arm; coverage: patch coverage of each region [image, gh, gw], both of the images in `rows`.
+    """
     table = data.table.iloc[rows]
     records = []
-    for region in REGIONS:
-        coverage = localise.patch_coverage(data.mask(region, rows), next(iter(grids.values())).shape[1:])
+    for region, masks in coverage.items():
         for arm, maps_of_arm in grids.items():
-            for i, (heat, mask) in enumerate(zip(maps_of_arm, coverage, strict=True)):
+            for i, (heat, mask) in enumerate(zip(maps_of_arm, masks, strict=True)):
                 labels = table.iloc[i]
                 chance = {f"chance_{key}": value for key, value in localise.chance(mask).items()}
                 records.append(
@@ -80,15 +86,15 @@ def score(
     return pd.DataFrame(records)
 
 
-def iou_over_thresholds(grids: dict[str, np.ndarray], data: Dataset, rows: np.ndarray) -> pd.DataFrame:
-    """Mean IoU of each arm's maps, cut at shares of their min-max range, with each region, by condition."""
-    condition = data.table["condition"].to_numpy()[rows]
+def iou_over_thresholds(
+    grids: dict[str, np.ndarray], coverage: dict[str, np.ndarray], condition: np.ndarray
+) -> pd.DataFrame:
+    """Mean IoU of each arm's maps, cut at shares of their min-max range, with each region, by condition [image]."""
     records = []
-    for region in REGIONS:
-        coverage = localise.patch_coverage(data.mask(region, rows), next(iter(grids.values())).shape[1:])
+    for region, masks in coverage.items():
         for arm, heats in grids.items():
             for threshold in THRESHOLDS:
-                iou = np.array([localise.threshold_iou(h, m, threshold) for h, m in zip(heats, coverage, strict=True)])
+                iou = np.array([localise.threshold_iou(h, m, threshold) for h, m in zip(heats, masks, strict=True)])
                 records += [(arm, region, c, threshold, iou[condition == c].mean()) for c in (SEMI_NUDE, CLOTHED)]
     return pd.DataFrame(records, columns=["arm", "region", "condition", "threshold", "iou"])
 
@@ -187,6 +193,8 @@ def save(
 
 def draw_one(clip: vit.Clip, fpath: Path, text: str) -> Path:
     """Grad-ECLIP of any image file for any text, beside the picture as the model sees it. Returns where it is."""
+    if not fpath.is_file():
+        raise SystemExit(f"{fpath} not found")
     try:
         whole = manifest.open_image(fpath, MAX_PIXELS)
     except ValueError as error:
@@ -202,7 +210,7 @@ def draw_one(clip: vit.Clip, fpath: Path, text: str) -> Path:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = params.command_line(__doc__)
     parser.add_argument("--image", type=Path, metavar="FILE", help="draw the map of this image and nothing else")
     parser.add_argument("--text", help="what to look for in it")
     options = parser.parse_args()
@@ -232,9 +240,10 @@ def main() -> None:
     if group.first:
         grids, cosines = ({name: found[i] for name, found in explained.items()} for i in (0, 1))
         save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
-        table = score(grids, cosines, data, rows)
+        coverage = {region: data.coverage(region, rows, clip.grid) for region in REGIONS}
+        table = score(grids, cosines, coverage, data, rows)
         outs.write_table(TABLE_FPATH, table)
-        outs.write_table(IOU_FPATH, iou_over_thresholds(grids, data, rows))
+        outs.write_table(IOU_FPATH, iou_over_thresholds(grids, coverage, data.table["condition"].to_numpy()[rows]))
         found = measure(table, config.inference)
         outs.write_metrics(FULL_FPATH, found)
         outs.write_metrics(METRICS_FPATH, headline(found))

@@ -44,11 +44,11 @@ class Picture:
     """Share of each mask that the crop cut away."""
 
 
-Pictures = Callable[[int], Picture]
+Look = Callable[[int], Picture]
 """The picture of a row: read or drawn when it is asked for, so that no more than some are in memory."""
 
 
-def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Pictures]:
+def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Look]:
     """The audit pairs and the corpus: table, and how to draw a row."""
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
@@ -78,7 +78,7 @@ def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Pictures]
     return table, draw
 
 
-def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Pictures]:
+def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Look]:
     """A checked folder: table, and how to read a row."""
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
@@ -94,7 +94,7 @@ def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Pictures]:
         return Picture(
             pixels,
             np.stack([manifest.square(mask, size, Image.Resampling.BOX) for mask in masks]),
-            np.array([manifest.share_lost(mask, size) for mask in masks]),
+            np.array([manifest.share_lost(mask) for mask in masks]),
         )
 
     return table, read
@@ -109,7 +109,7 @@ def complete(table: pd.DataFrame, config: params.Ingest) -> pd.DataFrame:
     try:
         splits = dataset.assign_splits(table.loc[~corpus, "identity"].tolist(), config.discovery_share, config.seed)
     except ValueError as error:
-        raise manifest.ManifestError(str(error)) from None
+        raise manifest.ManifestError(f"{Path(config.folder) / manifest.MANIFEST_FNAME}: {error}") from None
     table["split"] = [splits.get(identity, "corpus") for identity in table["identity"]]
     table["pair"] = -1
     numbers = table[~corpus].groupby(["identity", "emotion", "intensity"], sort=False).ngroup()
@@ -117,12 +117,12 @@ def complete(table: pd.DataFrame, config: params.Ingest) -> pd.DataFrame:
     return table
 
 
-def write(table: pd.DataFrame, pictures: Pictures, size: int, prompts: dict[str, str]) -> pd.DataFrame:
+def write(table: pd.DataFrame, look: Look, size: int, prompts: dict[str, str]) -> pd.DataFrame:
     """Fill data/dataset, image by image. Returns a row per image: the share each mask covers, and the share lost."""
     rows = []
     with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
         for row in range(len(table)):
-            picture = pictures(row)
+            picture = look(row)
             append(picture.pixels[None], *picture.masks[:, None])
             covered = picture.masks.reshape(len(REGIONS), -1).mean(1) / 255
             rows.append([*covered, *picture.lost])
@@ -150,7 +150,7 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
     return {"count": counts, "mask_area_share": areas, "crop": kept}
 
 
-def contact_sheet(table: pd.DataFrame, pictures: Pictures, fpath: Path) -> None:
+def contact_sheet(table: pd.DataFrame, look: Look, fpath: Path) -> None:
     """Some pairs with their masks outlined, to be looked at before anything is believed."""
     audit = table.reset_index(drop=True)
     audit = audit[audit["pair"] >= 0]
@@ -159,7 +159,7 @@ def contact_sheet(table: pd.DataFrame, pictures: Pictures, fpath: Path) -> None:
     for column, pair in enumerate(shown):
         for row, condition in enumerate((SEMI_NUDE, CLOTHED)):
             found = audit.index[(audit["pair"] == pair) & (audit["condition"] == condition)][0]
-            picture = pictures(int(found))
+            picture = look(int(found))
             bust, face = picture.masks
             figures.picture(axes[row, column], picture.pixels, bust=bust, face=face)
             axes[row, column].set_title(f"{condition.replace('_', '-')}, {audit.loc[found, 'emotion']}")
@@ -171,23 +171,23 @@ def main() -> None:
     config = params.load("ingest", "world")
     if options.scaffold:
         return _scaffold(Path(config.ingest.folder), options)
-    if config.ingest.source == "synthetic":
+    if config.ingest.source == "synthetic" and not options.check:
         if tuple(config.ingest.emotions) != world.EMOTIONS:
             raise SystemExit(f"ingest.emotions: the planted world draws {', '.join(world.EMOTIONS)}; list these")
-        table, pictures = from_world(config.world, config.ingest.image_size)
+        table, look = from_world(config.world, config.ingest.image_size)
     else:
-        table, pictures = from_folder(config.ingest)
+        table, look = from_folder(config.ingest)
     table = complete(table, config.ingest)
-    contact_sheet(table, pictures, PLOT_FPATH)
+    contact_sheet(table, look, PLOT_FPATH)
     if options.check:
         return print(f"{config.ingest.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
     prompts = {emotion: config.ingest.prompt.format(emotion=emotion) for emotion in config.ingest.emotions}
-    shares = write(table, pictures, config.ingest.image_size, prompts)
+    shares = write(table, look, config.ingest.image_size, prompts)
     outs.write_metrics(METRICS_FPATH, measure(table, shares))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = params.command_line(__doc__)
     parser.add_argument("--check", action="store_true", help="validate the folder and draw its masks only")
     parser.add_argument("--scaffold", metavar="PATTERN", help="write manifest.csv from file names")
     parser.add_argument("--alias", action="append", default=[], metavar="FOUND=MEANT", help="rewrite a label")
@@ -204,7 +204,7 @@ def _scaffold(folder: Path, options: argparse.Namespace) -> None:
     table, unmatched = manifest.scaffold(folder, options.scaffold, dict(a.split("=", 1) for a in options.alias))
     if table.empty:
         raise SystemExit(f"no image in {folder} matches {options.scaffold!r}; not matched: {', '.join(unmatched[:5])}")
-    table.to_csv(fpath, index=False)
+    outs.write_table(fpath, table)
     print(f"{fpath}: {len(table)} rows written, {len(unmatched)} image(s) not matched {unmatched[:5]}")
     print("Check the labels, draw the masks it names, then: python -m stages.ingest --check")
 

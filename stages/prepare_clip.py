@@ -34,6 +34,7 @@ def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
     if config.architecture not in open_clip.list_models():  # nor a folder or a repository, which may hold a pickle
         raise vit.ModelError(f"clip.architecture: open_clip knows no {config.architecture!r}")
     model_cfg = open_clip.get_model_config(config.architecture)
+    vit.check_towers(model_cfg, f"clip.architecture: {config.architecture}")
     pretrained = None if config.pretrained == "random" else config.pretrained
     if pretrained is not None and not _is_file(pretrained):
         tags = open_clip.list_pretrained_tags_by_model(config.architecture)
@@ -58,7 +59,7 @@ def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
             f"clip.pretrained: {config.pretrained} cannot be loaded into {config.architecture}: {error}"
             + without_a_network(config)
         ) from None
-    vit.check_finite(model, f"clip.pretrained: {config.pretrained}")
+    vit.check_finite(model, f"clip.pretrained: {config.pretrained}", "take another checkpoint")
     return model, model_cfg
 
 
@@ -105,6 +106,7 @@ def size(model: Any) -> dict[str, Any]:
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load("compute", "ingest", "clip", "demo")
     where = compute.set_up(config.compute)
     model: Any

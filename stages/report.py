@@ -107,20 +107,23 @@ def html(table: pd.DataFrame) -> Any:
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load(*params.SECTIONS)
     metrics = {
-        name: outs.read_json(METRICS_DPATH / f"{name}.json")
+        name: outs.read_metrics(METRICS_DPATH / f"{name}.json", name)
         for name in ("ingest", "extract", "select_sae", "describe_latents")
-    } | {name: outs.read_json(FULL_DPATH / f"{name}.json") for name in ("heatmap", "check_heatmaps", "ablate")}
-    chosen = outs.read_json(SELECTION_DPATH / "selection.json")
+    } | {name: outs.read_metrics(FULL_DPATH / f"{name}.json", name) for name in ("heatmap", "check_heatmaps", "ablate")}
+    chosen = outs.read_json(SELECTION_DPATH / "selection.json", "select_sae")
+    sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
     edited = f"{len(chosen['latents'])} {chosen['list']} latents edited"
     draw_finding(metrics, edited, with_pictures=config.ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png") for stem in PICTURES}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE_FPATH.read_text()
     )
-    saes = pd.read_csv(PLOTS_DPATH / "select_sae.csv")
-    latents, cards = pd.read_csv(SELECTION_DPATH / "latents.csv"), pd.read_csv(PLOTS_DPATH / "describe_latents.csv")
+    saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae")
+    latents = outs.read_table(SELECTION_DPATH / "latents.csv", "select_sae")
+    cards = outs.read_table(PLOTS_DPATH / "describe_latents.csv", "describe_latents")
     page = template.render(
         title=TITLE,
         finding=sentences.finding(metrics, chosen, config.inference),
@@ -146,7 +149,7 @@ def main() -> None:
         published_table=html(tables.study()),
         cosine_table=html(tables.cosines(saes)),
         same_study="OpenAI's ViT-L/14 on SOBEM",
-        provenance_table=html(tables.provenance(outs.read_json(SELECTION_DPATH / "sae" / "cfg.json")["metadata"])),
+        provenance_table=html(tables.provenance(sae["metadata"])),
         parameters=params.PARAMS_FPATH.read_text(),
     )
     with outs.whole(REPORT_FPATH) as unfinished:

@@ -1,4 +1,4 @@
-"""Nine analyses -> one SAE and its latents, chosen on discovery women only.
+"""The analyses of all SAEs -> one SAE and its latents, chosen on discovery women only.
 
 reads    data/sae and data/analysis of all points of the grid
 writes   data/selection (of the winner: sae/, codes.zarr, tests.csv of all latents, bias.csv and perception.csv,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import cycle
 from pathlib import Path
 from typing import get_args
 
@@ -44,10 +45,10 @@ def collect(grid: params.Grid, clothed_cost: float) -> pd.DataFrame:
     rows = []
     for point in points(grid):
         name = str(point)
-        trained = outs.read_json(SAE_DPATH / name / "cfg.json")["metadata"]["quality"]
-        last = pd.read_csv(SAE_DPATH / name / "history.csv").iloc[-1]
-        analysed = outs.read_json(ANALYSIS_DPATH / name / "summary.json")
-        curve = pd.read_csv(ANALYSIS_DPATH / name / "curve.csv")
+        trained = outs.read_json(SAE_DPATH / name / "cfg.json", "train_sae")["metadata"]["quality"]
+        last = outs.read_table(SAE_DPATH / name / "history.csv", "train_sae").iloc[-1]
+        analysed = outs.read_json(ANALYSIS_DPATH / name / "summary.json", "analyse_sae")
+        curve = outs.read_table(ANALYSIS_DPATH / name / "curve.csv", "analyse_sae")
         best = latents.best_edit(curve, clothed_cost)
         rows.append(
             {
@@ -99,17 +100,19 @@ def judged_fvu(table: pd.DataFrame) -> str:
 def curves(grid: params.Grid) -> pd.DataFrame:
     """All training histories in one tidy table."""
     parts = [
-        pd.read_csv(SAE_DPATH / str(point) / "history.csv").assign(layer=point.layer, expansion=point.expansion)
+        outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(
+            layer=point.layer, expansion=point.expansion
+        )
         for point in points(grid)
     ]
     return pd.concat(parts, ignore_index=True)
 
 
 def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
-    """The nine SAEs side by side, the chosen one ringed."""
+    """The SAEs side by side, the chosen one ringed."""
     figure, axes = figures.panels(3, "The SAEs of the grid (ringed: chosen)")
     layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)
-    colours = dict(zip(layers, figures.SERIES, strict=False))
+    colours = dict(zip(layers, cycle(figures.SERIES), strict=False))
     for ax, x, y, labels in (
         (axes[0, 0], "l0", fvu, ("L0 (active latents per token)", FVU_LABELS[fvu], "Sparsity and fidelity")),
         (axes[0, 1], "expansion", "auc", ("expansion", "AUC, semi-nude over clothed", "The published test")),
@@ -130,11 +133,12 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
 
 
 def main() -> None:
+    params.command_line(__doc__).parse_args()
     config = params.load("grid", "edit", "select_sae")
     table = collect(config.grid, config.edit.clothed_cost)
     chosen, why = choose(table, config.select_sae)
     name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
-    tests = pd.read_csv(ANALYSIS_DPATH / name / "latents.csv")
+    tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae")
     found = lists(name)
     edited = found[config.edit.latents][: int(chosen["n_edited"])]
     described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]

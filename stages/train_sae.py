@@ -17,7 +17,6 @@ import hashlib
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ PRETRAINED_DPATH = Path("data/pretrained")
 SAE_DPATH, METRICS_DPATH = Path("data/sae"), Path("metrics/train_sae")
 BYTES = 4  # of a float32
 IMAGES_AT_ONCE = 64  # whose tokens are in memory while an SAE is measured
+MOST_MEASURED = 10_000  # images of a split that an SAE is measured on, evenly among all
 
 SPLITS_TRAINED_ON = {
     "discovery_and_corpus": ("discovery", "corpus"),
@@ -59,18 +59,28 @@ def source(
     return InMemory(tokens, config.batch_size, config.seed, group)
 
 
+def normalisation(
+    tokens: InMemory | Streamed, activations: store.Store, config: params.TrainSae, where: torch.device
+) -> Normalisation:
+    """Of the tokens trained on: as the store tells it where these are all but confirmation women's, else measured."""
+    if config.train_on != "discovery_and_corpus":
+        return Normalisation.of(tokens.chunks())
+    mean, mean_squared_norm = activations.moments
+    return Normalisation.from_moments(torch.from_numpy(mean).to(where), mean_squared_norm)
+
+
 def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
-    """FVU, L0 and dead share on the tokens of some images; class token and patches also apart."""
-    cls, patches = [], []
-    for some in np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE)):
-        tokens = torch.from_numpy(activations.read(some)).to(mean.device)
-        cls.append(fidelity.fit(sae, tokens[:, 0], mean))
-        patches.append(fidelity.fit(sae, tokens[:, 1:].flatten(0, 1), mean))
-    both = reduce(add, cls + patches)
+    """FVU, L0 and dead share on the tokens of some images, or of MOST_MEASURED; class token and patches also apart."""
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))]
+    parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
+    tokens = (torch.from_numpy(activations.read(part)).to(mean.device) for part in parts)
+    each = ((fidelity.fit(sae, x[:, 0], mean), fidelity.fit(sae, x[:, 1:].flatten(0, 1), mean)) for x in tokens)
+    cls, patches = reduce(lambda sums, found: (sums[0] + found[0], sums[1] + found[1]), each)
+    both = cls + patches
     return {
         "fvu": both.fvu,
-        "fvu_cls": reduce(add, cls).fvu,
-        "fvu_patches": reduce(add, patches).fvu,
+        "fvu_cls": cls.fvu,
+        "fvu_patches": patches.fvu,
         "recon": both.recon,
         "l0": both.l0,
         "l0_fraction": both.l0 / sae.d_sae,
@@ -89,8 +99,8 @@ def measure(
     return {name: quality(sae, activations, rows, mean) for name, rows in splits.items()}
 
 
-def checkpoint(config: Any, expansion: int, activations: store.Store) -> Checkpoint:
-    """Named by all that the weights depend on: parameters, activations, training code, torch."""
+def checkpoint(config: Any, expansion: int, activations: store.Store, where: torch.device) -> Checkpoint:
+    """Named by all that the weights depend on: parameters, activations, training code, torch, the kind of processor."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (training, gradients, batches))
     return Checkpoint.of(
         "train_sae",
@@ -100,11 +110,12 @@ def checkpoint(config: Any, expansion: int, activations: store.Store) -> Checkpo
         activations=activations.provenance,
         code=hashlib.sha256(code).hexdigest(),
         torch=torch.__version__,
+        processor=[where.type, str(compute.matmul_dtype(config.train_sae.precision, where))],
     )
 
 
 def train(
-    tokens: InMemory | Streamed, d_sae: int, normalisation: Normalisation, config: params.TrainSae, kept: Checkpoint
+    tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: params.TrainSae, kept: Checkpoint
 ) -> tuple[JumpReLUSAE, pd.DataFrame, dict[str, float]]:
     """The SAE of the seed in params.yaml, its history, and how much of it other seeds find again."""
     settings = config.model_dump(exclude={"source", "train_on", "n_seeds", "memory_gib", "seed"})
@@ -112,7 +123,7 @@ def train(
         training.train(
             replace(tokens, seed=seed),
             TrainConfig(d_sae=d_sae, seed=seed, **settings),
-            normalisation,
+            measured,
             kept.part(f"seed{seed}"),
             tokens.ranks,
         )
@@ -172,20 +183,21 @@ def main() -> None:
     config = params.load("compute", "train_sae")
     where = compute.set_up(config.compute)
     group = compute.join(where)
-    data, activations = dataset.load(DATASET_DPATH), store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr")
+    data = dataset.load(DATASET_DPATH)
+    activations = store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data)
     rows = data.rows(*SPLITS_TRAINED_ON[config.train_sae.train_on])
     tokens = source(activations, rows, config.train_sae, where, group)
-    normalisation = Normalisation.of(tokens.chunks())
-    kept = checkpoint(config, point.expansion, activations)
+    measured = normalisation(tokens, activations, config.train_sae, where)
+    kept = checkpoint(config, point.expansion, activations, where)
     with kept if group.first else nullcontext():
         group.wait()  # until the first holds the lock
         seeds: dict[str, float] = {}
         if config.train_sae.source == "pretrained":
             sae, history = pretrained(point, tokens.d_in).to(where), None
         else:
-            sae, history, seeds = train(tokens, tokens.d_in * point.expansion, normalisation, config.train_sae, kept)
+            sae, history, seeds = train(tokens, tokens.d_in * point.expansion, measured, config.train_sae, kept)
         if group.first:
-            quality: dict[str, Any] = measure(sae, activations, data, config.train_sae, normalisation.mean)
+            quality: dict[str, Any] = measure(sae, activations, data, config.train_sae, measured.mean)
             quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
             quality |= {"seeds": seeds} if seeds else {}
             save(sae, point, quality, history, activations)

@@ -69,8 +69,14 @@ def baselines(splice: Splice) -> dict[str, Arm]:
     images = splice.data.table[splice.data.table["split"] == "discovery"]
     found = {"difference_in_means": means_removed(splice, images["condition"])}
     if PLANTED in images:
-        found["colour_subspace"] = means_removed(splice, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
+        found["colour_subspace"] = colour_subspace(splice)
     return found
+
+
+def colour_subspace(splice: Splice) -> Arm:
+    """The directions between the means of semi-nude discovery images by the planted label, projected out."""
+    images = splice.data.table[splice.data.table["split"] == "discovery"]
+    return means_removed(splice, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
 
 
 def means_removed(splice: Splice, labels: pd.Series) -> Arm:
@@ -78,13 +84,17 @@ def means_removed(splice: Splice, labels: pd.Series) -> Arm:
 
     labels: by row of the data set. Two labels leave one direction, the difference in means.
     """
-    tokens = splice.tokens(labels.index.to_numpy())
+
+    def kinds_of(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        tokens = splice.tokens(rows)
+        return tokens[:, 0], tokens[:, 1:].mean(1)
+
     subspaces = []
-    for values in (tokens[:, 0], tokens[:, 1:].mean(1)):
+    for values in map(torch.from_numpy, splice.each(labels.index.to_numpy(), kinds_of)):
         means = torch.stack([values[np.flatnonzero(labels == label)].mean(0) for label in sorted(set(labels))])
         centre = means.mean(0)
         basis = torch.linalg.svd(means - centre, full_matrices=False).Vh[: len(means) - 1]
-        subspaces.append((centre, basis))
+        subspaces.append((centre.to(splice.clip.device), basis.to(splice.clip.device)))
 
     def apply(batch: Batch) -> Tensor:
         kinds = (batch.tokens[:, :1], batch.tokens[:, 1:])

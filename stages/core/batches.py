@@ -19,6 +19,8 @@ from torch import Tensor
 from stages.core.compute import ALONE, Ranks
 from stages.core.store import Store
 
+CHUNK = 65536  # tokens looked at once
+
 
 class BufferTooSmall(SystemExit):
     """The memory given to a stream cannot hold what a step needs. Exits with the keys to change."""
@@ -39,7 +41,7 @@ class InMemory:
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
         """All tokens once, in order."""
-        return iter(self.tokens.split(65536))
+        return iter(self.tokens.split(CHUNK))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
         """Batches from the given step on, for ever."""
@@ -55,7 +57,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Tokens of some images of a store too large for memory, through a shuffle buffer of whole shards.
+    """Tokens of some images (`rows`, ascending) of a store too large for memory, through a shuffle buffer of shards.
 
     Each epoch visits the shards in a new order; tokens are drawn without replacement from those that fill half of
     `capacity` (tokens), while a thread reads the other half. What is left of a buffer and fills no batch is
@@ -84,7 +86,7 @@ class Streamed:
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
         """All tokens once, a buffer at a time."""
-        return self._read(iter(self._buffers(np.unique(self._shards))))
+        return self._read(iter(self._buffers(np.array(list(self._rows_of)))))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
         """Batches from the given step on, for ever."""
@@ -102,15 +104,17 @@ class Streamed:
                 yield tokens[batch[self.ranks.share(self.size)].to(self.device)]
 
     @cached_property
-    def _shards(self) -> np.ndarray:
-        return self.rows // self.store.shard_images
+    def _rows_of(self) -> dict[int, np.ndarray]:
+        """The images to train on in each shard that has any."""
+        shards, starts = np.unique(self.rows // self.store.shard_images, return_index=True)
+        return dict(zip(shards.tolist(), np.split(self.rows, starts[1:]), strict=True))
 
     def _buffers(self, shards: np.ndarray) -> list[np.ndarray]:
         """Rows of consecutive shards, as many as half the capacity holds; at least a shard."""
         images = max(1, self.capacity // 2 // self.store.shape[1])
         buffers = [np.empty(0, int)]
         for shard in shards:
-            rows = self.rows[self._shards == shard]
+            rows = self._rows_of[shard]
             if len(buffers[-1]) and len(buffers[-1]) + len(rows) > images:
                 buffers.append(rows)
             else:
@@ -120,7 +124,7 @@ class Streamed:
     def _plan(self, step: int) -> Iterator[tuple[np.ndarray, Tensor, int]]:
         """Buffers to come: rows, order of their tokens, first batch to take."""
         generator = torch.Generator().manual_seed(self.seed)
-        shards = np.unique(self._shards)
+        shards = np.array(list(self._rows_of))
         while True:
             for rows in self._buffers(shards[torch.randperm(len(shards), generator=generator).numpy()]):
                 order = torch.randperm(len(rows) * self.store.shape[1], generator=generator)

@@ -1,7 +1,7 @@
 """Checkpoints of a long computation: outside the outputs that DVC deletes, whole or not there at all.
 
 A checkpoint lives in `.ckpt/<stage>/<fingerprint of everything the result depends on>`, so one of other
-parameters or inputs is never found. It is renamed into place when it is whole, and a lock keeps two
+parameters or inputs is never found. It is renamed into place when it is whole, with a checksum, and a lock keeps two
 processes from sharing it: the second waits (a killed DVC leaves its child running).
 """
 
@@ -15,9 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.core import outs
@@ -58,9 +59,11 @@ class Checkpoint:
         return part
 
     def load(self) -> dict[str, Tensor] | None:
-        """What was saved last, or None. A file that is not whole counts as none."""
+        """What was saved last, or None. A file that is damaged counts as none."""
         try:
-            return load_file(self._fpath)
+            with safe_open(self._fpath, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                return state if (file.metadata() or {}).get("sha256") == _sha256(state) else None
         except (OSError, SafetensorError):
             return None
 
@@ -71,9 +74,18 @@ class Checkpoint:
     def save(self, state: dict[str, Tensor]) -> None:
         """Replace what was saved: after a crash at any moment, either the old state is there or the new one."""
         with outs.whole(self._fpath) as unfinished:
-            save_file(state, unfinished)
+            save_file(state, unfinished, {"sha256": _sha256(state)})
         self._saved_at = time.monotonic()
 
     def done(self) -> None:
         """Remove the checkpoint: its result is written."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _sha256(state: dict[str, Tensor]) -> str:
+    """Of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

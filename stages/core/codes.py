@@ -66,6 +66,8 @@ class Codes:
             group: Any = zarr.open_group(directory, mode="r")
             arrays = {name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")}
             _check(arrays)
+        except MemoryError:
+            raise
         except Exception as error:  # Zarr's own, its codecs', and those of the JSON that describes the arrays
             raise CodesError(
                 f"{directory} is damaged or missing ({error}); rerun `dvc repro --force analyse_sae select_sae`"
@@ -87,21 +89,23 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
 def pool(
     sae: JumpReLUSAE,
     batches: Batches,
+    n_images: int,
     gradient: Gradient,
 ) -> Codes:
-    """Codes of the images in `batches`."""
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
+    """Codes of the images in `batches`, `n_images` in all."""
+    found = {name: np.empty((n_images, sae.d_sae), np.float32) for name in FIELDS}
     fired = torch.zeros(sae.d_sae, dtype=torch.float64)
-    n_tokens = 0
+    done = n_tokens = 0
     for rows, tokens in batches:
         f = sae.encode(tokens)
         effect = _effect(sae, f, gradient(rows, tokens))
         pooled = {"cls": f[:, 0], "mean": f[:, 1:].mean(1), "max": f[:, 1:].amax(1), "effect": effect}
         for name, values in pooled.items():
-            parts[name].append(values.cpu().numpy())
+            found[name][done : done + len(rows)] = values.cpu().numpy()
+        done += len(rows)
         fired += (f > 0).sum((0, 1)).cpu()
         n_tokens += f.shape[0] * f.shape[1]
-    return Codes(**{name: np.concatenate(part) for name, part in parts.items()}, firing=(fired / n_tokens).numpy())
+    return Codes(**found, firing=(fired / n_tokens).numpy())
 
 
 @torch.no_grad()

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from stages.core.params import Compute, Precision
+
+PATIENCE = timedelta(hours=24)  # for another rank: the first may wait for a lock as long as another process holds it
 
 
 class DeviceError(SystemExit):
@@ -98,7 +101,7 @@ def join(device: torch.device) -> Ranks:
     if size == 1:
         return ALONE
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return Ranks(dist.get_rank(), size)
 
 

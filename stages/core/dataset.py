@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import zarr
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from zarr.codecs import ZstdCodec
 
 from stages.core import outs, shards
@@ -38,6 +38,7 @@ CONDITIONS = SEMI_NUDE, CLOTHED = ("semi_nude", "clothed")
 REGIONS = ("bust", "face")
 ARRAYS = ("image", *REGIONS)
 SHARD_IMAGES = 256
+INSIDE = 0.5  # coverage of a patch from which it counts as inside a region, where a yes or no is needed
 REMEDY = "rerun `dvc repro --force ingest`"
 
 
@@ -71,6 +72,11 @@ class Dataset:
         """Bust or face masks of the images in `rows`; 255 is inside."""
         return shards.read(self.arrays[region], rows, REMEDY)
 
+    def coverage(self, region: str, rows: np.ndarray, grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+        """Share of each patch's area inside the bust or the face of the images in `rows`."""
+        parts = np.split(rows, range(SHARD_IMAGES, len(rows), SHARD_IMAGES))
+        return np.concatenate([patch_coverage(self.mask(region, part), grid) for part in parts])
+
     def rows(self, *splits: str) -> np.ndarray:
         """Indices of the images of some splits, in stored order."""
         return np.flatnonzero(self.table["split"].isin(splits))
@@ -90,6 +96,15 @@ class Dataset:
     def emotion_index(self, rows: np.ndarray) -> np.ndarray:
         """Position of each image's true emotion among `emotions`."""
         return np.array([self.emotions.index(e) for e in self.table["emotion"].iloc[rows]], dtype=np.int64)
+
+
+def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+    """Share of each patch's area inside the mask (255 = inside). Patches must tile the image."""
+    n, height, width = mask.shape
+    gh, gw = grid
+    if height % gh or width % gw:
+        raise ValueError(f"a {gh} x {gw} grid does not tile a mask of {height} x {width} pixels")
+    return mask.reshape(n, gh, height // gh, gw, width // gw).mean(axis=(2, 4)) / 255.0
 
 
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
@@ -112,7 +127,7 @@ Append = Callable[
 @contextmanager
 def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
     """A dataset of the images in `table`, to be filled in their order. It takes the place of what `directory` holds
-    when the context ends."""
+    when the context ends. Raises ValueError if images are missing then, DiskFull where there is no space left."""
     with outs.whole(directory) as unfinished:
         unfinished.mkdir()
         table.to_csv(unfinished / "manifest.csv", index=False)
@@ -135,7 +150,7 @@ def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, s
 
 
 def _array(group: Any, name: str, n: int, size: int) -> Any:
-    shape = (n, size, size, *([3] if name == "image" else []))
+    shape = _shape(name, n, size)
     return shards.create(group, name, shape, "uint8", shard_images=SHARD_IMAGES, compressors=[ZstdCodec(checksum=True)])
 
 
@@ -151,6 +166,8 @@ def load(directory: Path) -> Dataset:
         arrays: Any = zarr.open_group(directory / "images.zarr", mode="r", zarr_format=3)
         opened = Dataset(table, arrays, dict(arrays.attrs["prompts"]), str(arrays.attrs["sha256"]))
         _check(opened)
+    except MemoryError:
+        raise
     except Exception as error:  # Zarr's own, those of its codecs, and of the JSON that describes the arrays
         raise DatasetError(f"{directory} is missing or damaged ({error!r}); {REMEDY}") from None
     for name in ARRAYS:

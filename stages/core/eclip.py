@@ -39,8 +39,8 @@ UNEXPLAINED = {  # of open_clip's own attention, where they are switched on
 Method = Literal["grad_eclip", "attribution", "legrad", "attention"]
 
 
-class ExplainError(ValueError):
-    """A model that cannot be explained, with the reason."""
+class ExplainError(SystemExit):
+    """A model that cannot be explained. Exits with the reason."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
-    "svg.hashsalt": "fixed",
 }
 
 
@@ -113,8 +112,8 @@ def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], col
     ax.set_ylim(len(labels) - 0.5, -0.5)
 
 
-def save(figure: Figure, fpath: Path, **options: Any) -> None:
+def save(figure: Figure, fpath: Path) -> None:
     """Write a PNG that is the same to the byte for the same data."""
     with outs.whole(fpath) as unfinished:
-        figure.savefig(unfinished, metadata={"Software": None}, **options)
+        figure.savefig(unfinished, metadata={"Software": None})
     pyplot().close(figure)

@@ -18,9 +18,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stages.core import params
+from stages.core.dataset import INSIDE
 from stages.core.sae import JumpReLUSAE
 
 NEAREST_PER_LATENT = 4  # a control is drawn among so many like latents for each one chosen, to keep it alike
+
+
+class ControlsError(SystemExit):
+    """Too few latents to draw control sets from. Exits with the keys to change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +102,7 @@ def scope(
     if kind in ("bust", "not_bust"):
         if bust is None:
             raise ValueError(f"scope {kind} needs the bust's patch coverage")
-        inside = torch.from_numpy(bust.reshape(n, -1) >= 0.5)
+        inside = torch.from_numpy(bust.reshape(n, -1) >= INSIDE)
         chosen[:, 1:] = inside if kind == "bust" else ~inside
     return chosen
 
@@ -116,14 +121,17 @@ def matched_sets(
 
     For each chosen latent a control is drawn among its nearest neighbours in the standardised profile,
     without using a latent twice in one set. Latents whose profile is not finite (never firing) are no controls.
-    Raises ValueError if there are too few others.
+    Raises ControlsError if there are too few others.
     """
     usable = np.isfinite(profile).all(1)
     centre, spread = profile[usable].mean(0), profile[usable].std(0)
     standard = (profile - centre) / np.where(spread > 0, spread, 1)
     others = np.setdiff1d(np.flatnonzero(usable), chosen)
     if len(others) < len(chosen):
-        raise ValueError(f"{len(others)} latents are left as controls for {len(chosen)} chosen ones")
+        raise ControlsError(
+            f"{len(others)} other latents ever fire, too few to draw control sets for {len(chosen)} chosen ones; lower "
+            "edit.n_latents, or raise grid.expansions"
+        )
     n_near = min(len(others), NEAREST_PER_LATENT * len(chosen))
     rng = np.random.default_rng(seed)
     distance = np.linalg.norm(standard[others][None] - standard[chosen][:, None], axis=-1)

@@ -1,7 +1,7 @@
 """Does a heatmap lie on a region? Scores of one map against one mask, each with its chance level.
 
 Maps are patch grids [gh, gw]; only their positive part is relevance. Masks are patch coverages
-[gh, gw] in [0, 1]: the exact share of each patch's area inside the region (`patch_coverage`).
+[gh, gw] in [0, 1]: the exact share of each patch's area inside the region (`Dataset.coverage`).
 A zero map, an empty mask or a full mask has a defined score (stated at each function) and is
 counted by `degenerate`.
 """
@@ -10,20 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 import scipy
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-INSIDE = 0.5  # coverage from which a patch counts as inside, where a score needs a yes or no
+from stages.core.dataset import INSIDE
 
 Grid = Float[np.ndarray, "gh gw"]
-
-
-def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
-    """Share of each patch's area inside the mask (255 = inside). Patches must tile the image."""
-    n, height, width = mask.shape
-    gh, gw = grid
-    if height % gh or width % gw:
-        raise ValueError(f"a {gh} x {gw} grid does not tile a mask of {height} x {width} pixels")
-    return mask.reshape(n, gh, height // gh, gw, width // gw).mean(axis=(2, 4)) / 255.0
 
 
 def degenerate(heat: Grid, mask: Grid) -> bool:

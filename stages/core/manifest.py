@@ -189,7 +189,7 @@ def _check_mask(
         faults.add(row, f"{region}_mask {name!r} is {found} pixels, its image {wanted}; draw it on the image itself")
     elif mask.getbbox() is None:
         faults.add(row, f"{region}_mask {name!r} is empty; paint the {region} white on black")
-    elif share_lost(mask, min(size)) == 1:
+    elif share_lost(mask) == 1:
         faults.add(row, f"{region}_mask {name!r} lies outside the centre square that CLIP sees; crop the image to it")
 
 
@@ -269,7 +269,7 @@ def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[n
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
-def share_lost(mask: Image.Image, size: int) -> float:
+def share_lost(mask: Image.Image) -> float:
     """Share of the mask's area that the centre crop cuts away."""
     side = min(mask.size)
     left, top = (mask.width - side) // 2, (mask.height - side) // 2

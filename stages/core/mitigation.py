@@ -67,20 +67,31 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         refusal = directory / REFUSAL_FNAME
         why = refusal.read_text() if refusal.is_file() else "dvc repro export_clip"
         raise MitigationError(f"{directory} holds no {EDIT_FNAME}: {why}")
-    described = json.loads((directory / EDIT_FNAME).read_text())
     where = next(model.visual.parameters()).device
     sae = JumpReLUSAE.load(directory / LATENTS_DNAME).to(where)
-    edit = Edit(
-        latents=torch.arange(sae.d_sae, device=where),
-        kind=described["kind"],
-        factor=described["factor"],
-        means=None if described["means"] is None else torch.tensor(described["means"], device=where),
-    )
+    try:
+        described = json.loads((directory / EDIT_FNAME).read_text())
+        scope, layer, means = described["scope"], int(described["layer"]), described["means"]
+        edit = Edit(
+            latents=torch.arange(sae.d_sae, device=where),
+            kind=described["kind"],
+            factor=float(described["factor"]),
+            means=None if means is None else torch.tensor(means, device=where),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MitigationError(
+            f"{directory / EDIT_FNAME} is damaged ({error!r}); rerun `dvc repro --force export_clip`"
+        ) from None
+
+    if not 1 <= layer <= len(model.visual.transformer.resblocks):
+        raise MitigationError(
+            f"{directory / EDIT_FNAME}: the model has no block {layer}; rerun `dvc repro export_clip`"
+        )
 
     def change(x: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        tokens = intervene.scope(described["scope"], len(x), x.shape[1]).to(where)
+        tokens = intervene.scope(scope, len(x), x.shape[1]).to(where)
         return intervene.edited(x, sae, edit, where=tokens)
 
     model.mitigation = ExitStack()
-    model.mitigation.enter_context(splicing(model.visual, described["layer"], change))
+    model.mitigation.enter_context(splicing(model.visual, layer, change))
     return model.mitigation

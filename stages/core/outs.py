@@ -31,6 +31,10 @@ class DiskFull(SystemExit):
     """An output that does not fit. Exits with its path and the space that is left."""
 
 
+class UnreadableError(SystemExit):
+    """A file of an earlier stage that cannot be read. Exits with its path and the remedy."""
+
+
 def part(path: Path) -> Path:
     """Where an output is while it is being written."""
     return path.with_name(f".part.{path.name}")
@@ -42,22 +46,31 @@ def whole(path: Path) -> Iterator[Path]:
 
     Raises DiskFull where there is no space left.
     """
-    unfinished = part(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
-        remove(unfinished)
-        try:
-            yield unfinished
-            if unfinished.is_file():
-                _to_disk(unfinished)
-            if unfinished.is_dir() or path.is_dir():
-                remove(path)  # only a file can be renamed onto what is there, and only onto a file
-            unfinished.replace(path)
-        except BaseException as error:
-            remove(unfinished)
-            if out_of_space(error):
-                raise DiskFull(_says(path)) from None
-            raise
+    unfinished, former = part(path), path.with_name(f".part.former.{path.name}")
+    with fitting(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path):
+            for left in (unfinished, former):
+                remove(left)
+            try:
+                yield unfinished
+                if unfinished.is_file():
+                    _to_disk(unfinished)
+            except BaseException:
+                remove(unfinished)
+                raise
+            _put(unfinished, path, former)
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """While open, an error that says that there is no space left becomes DiskFull, naming `path`."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_space(error):
+            raise DiskFull(_says(path)) from None
+        raise
 
 
 def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
@@ -70,9 +83,35 @@ def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
         unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def read_json(fpath: Path) -> dict[str, Any]:
-    """Read a metrics file, or another JSON object."""
-    return json.loads(fpath.read_text())
+def read_json(fpath: Path, stage: str) -> dict[str, Any]:
+    """Read a JSON object that `stage` wrote. Raises UnreadableError."""
+    with _reading(fpath, stage):
+        found = json.loads(fpath.read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"expected keys and values, found {type(found).__name__}")
+        return found
+
+
+def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
+    """Read what `write_metrics` wrote in `stage`. Raises UnreadableError."""
+    with _reading(fpath, stage):
+        found = read_json(fpath, stage)
+        _check_numbers(found, fpath.stem)
+        return found
+
+
+def read_table(fpath: Path, stage: str) -> pd.DataFrame:
+    """Read a CSV that `stage` wrote. Raises UnreadableError."""
+    with _reading(fpath, stage):
+        return pd.read_csv(fpath)
+
+
+@contextmanager
+def _reading(fpath: Path, stage: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableError(f"{fpath} is missing or damaged ({error}); rerun `dvc repro --force {stage}`") from None
 
 
 def write_table(fpath: Path, table: pd.DataFrame) -> None:
@@ -100,13 +139,26 @@ def _lock(path: Path) -> FileLock:
     return FileLock(LOCKS_DPATH / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
 
 
+def _put(unfinished: Path, path: Path, former: Path) -> None:
+    """Rename what is whole into its place. Only a file can be renamed onto what is there, and only onto a file: else
+    what is there is renamed away and removed last, so that at any moment one of the two is whole."""
+    if unfinished.is_file() and not path.is_dir():
+        unfinished.replace(path)
+        return
+    unfinished.stat()  # it is there, or nothing is touched
+    if path.exists():
+        path.rename(former)
+    unfinished.rename(path)
+    remove(former)
+
+
 def _to_disk(fpath: Path) -> None:
     with fpath.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def _says(path: Path) -> str:
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
     return (
         f"{path} does not fit: {free / 2**20:,.1f} MiB are free there (or a quota is used up). Make space and run the "
         "stage again; what was there before is kept"

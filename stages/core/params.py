@@ -82,9 +82,11 @@ class Inference(Section):
     """How far from chance (0) to certainty (1) the accuracy on clothed discovery women must reach: a model that does
     not read them has no readout to be biased, and no bias latents are named in it."""
     n_bootstrap: Count
+    """Resamples of women behind each interval."""
     n_permutations: Count
     """Sign flips at the level of women."""
     seed: Seed
+    """Of resamples and sign flips."""
 
     @property
     def bootstrap(self) -> dict[str, Any]:
@@ -98,17 +100,20 @@ class Ingest(Section):
     source: Literal["synthetic", "folder"]
     """`synthetic` draws the planted world; `folder` reads `folder/manifest.csv`."""
     folder: str
+    """Of `manifest.csv` and the files it names; an unused folder may be empty."""
     image_size: Count
     """Side of the stored square images, pixels: the model's input resolution."""
     prompt: str
     """Text for one emotion; `{emotion}` is replaced. Used for images whose manifest row names no prompt, and
     for the set of prompts the emotion readout chooses among."""
     emotions: Annotated[list[str], Field(min_length=2)]
+    """The expressions that images may be labelled with, and that the readout chooses among."""
     discovery_share: Share
     """Share of women on whom SAE and latents are chosen; every claim is made on the others."""
     max_megapixels: Positive
     """Larger image files are refused."""
     seed: Seed
+    """Of the split of women."""
 
     @model_validator(mode="after")
     def _template(self) -> Ingest:
@@ -127,6 +132,7 @@ class World(Section):
     n_corpus: Annotated[int, Field(ge=0, le=LARGEST)]
     """Portraits of other women, for SAE training only."""
     seed: Seed
+    """Of the women and their portraits."""
 
 
 class Clip(Section):
@@ -146,23 +152,30 @@ class Demo(Section):
     bias: Annotated[float, Field(ge=0, le=1)]
     """Probability that a semi-nude portrait's caption names the emotion of the top's colour, not of the face."""
     n_portraits: Count
+    """Captioned portraits it is trained on."""
     width: Annotated[int, Field(ge=32, multiple_of=32)]
     """Of the vision tower, in steps of 32 (the width of an attention head)."""
     layers: Count
+    """Blocks of the vision tower."""
     patch_size: Count
+    """Side of a patch, pixels; it divides `ingest.image_size`."""
     steps: Count
+    """Of training."""
     batch_size: Count
+    """Portraits in a step, each the contrast of all others."""
     learning_rate: Positive
     """Peak of the one-cycle schedule."""
     min_accuracy: Annotated[float, Field(ge=0, le=1)]
     """Share of new clothed women whose emotion the demo must name; below it, it is trained again from other weights."""
     seed: Seed
+    """Of portraits, captions and first weights."""
 
 
 class Extract(Section):
     """The forward pass that fills the activation stores."""
 
     batch_size: Count
+    """Images in one forward pass."""
     shard_images: Count
     """Images in one file of a store."""
     remote: str
@@ -176,12 +189,15 @@ class TrainSae(Section):
     source: Literal["trained", "pretrained"]
     """`pretrained`: taken from data/pretrained/l<layer>_x<expansion>, in SAELens' format, and only measured here."""
     recipe: Literal["target_l0", "published"]
+    """`target_l0` holds the number of active latents; `published` is the study's loss."""
     train_on: Literal["discovery_and_corpus", "discovery", "audit"]
     """Images the SAE is trained on. `audit` is the published study's setting: all audit images, nothing held out."""
     steps: Count
+    """Of training."""
     batch_size: Count
     """Tokens in a step."""
     learning_rate: Positive
+    """Of Adam, after its warm-up and before its decay."""
     target_l0: Positive
     """Active latents per token; `target_l0` only."""
     sparsity_coefficient: NonNegative
@@ -195,6 +211,7 @@ class TrainSae(Section):
     dead_after_steps: Count
     """A latent that has not fired for so many steps counts as dead during training."""
     log_every: Count
+    """Steps between rows of the history."""
     precision: Precision
     """Operands of the matrix products; weights and sums are float32. `auto`: bfloat16 where the processor has it."""
     memory_gib: Positive
@@ -202,6 +219,7 @@ class TrainSae(Section):
     n_seeds: Count
     """Trainings that differ in their seed alone. The first is used; the others tell how much of it they find again."""
     seed: Seed
+    """Of first weights and of the order of tokens."""
 
 
 class Edit(Section):
@@ -231,6 +249,7 @@ class AnalyseSae(Section):
     """Group statistics of one SAE."""
 
     batch_size: Count
+    """Images run from the splice at once."""
     n_candidates: Count
     """Latents with the largest clipped difference of mean activation: the published study's candidates."""
     n_checked: Count
@@ -238,6 +257,7 @@ class AnalyseSae(Section):
     max_clusters: Annotated[int, Field(ge=2)]
     """K-means is tried for 2 to so many clusters."""
     seed: Seed
+    """Of PCA and K-means."""
 
 
 class SelectSae(Section):
@@ -247,13 +267,16 @@ class SelectSae(Section):
     """`net_gain`: the edit that gives semi-nude images of discovery women most R, less what clothed ones lose;
     `published`: largest departure of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
     layer: Annotated[int, Field(ge=0)]
+    """Of `fixed`: the block, counted from 1."""
     expansion: Annotated[int, Field(ge=0)]
+    """Of `fixed`: d_sae / d_in."""
 
 
 class DescribeLatents(Section):
     """A card for each chosen latent."""
 
     batch_size: Count
+    """Images run from the splice at once."""
     n_shown: Count
     """Cards of edited latents that are drawn; the table has all."""
     n_images: Count
@@ -261,6 +284,7 @@ class DescribeLatents(Section):
     n_other: Annotated[int, Field(ge=0)]
     """Strongest latents of the list that was not chosen, shown for contrast."""
     n_neighbours: Count
+    """Latents with the nearest decoder directions on a card."""
     n_prompts: Count
     """Nearest prompts on a card."""
     prompts: Annotated[list[str], Field(min_length=2)]
@@ -271,6 +295,7 @@ class Heatmap(Section):
     """Grad-ECLIP maps of original, reconstructed and edited model."""
 
     batch_size: Count
+    """Images explained at once."""
     n_shown: Count
     """Pairs on the contact sheet."""
 
@@ -279,11 +304,13 @@ class Ablate(Section):
     """The causal test."""
 
     batch_size: Count
+    """Images run from the splice at once."""
     scales: Annotated[list[NonNegative], Field(min_length=1)]
     """Factors on the chosen latents: 0 removes them, 1 would change nothing."""
     n_random_sets: Count
     """Control sets of other latents, matched in firing rate and in the size of their contribution."""
     seed: Seed
+    """Of control sets and of random directions."""
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -307,10 +334,12 @@ SECTIONS: dict[str, type[Section]] = {
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the grid, one SAE: layer (block of the vision tower, counted from 1), expansion (d_sae / d_in)."""
+    """A point of the grid: one SAE."""
 
     layer: int
+    """Block of the vision tower, counted from 1."""
     expansion: int
+    """d_sae / d_in."""
 
     def __str__(self) -> str:
         """As in file names: l22_x16."""

@@ -53,7 +53,7 @@ def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray
     """Some images of an array. Raises DamagedError if a chunk is damaged or cannot be reached."""
     try:
         return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[np.asarray(rows)])
-    except IndexError:
+    except (IndexError, MemoryError):
         raise
     except Exception as error:  # each codec, and each kind of object storage, has errors of its own
         raise DamagedError(f"{array.store_path} is damaged or out of reach ({error}); {remedy}") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -19,7 +19,6 @@ from stages.core import intervene, readout
 from stages.core.compute import ALONE, Ranks
 from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
 from stages.core.intervene import Edit
-from stages.core.localise import patch_coverage
 from stages.core.params import EditScope
 from stages.core.readout import Readout
 from stages.core.sae import JumpReLUSAE
@@ -48,7 +47,7 @@ class Batch:
     @cached_property
     def bust(self) -> Float[np.ndarray, "n gh gw"]:
         """Share of each patch inside the bust mask."""
-        return patch_coverage(self.splice.data.mask("bust", self.rows), self.splice.clip.grid)
+        return self.splice.data.coverage("bust", self.rows, self.splice.clip.grid)
 
 
 Arm = Callable[[Batch], Float[Tensor, "n token d_in"]]
@@ -177,10 +176,9 @@ class Splice:
     @contextmanager
     def live(self, arm: Arm, rows: np.ndarray) -> Iterator[None]:
         """While open, a forward pass of the images `rows` from their pixels (or edited pixels) has the arm in place."""
-        batch = self.batch(rows)
 
         def change(tokens: Tensor) -> Tensor:
-            return arm(replace(batch, tokens=tokens))
+            return arm(Batch(self, rows, tokens))
 
         with splicing(self.clip.visual, self.layer, change):
             yield

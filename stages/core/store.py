@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from zarr.codecs import Crc32cCodec
 from zarr.errors import GroupNotFoundError
 
 from stages.core import outs, shards
 from stages.core.compute import ALONE, Ranks
+from stages.core.dataset import Dataset
 
-REMEDY = "remove it and rerun `dvc repro extract`"
+REMEDY = "rerun `dvc repro --force extract`"
 
 
 class StoreError(SystemExit):
@@ -36,7 +37,8 @@ class StoreError(SystemExit):
 class Unfinished:
     """A store that is being filled: every rank appends its own `images`, in order."""
 
-    def __init__(self, array: Any, ranks: Ranks):
+    def __init__(self, place: Path, array: Any, ranks: Ranks):
+        self.place = place
         self.attributes: dict[str, Any] = {}
         self.width, self.shard_images = array.shape[-1], array.shards[0]
         n, shard = array.shape[0], self.shard_images
@@ -45,10 +47,13 @@ class Unfinished:
         self.writer = shards.Writer(array, self.images.start, self.images.stop)
 
     def append(self, tokens: Float32[np.ndarray, "batch token width"]) -> None:
-        """Add the next images. Raises ValueError if an activation is not finite."""
+        """Add the next images. Raises StoreError if an activation is not finite."""
         if not np.isfinite(tokens).all():
             first = self.writer.next
-            raise ValueError(f"activations of images {first} to {first + len(tokens) - 1} are not finite")
+            raise StoreError(
+                f"{self.place}: activations of images {first} to {first + len(tokens) - 1} are not finite; set "
+                "compute.precision to float32, or take other weights"
+            )
         self.writer.append(tokens)
 
 
@@ -65,11 +70,12 @@ def create(
 ) -> Iterator[Unfinished]:
     """A store to be filled. It takes the place of what is at `place` when the context ends.
 
-    `remote` is the URL of a folder in object storage that is to keep it. Raises ValueError if images are missing at
-    the end.
+    `remote` is the URL of a folder in object storage that is to keep it, where a store of that name is written over.
+    Raises ValueError if images are missing at the end, DiskFull where there is no space left, StoreError if storage
+    cannot be reached, WriteError if it cannot be written.
     """
     url = f"{remote.rstrip('/')}/{place.name}" if remote else str(outs.part(place))
-    with outs.whole(place) if ranks.first else nullcontext():
+    with outs.whole(place) if ranks.first else outs.fitting(place):
         if ranks.first:
             with _reaching(url):
                 group = zarr.create_group(url, overwrite=True)
@@ -78,7 +84,7 @@ def create(
         ranks.wait()  # until there is something to fill
         with _reaching(url):
             group = zarr.open_group(url, mode="r+", zarr_format=3)
-            new = Unfinished(group["tokens"], ranks)
+            new = Unfinished(place, group["tokens"], ranks)
         with new.writer:
             yield new
         ranks.wait()  # until every rank's shards are written
@@ -109,6 +115,16 @@ class Store:
             raise StoreError(f"{self.place} does not say its {missing}; {REMEDY}") from None
 
     @property
+    def moments(self) -> tuple[Float64[np.ndarray, " width"], float]:
+        """Mean, and E |x - mean|^2, over the tokens of all images but those of confirmation women. Raises StoreError if
+        the store does not say."""
+        try:
+            mean = np.array(self.attributes["mean"], dtype=np.float64).reshape(self.shape[2])
+            return mean, float(self.attributes["mean_squared_norm"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{self.place} does not say its mean and spread ({error!r}); {REMEDY}") from None
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         return tuple(self.array.shape)
 
@@ -122,9 +138,9 @@ class Store:
         return shards.read(self.array, rows, REMEDY)
 
 
-def open(place: Path) -> Store:
-    """Open a store. Raises StoreError if there is none, or another than was written, and DamagedError if it lacks a
-    shard."""
+def open(place: Path, data: Dataset | None = None) -> Store:
+    """Open a store. Raises StoreError if there is none, or another than was written, or one that is not of `data`, and
+    DamagedError if it lacks a shard."""
     kept = _pointer(place) if place.is_file() else {}
     url = kept.get("url", str(place))
     with _reaching(url):
@@ -134,6 +150,8 @@ def open(place: Path) -> Store:
             raise StoreError(f"{url} holds no activation store; run `dvc repro extract`") from None
         if kept and kept["attributes"] != store.attributes:
             raise StoreError(f"{url} holds other activations than {place} tells of; {REMEDY}")
+        if data is not None and store.provenance["dataset_sha256"] != data.sha256:
+            raise StoreError(f"{url} is of another dataset than data/dataset; run `dvc repro extract`")
         shards.check_whole(store.array, REMEDY)
     return store
 

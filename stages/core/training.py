@@ -28,7 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages.core import gradients
-from stages.core.batches import InMemory, Streamed
+from stages.core.batches import CHUNK, InMemory, Streamed
 from stages.core.checkpoint import Checkpoint
 from stages.core.compute import ALONE, Ranks, matmul_dtype
 from stages.core.gradients import Batch, Encoder, Weights
@@ -41,6 +41,7 @@ MIN_THRESHOLD = 1e-4  # thresholds stay positive
 AUX_LATENTS = 64  # dead latents that take part in the reconstruction of one token's residual
 JUST_BELOW = 0.999  # of a token's pre-activation: a threshold it passes
 REVIVAL_EVERY = 10  # steps between looks at which latents are dead
+ROUNDING = 1e-12  # of |mean|^2: less variance than float64 sums can tell from none
 
 
 class TrainingError(SystemExit):
@@ -83,16 +84,21 @@ class Normalisation:
         n, mean, squares = 0, torch.zeros(()), 0.0  # chunks are joined as Chan, Golub and LeVeque 1983 do
         for chunk in (tokens,) if isinstance(tokens, Tensor) else tokens:
             chunk_mean = chunk.mean(0, dtype=torch.float64)
-            within = sum(float((part.double() - chunk_mean).square().sum()) for part in chunk.split(65536))
+            within = sum(float((part.double() - chunk_mean).square().sum()) for part in chunk.split(CHUNK))
             shift = chunk_mean - mean if n else torch.zeros_like(chunk_mean)
             squares += within + float(shift.square().sum()) * n * len(chunk) / (n + len(chunk))
             mean = (mean if n else chunk_mean) + shift * len(chunk) / (n + len(chunk))
             n += len(chunk)
-        if not np.isfinite(squares):
+        return cls.from_moments(mean, squares / n)
+
+    @classmethod
+    def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
+        """From the mean and E |x - mean|^2 of tokens, in float64. Raises TrainingError as `of` does."""
+        if not np.isfinite(mean_squared_norm):
             raise TrainingError("activations are not finite (NaN or infinite); the model or its precision is at fault")
-        if squares == 0:
+        if mean_squared_norm <= ROUNDING * float(mean.square().sum()):
             raise TrainingError("activations have no variance; this layer carries nothing to learn")
-        return cls(mean.float(), (len(mean) * n / squares) ** 0.5)
+        return cls(mean.float(), (len(mean) / mean_squared_norm) ** 0.5)
 
 
 def train(

@@ -21,6 +21,7 @@ from stages.core import compute
 from stages.core.params import Compute
 
 CONFIG_FNAME, WEIGHTS_FNAME = "open_clip_config.json", "open_clip_model.safetensors"
+REMEDY = "rerun `dvc repro --force prepare_clip`"
 
 
 class ModelError(SystemExit):
@@ -123,11 +124,20 @@ def check_supported(visual: Any) -> None:
         raise ModelError("the vision tower has no output projection; choose a contrastive ViT of open_clip")
 
 
-def check_finite(model: nn.Module, source: str) -> None:
+def check_finite(model: nn.Module, source: str, remedy: str) -> None:
     """Raise ModelError, naming where they are from, if any weight is not a finite number."""
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
-            raise ModelError(f"{source}: {name} holds values that are not finite")
+            raise ModelError(f"{source}: {name} holds values that are not finite; {remedy}")
+
+
+def check_towers(model_cfg: dict[str, Any], source: str) -> None:
+    """Raise ModelError, naming where they are from, for towers and tokenizers of other libraries: they are fetched, and
+    may bring code."""
+    for part in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
+        for key in part:
+            if key.startswith(("hf_", "timm_")) or key == "tokenizer_kwargs":
+                raise ModelError(f"{source}: {key} is set; only towers of open_clip's own can be audited")
 
 
 def load(directory: Path, config: Compute) -> Clip:
@@ -141,30 +151,30 @@ def load(directory: Path, config: Compute) -> Clip:
     try:
         _check_config(directory)
         model = open_clip.create_model(f"local-dir:{directory}", device=where)
+        check_finite(model, str(directory / WEIGHTS_FNAME), REMEDY)
         normalised = model.visual.preprocess_cfg
         tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
         clip = Clip(model, tokenizer, normalised["mean"], normalised["std"], config.precision)
         _check_runs(clip)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # a value open_clip does not expect fails wherever it is first used
         raise ModelError(
-            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}); "
-            "rerun `dvc repro --force prepare_clip`"
+            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}); {REMEDY}"
         ) from None
-    check_finite(model, str(directory / WEIGHTS_FNAME))
     return clip
 
 
 def _check_config(directory: Path) -> None:
     """Raise ValueError for weights that are missing (open_clip would read a pickle in their place, or make some up),
-    for towers of other libraries (they are fetched, and may bring code), and for sizes beyond all weights."""
+    and for sizes beyond all weights; ModelError for towers of other libraries."""
     if not (directory / WEIGHTS_FNAME).is_file():
         raise ValueError(f"{WEIGHTS_FNAME} is missing")
     n_weights = (directory / WEIGHTS_FNAME).stat().st_size
     model_cfg = json.loads((directory / CONFIG_FNAME).read_text())["model_cfg"]
+    check_towers(model_cfg, str(directory / CONFIG_FNAME))
     for part in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
         for key, value in part.items():
-            if key.startswith(("hf_", "timm_")) or key == "tokenizer_kwargs":
-                raise ValueError(f"{key} is set; only towers of open_clip's own can be audited")
             if isinstance(value, int) and value > n_weights:
                 raise ValueError(f"{key} is {value}, but the weights have {n_weights} bytes")
 

@@ -23,7 +23,7 @@ import yaml
 from dvc.repo import Repo
 from scipy import stats
 
-from stages.core import figures
+from stages.core import figures, outs
 from stages.core.dataset import CLOTHED, SEMI_NUDE
 from stages.core.rank_correlation import spearman
 
@@ -207,7 +207,8 @@ def draw(runs: pd.DataFrame, fpath: Path) -> None:
 
 def main() -> None:
     runs = merged(pd.read_csv(RUNS_FPATH), collect())
-    runs.to_csv(RUNS_FPATH, index=False, float_format="%.6g")
+    with outs.whole(RUNS_FPATH) as unfinished:
+        runs.to_csv(unfinished, index=False, float_format="%.6g")
     draw(runs, PLOT_FPATH)
     print(table(runs), tracking_table(runs), sep="\n\n")
 
