@@ -27,16 +27,19 @@ with install_import_hook("stages.core", "tests.typecheck.checked"):
     import stages.core.latents
     import stages.core.lens
     import stages.core.localise
+    import stages.core.manifest
     import stages.core.mitigation
     import stages.core.paired
     import stages.core.rank_correlation
     import stages.core.readout
     import stages.core.sae
+    import stages.core.selection
     import stages.core.shards
     import stages.core.splice
     import stages.core.store
     import stages.core.training
-    import stages.core.vit  # noqa: F401
+    import stages.core.vit
+    import stages.core.world  # noqa: F401
 
 import numpy as np
 import torch
@@ -60,6 +63,16 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def _seeded():
     torch.manual_seed(0)
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _locks(tmp_path_factory):
+    """Locks of what tests write are not left in this checkout."""
+    from stages.core import outs
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outs, "LOCKS_DPATH", tmp_path_factory.mktemp("locks"))
+        yield
 
 
 @pytest.fixture

@@ -10,9 +10,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import pytest
+
+from tests.studies import ENV
+
 BUCKET = "studies"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 SECONDS = 30
+
+
+def log_in(monkeypatch: pytest.MonkeyPatch, **more: str) -> None:
+    """Credentials, and other variables, for this process and those that tests start."""
+    for name, value in (CREDENTIALS | more).items():
+        monkeypatch.setenv(name, value)
+        monkeypatch.setitem(ENV, name, value)
 
 
 def free_port() -> int:
@@ -31,10 +42,9 @@ def server() -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(10 * SECONDS):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        until = time.monotonic() + SECONDS
+        while not _answers(port):
+            assert process.poll() is None and time.monotonic() < until, "the server did not start"
             time.sleep(0.1)
         yield f"http://127.0.0.1:{port}"
     finally:
@@ -42,11 +52,17 @@ def server() -> Iterator[str]:
         process.wait()
 
 
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 class BadLine:
     """A proxy before a server. `drops`: connections still to be cut in the middle of an answer; `rate`: bytes/s."""
 
     def __init__(self, endpoint: str):
         self.drops, self.dropped, self.rate = 0, 0, float("inf")
+        self._counting = threading.Lock()
         self._to = int(endpoint.rsplit(":", 1)[1])
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
@@ -65,8 +81,7 @@ class BadLine:
     def _pass_on(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         with suppress(OSError):  # the other direction was cut
             while chunk := source.recv(4096):
-                if answers and self.drops and len(chunk) > 2000:  # an answer that carries data
-                    self.drops, self.dropped = self.drops - 1, self.dropped + 1
+                if answers and len(chunk) > 2000 and self._is_to_drop():  # an answer that carries data
                     target.sendall(chunk[:1000])
                     break
                 target.sendall(chunk)
@@ -75,6 +90,13 @@ class BadLine:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         source.close()
+
+    def _is_to_drop(self) -> bool:
+        with self._counting:
+            if not self.drops:
+                return False
+            self.drops, self.dropped = self.drops - 1, self.dropped + 1
+            return True
 
     def close(self) -> None:
         """No more connections; waits until those that are open have ended."""

@@ -68,12 +68,12 @@ def change_params(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
 
 
 def clone(folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
-    """The files git would commit (but the metrics of the default run), in a new repository, with other parameters."""
+    """What git would commit, less lock and metrics of the default run, in a new repository, with other parameters."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("metrics/"):
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     change_params(folder, changes)

@@ -91,12 +91,16 @@ def test_killed_runs_end_with_the_same_weights(tmp_path, how):
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
 
 
-def test_a_state_that_is_not_whole_counts_as_none(tmp_path):
+def test_a_damaged_state_counts_as_none(tmp_path):
     with Checkpoint(tmp_path / "c") as kept:
         kept.save({"a": torch.ones(100)})
         fpath = tmp_path / "c" / STATE_FNAME
-        fpath.write_bytes(fpath.read_bytes()[:-20])
-        assert kept.load() is None
+        whole = fpath.read_bytes()
+        for damaged in (whole[:-20], whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:]):
+            fpath.write_bytes(damaged)
+            assert kept.load() is None
+        fpath.write_bytes(whole)
+        assert torch.equal(kept.load()["a"], torch.ones(100))
 
 
 def test_other_inputs_have_another_checkpoint():
@@ -109,14 +113,16 @@ def test_a_second_process_waits_for_the_first(tmp_path):
     waiting = f"""
 from pathlib import Path
 from stages.core.checkpoint import Checkpoint
+print("waiting", flush=True)
 with Checkpoint(Path({str(tmp_path / "c")!r})):
     print("in")
 """
     with Checkpoint(tmp_path / "c"):
         second = subprocess.Popen([sys.executable, "-c", waiting], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert second.stdout.readline() == "waiting\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            second.wait(timeout=4)
-    assert second.communicate(timeout=20)[0].strip() == "in"
+            second.wait(timeout=1)
+    assert second.communicate(timeout=20)[0] == "in\n"
 
 
 def test_done_removes_it(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 import yaml
@@ -58,6 +59,13 @@ def test_core_never_imports_stages():
     stage_files = {ROOT / "stages" / f"{stage}.py" for stage in STAGES}
     for module in (ROOT / "stages" / "core").glob("*.py"):
         assert transitive(module).isdisjoint(stage_files)
+
+
+def test_every_annotated_shape_is_checked():
+    """By the import hook in conftest.py, in every test."""
+    annotated = {path.stem for path in (ROOT / "stages" / "core").glob("*.py") if "jaxtyping" in path.read_text()}
+    hooked = re.findall(r"^    import stages\.core\.(\w+)", (ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
+    assert annotated == set(hooked)
 
 
 def missing_grid_lines(dvc: dict, grid: dict) -> list[str]:

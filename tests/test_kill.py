@@ -38,6 +38,7 @@ def test_a_second_run_of_a_stage_is_refused_and_spoils_nothing(study):
     reference = snapshot(study)
     first = start(study, "--single-item", "--force", "extract")
     while running(first) is None:
+        assert first.poll() is None, "it ended before it could be met"
         time.sleep(0.01)
     command = ["dvc", "repro", "--single-item", "--force", "extract"]
     second = subprocess.run(command, cwd=study, env=ENV, capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ import pytest
 import quantus
 from sklearn.metrics import roc_auc_score
 
-from stages.core import localise
+from stages.core import dataset, localise
 
 MASK = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])  # area share 1/4
 HEAT = np.array([[4.0, 1.0, 2.0, 0.0], [1.0, -5.0, 0.0, 0.0]])
@@ -68,9 +68,9 @@ def test_chance_is_what_random_maps_score(rng):
 def test_coverage_is_the_exact_area_share():
     mask = np.zeros((1, 8, 8), np.uint8)
     mask[0, 0:3, 0:4] = 255
-    assert localise.patch_coverage(mask, (2, 2)).tolist() == [[[0.75, 0.0], [0.0, 0.0]]]
+    assert dataset.patch_coverage(mask, (2, 2)).tolist() == [[[0.75, 0.0], [0.0, 0.0]]]
     with pytest.raises(ValueError, match="does not tile"):
-        localise.patch_coverage(mask, (3, 2))
+        dataset.patch_coverage(mask, (3, 2))
 
 
 def quantus_scores(heat: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -117,13 +117,13 @@ def test_image_and_mask_go_through_the_same_crop():
     region = manifest.square(mask, 20, Image.Resampling.BOX)
     assert (image[..., 0] == region).all()
     assert region.sum() == 255 * 10 * 10  # a 20 x 20 square, halved
-    assert manifest.share_lost(mask, 20) == 0
+    assert manifest.share_lost(mask) == 0
 
 
 def test_share_lost_to_the_crop():
     mask = Image.new("L", (60, 40), 0)
     mask.paste(255, (0, 0, 20, 40))  # the crop keeps columns 10 to 50: half of it
-    assert manifest.share_lost(mask, 20) == 0.5
+    assert manifest.share_lost(mask) == 0.5
 
 
 def test_exif_rotation_alpha_and_cmyk_become_upright_rgb(tmp_path):

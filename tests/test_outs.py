@@ -61,7 +61,7 @@ def test_a_second_writer_waits_for_the_first(tmp_path):
         assert second.is_alive()
         unfinished.write_text("first")
     second.join(10)
-    assert outs.read_json(tmp_path / "m.json") == {"a": 2}
+    assert outs.read_json(tmp_path / "m.json", "ablate") == {"a": 2}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
+import textwrap
+
 import pytest
 import yaml
 
@@ -85,3 +90,14 @@ def test_switching_to_the_paper_and_back_changes_nothing(tmp_path):
 def test_an_unknown_study_is_refused(tmp_path):
     with pytest.raises(params.ParamsError, match="ready studies are paper, planted"):
         apply("nature", tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("section", params.SECTIONS.values())
+def test_every_knob_is_documented(section):
+    body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0].body
+    documented = {
+        knob.target.id
+        for knob, text in itertools.pairwise(body)
+        if isinstance(knob, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+    }
+    assert documented == set(section.model_fields)

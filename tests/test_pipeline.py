@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ import sae_lens
 import torch
 from PIL import Image
 
-from stages.core import dataset, mitigation, selection, vit
+from stages.core import dataset, mitigation, selection, store, vit
 from stages.core.readout import Readout
+from stages.core.training import Normalisation
 from tests.studies import ENV, change_params, ran, run
 
 
@@ -56,8 +56,9 @@ def test_to_find_nothing_to_do_takes_little_longer_than_the_status(studies):
         run(studies["synthetic"], "dvc", command)
         return time.perf_counter() - start
 
-    _, *turns = [seconds("repro") / seconds("status") for _ in range(8)]  # the first reads from the disk
-    assert median(turns) <= 1.7, turns  # 1.5 to 1.6 at toy size; the default study, with more to look at, took 1.43
+    turns = [(seconds("repro"), seconds("status")) for _ in range(12)]
+    least = [min(taken) for taken in zip(*turns, strict=True)]  # what other work on the machine adds is not DVC's
+    assert least[0] <= 1.5 * least[1], turns
 
 
 def test_the_folder_came_through_at_the_models_resolution(studies):
@@ -68,6 +69,24 @@ def test_the_folder_came_through_at_the_models_resolution(studies):
     bust = data.mask("bust", data.audit_rows())
     assert np.allclose(bust[0].mean() / 255, 40 * 30 / (100 * 100), atol=0.01)  # 120 x 100, the centre 100 x 100 kept
     assert (data.mask("bust", data.rows("corpus")) == 0).all()
+
+
+def test_the_store_tells_mean_and_spread_of_what_is_trained_on(studies):
+    folder = studies["synthetic"] / "data"
+    data = dataset.load(folder / "dataset")
+    activations = store.open(folder / "activations" / "l2.zarr", data)
+    tokens = torch.from_numpy(activations.read(data.rows("discovery", "corpus"))).flatten(0, 1)
+    measured, (mean, mean_squared_norm) = Normalisation.of(tokens), activations.moments
+    told = Normalisation.from_moments(torch.from_numpy(mean), mean_squared_norm)
+    assert torch.equal(told.mean, measured.mean)
+    assert told.scale == pytest.approx(measured.scale, rel=1e-12)
+
+
+def test_a_store_of_another_dataset_is_refused(studies):
+    folder = studies["synthetic"] / "data"
+    other = dataset.load(studies["folder"] / "data" / "dataset")
+    with pytest.raises(store.StoreError, match=r"l2\.zarr is of another dataset .*; run `dvc repro extract`"):
+        store.open(folder / "activations" / "l2.zarr", other)
 
 
 def test_the_winner_is_copied_with_its_latents(studies):
@@ -215,21 +234,24 @@ def test_two_processes_or_a_stream_train_as_one_does(copied):
     assert json.loads((copied / METRICS).read_text())["train_fvu"] == pytest.approx(whole, rel=0.2)
 
 
-def test_an_edited_stage_reruns_itself_and_what_follows_and_no_sae(studies):
-    folder = studies["synthetic"]
+def test_an_edited_stage_reruns_itself_and_what_follows_and_no_sae(studies, tmp_path):
+    folder = shutil.copytree(studies["synthetic"], tmp_path / "study")
     source = folder / "stages" / "heatmap.py"
     source.write_text(source.read_text().replace("Where CLIP looks", "Where it looks"))
     assert ran(run(folder, "dvc", "repro")) == {"heatmap", "report"}
 
 
 def test_bad_images_stop_the_run_with_every_fault_named(studies):
-    """Last, because it spoils the folder."""
     folder = studies["folder"]
     manifest = folder / "data" / "raw" / "manifest.csv"
+    before = manifest.read_bytes()
     table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
     table.loc[0, "emotion"], table.loc[3, "image"] = "bored", "gone.jpg"
     table.to_csv(manifest, index=False)
     done = subprocess.run(["dvc", "repro"], cwd=folder, env=ENV, capture_output=True, text=True, check=False)
+    manifest.write_bytes(before)
+    run(folder, "dvc", "checkout", "--quiet")  # DVC takes outputs away before it runs a stage
+    assert changed(folder) == set()
     assert done.returncode != 0
     assert "row 2: unknown emotion 'bored'" in done.stderr + done.stdout
     assert "row 5: image 'gone.jpg' not found" in done.stderr + done.stdout

@@ -13,22 +13,28 @@ import yaml
 
 from tests import s3
 from tests.s3 import BUCKET
-from tests.studies import ENV, change_params, ran, run
+from tests.studies import change_params, ran, run
 
 
 @pytest.fixture
 def endpoint(monkeypatch) -> Iterator[str]:
     """Address of a server that speaks S3."""
-    for name, value in s3.CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-        monkeypatch.setitem(ENV, name, value)
+    s3.log_in(monkeypatch)
     with s3.server() as address:
         yield address
 
 
-def hashes(folder: Path) -> set[str]:
-    """MD5 of every file below, as DVC names them in its remote."""
-    return {md5(fpath.read_bytes()).hexdigest() for fpath in folder.rglob("*") if fpath.is_file()}
+def hashes(path: Path) -> set[str]:
+    """MD5 of a file, or of every file in a folder, as DVC names them in its remote."""
+    fpaths = path.rglob("*") if path.is_dir() else [path]
+    return {md5(fpath.read_bytes()).hexdigest() for fpath in fpaths if fpath.is_file()}
+
+
+def kept_here(folder: Path) -> set[str]:
+    """Outputs that dvc.yaml marks `push: false`."""
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].values()
+    settings = [out for stage in stages for out in stage["outs"] if isinstance(out, dict)]
+    return {path for out in settings for path, options in out.items() if options.get("push") is False}
 
 
 def test_a_colleague_gets_the_results_and_no_image(studies, endpoint, tmp_path):
@@ -47,11 +53,12 @@ def test_a_colleague_gets_the_results_and_no_image(studies, endpoint, tmp_path):
     pages = store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
     kept = {key["Key"].removeprefix("files/md5/").replace("/", "") for page in pages for key in page["Contents"]}
     assert hashes(ours / "data" / "sae") <= kept
-    sheets = [ours / "plots" / f"{name}.png" for name in ("ingest", "describe_latents", "heatmap")]
-    shown = hashes(ours / "data" / "dataset") | {md5(sheet.read_bytes()).hexdigest() for sheet in sheets}
+    assert {"data/dataset", "plots/heatmap.png", "plots/report.html"} <= kept_here(ours)
+    for path in kept_here(ours):
+        assert hashes(ours / path).isdisjoint(kept), path
     lock = yaml.safe_load((ours / "dvc.lock").read_text())["stages"]
-    dataset = next(out["md5"] for out in lock["ingest"]["outs"] if out["path"] == "data/dataset")
-    assert (shown | {dataset}).isdisjoint(kept)
+    written = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
+    assert {written[path] for path in kept_here(ours)}.isdisjoint(kept)
 
     run(tmp_path, "git", "clone", "-q", str(ours), str(theirs))
     assert not (theirs / "data" / "sae").exists()

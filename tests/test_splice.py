@@ -219,7 +219,7 @@ def test_control_sets_are_alike_and_never_the_chosen_or_the_silent(rng):
     assert all(len(set(row)) == 4 for row in sets.tolist())
     assert len({tuple(sorted(row)) for row in sets.tolist()}) > 20
     assert profile[sets].sum(-1).mean() > 1.5 > 0.5 > profile[:250].sum(1).mean()
-    with pytest.raises(ValueError, match="are left as controls"):
+    with pytest.raises(intervene.ControlsError, match="2 other latents ever fire, too few"):
         intervene.matched_sets(np.arange(248), profile, 1, seed=0)
 
 

@@ -1,6 +1,6 @@
 """What grows with the number of images, for tests/bench/scale.md.
 
-    python -m tests.bench.scale [--gib 20]
+    python -m tests.bench.scale [--gib 20] [--folder /a/large/disk]      # twice the store, and what ingest writes
 
 Ingest: corpus photographs (JPEG, 640 pixels square) checked, read and written, seconds per image, one process.
 
@@ -13,6 +13,7 @@ whole is larger than memory, so what is read comes from the disk.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import tempfile
 import time
@@ -23,8 +24,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stages.core import dataset, manifest, store
+from stages import ingest
+from stages.core import dataset, manifest, params, store
 from tests.bench.table import markdown
+from tests.imports import ROOT
 
 N_TOKENS, WIDTH, SHARD_IMAGES = 257, 1024, 64
 SHARD_BYTES = SHARD_IMAGES * N_TOKENS * WIDTH * 4
@@ -79,25 +82,25 @@ def read(folder: Path, n_turns: int) -> Seconds:
 
 
 def ingested(folder: Path, n: int = 300, side: int = 640) -> float:
-    """Seconds per image of `ingest`, a photograph being a smooth random picture."""
+    """Seconds per image of `ingest`: corpus photographs, each a smooth random picture, after the pairs of two women."""
     (folder / "raw").mkdir()
     rng = np.random.default_rng(0)
-    for number in range(n):
+    Image.new("L", (side, side), "white").save(folder / "raw" / "mask.png")
+    rows = [{"identity": w, "condition": c, "emotion": "happy"} for w in ("anna", "bea") for c in dataset.CONDITIONS]
+    masks = {f"{region}_mask": "mask.png" for region in dataset.REGIONS}
+    rows = [row | masks for row in rows] + [{} for _ in range(n)]
+    for number in range(len(rows)):
         coarse = Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8))
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / "raw" / f"{number}.jpg")
-    names = pd.DataFrame({"image": [f"{number}.jpg" for number in range(n)]})
-    columns = ["identity", "condition", "emotion", "bust_mask", "face_mask", "intensity", "prompt"]
-    names.assign(**dict.fromkeys(columns, "")).to_csv(folder / "raw" / manifest.MANIFEST_FNAME, index=False)
+    table = pd.DataFrame(rows).assign(image=[f"{number}.jpg" for number in range(len(rows))])
+    table.to_csv(folder / "raw" / manifest.MANIFEST_FNAME, index=False)
+    config = params.load("ingest", fpath=ROOT / "params.yaml").ingest
+    config = config.model_copy(update={"folder": str(folder / "raw"), "image_size": 224})
     start = time.perf_counter()
-    faults = manifest.Faults(folder)
-    table = manifest._read_csv(folder / "raw" / manifest.MANIFEST_FNAME)
-    manifest._check_files(folder / "raw", table, manifest.Limits((), 1e8), faults)
-    with dataset.create(folder / "dataset", table, 224, {}) as append:
-        for name in table["image"]:
-            pixels = manifest.square(manifest.open_image(folder / "raw" / name, 1e8), 224, Image.Resampling.BICUBIC)
-            append(pixels[None], *np.zeros((2, 1, 224, 224), np.uint8))
-    faults.stop_if_any()
-    return (time.perf_counter() - start) / n
+    table, look = ingest.from_folder(config)
+    with contextlib.chdir(folder):
+        ingest.write(ingest.complete(table, config), look, 224, {})
+    return (time.perf_counter() - start) / len(rows)
 
 
 def row(what: str, seconds: Seconds) -> tuple[str, ...]:

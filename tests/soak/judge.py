@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core.outs import LOCKS_DPATH, part
+from stages.core import outs as outputs
 
 SECONDS = 20
 EXECUTION = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
@@ -90,6 +90,11 @@ def _within(path: Path, outs: tuple[Path, ...]) -> bool:
     return any(path == out or out in path.parents or path in out.parents for out in outs)
 
 
+def _places(out: Path) -> tuple[Path, ...]:
+    """Where a stage may write for one of its outs: there, and beside it what is not yet whole or no longer needed."""
+    return out, outputs.part(out), outputs.part(out.with_name(f"former.{out.name}"))
+
+
 def files(folder: Path) -> dict[Path, str]:
     """Every file below, and its content's hash; where a link leads is its content."""
     found = {}
@@ -137,8 +142,8 @@ def attempt(use: Callable[[], str], named: tuple[str, ...], outs: tuple[Path, ..
 
 def judge(folder: Path, use: Callable[[], str], named: tuple[str, ...], outs: tuple[str, ...]) -> Verdict:
     """The verdict on one input that lies in `folder`."""
-    locks = folder / LOCKS_DPATH
-    places = tuple(place for out in outs for place in (folder / out, part(folder / out), locks))
+    locks = folder / outputs.LOCKS_DPATH
+    places = tuple(place for out in outs for place in (*_places(folder / out), locks))
     with contextlib.chdir(folder):
         before = files(folder)
         verdict = attempt(use, named, places)
