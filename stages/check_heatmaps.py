@@ -89,11 +89,11 @@ class Audit:
             ends: dict[float, np.ndarray] = {}
             for name, maps in grids.items():
                 for i, share in enumerate(curves.SHARES):
-                    if share not in ends:
+                    if (R := ends.get(share)) is None:
                         R = self.R(curves.perturbed(images, maps[part], share, kind, limits), part)
-                        if share in (0, 1):
-                            ends[share] = R
-                    found[name][i, part] = ends.get(share, R)
+                    if share in (0, 1):
+                        ends[share] = R
+                    found[name][i, part] = R
         return found
 
     def by_condition(self, values: np.ndarray, inference: params.Inference) -> dict[str, Any]:

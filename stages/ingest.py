@@ -24,6 +24,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from stages.core import dataset, figures, manifest, outs, params, world
+from stages.core.ahead import ahead
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE
 
 DATASET_DPATH = Path("data/dataset")
@@ -121,8 +122,7 @@ def write(table: pd.DataFrame, look: Look, size: int, prompts: dict[str, str]) -
     """Fill data/dataset, image by image. Returns a row per image: the share each mask covers, and the share lost."""
     rows = []
     with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
-        for row in range(len(table)):
-            picture = look(row)
+        for picture in ahead(look, range(len(table))):
             append(picture.pixels[None], *picture.masks[:, None])
             covered = picture.masks.reshape(len(REGIONS), -1).mean(1) / 255
             rows.append([*covered, *picture.lost])

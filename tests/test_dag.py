@@ -65,7 +65,7 @@ def test_every_annotated_shape_is_checked():
     """By the import hook in conftest.py, in every test."""
     annotated = {path.stem for path in (ROOT / "stages" / "core").glob("*.py") if "jaxtyping" in path.read_text()}
     hooked = re.findall(r"^    import stages\.core\.(\w+)", (ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
-    assert annotated == set(hooked)
+    assert annotated <= set(hooked)
 
 
 def missing_grid_lines(dvc: dict, grid: dict) -> list[str]:

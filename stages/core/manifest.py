@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import pandas as pd
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from stages.core.ahead import ahead
 from stages.core.dataset import CONDITIONS, REGIONS
 
 MANIFEST_FNAME = "manifest.csv"
@@ -35,6 +35,8 @@ MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 MAX_ASPECT = 20  # longer side over shorter; the crop leaves a twentieth of it, and the resize a strip 20 times as long
 MAX_ANY = 2  # {any} in a pattern; with many, one long file name can be split in more ways than can be tried
 ROW_OF_FIRST_IMAGE = 2  # as a spreadsheet counts: the header is row 1
+
+Image.MAX_IMAGE_PIXELS = None  # `ingest.max_megapixels` is the judge
 
 
 class ManifestError(SystemExit):
@@ -123,25 +125,36 @@ def _check_labels(table: pd.DataFrame, limits: Limits, faults: Faults) -> None:
 
 
 def _check_files(folder: Path, table: pd.DataFrame, limits: Limits, faults: Faults) -> None:
-    corpus = is_corpus(table)
+    names, corpus = table["image"].tolist(), is_corpus(table).to_numpy()
     first_use: dict[str, int] = {}
+    for row, name in enumerate(names):
+        first_use.setdefault(name, row)
     first_content: dict[str, int] = {}
-    for row, (_, r) in enumerate(table.iterrows()):
-        name = r["image"]
-        if name in first_use:
+    masks = {region: table[f"{region}_mask"].tolist() for region in REGIONS}
+
+    def check(row: int) -> tuple[list[str], str | None]:
+        """Faults of a row's files, and the hash of its image, if that can be read."""
+        own = Faults(faults.fpath)
+        size = _check_image(folder, names[row], row, limits, own)
+        if size is None:
+            return own.lines, None
+        if not corpus[row]:
+            for region in REGIONS:
+                _check_mask(folder, masks[region][row], region, size, row, limits, own)
+        return own.lines, hashlib.sha256((folder / names[row]).read_bytes()).hexdigest()
+
+    checked = ahead(check, first_use.values())
+    for row, name in enumerate(names):
+        if first_use[name] < row:
             faults.add(row, f"image {name!r} stands in row {first_use[name] + ROW_OF_FIRST_IMAGE} already")
             continue
-        first_use[name] = row
-        size = _check_image(folder, name, row, limits, faults)
-        if size is None:
+        lines, content = next(checked)
+        faults.lines += lines
+        if content is None:
             continue
-        content = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         if content in first_content:
             faults.add(row, f"image {name!r} is the same picture as row {first_content[content] + ROW_OF_FIRST_IMAGE}")
         first_content.setdefault(content, row)
-        if not corpus.iloc[row]:
-            for region in REGIONS:
-                _check_mask(folder, r[f"{region}_mask"], region, size, row, limits, faults)
 
 
 def _resolve(folder: Path, name: str, what: str, row: int, faults: Faults) -> Path | None:
@@ -234,11 +247,7 @@ def _upright(path: Path, max_pixels: float) -> Image.Image:
 
 def _opened(path: Path) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `ingest.max_megapixels` is the judge
-            return Image.open(path, formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise ValueError("has more pixels than Pillow opens; scale it down") from None
+        return Image.open(path, formats=FORMATS)
     except Exception:  # as above
         raise ValueError("cannot be read; save it again as PNG or JPEG") from None
 

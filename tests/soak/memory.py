@@ -23,9 +23,7 @@ from tests.studies import change_params, clone
 
 GROWTH = 1.1
 COLUMNS = ("stage", "GiB", "GiB, images doubled", "ratio")
-
-
-STAGES = ("ingest", "extract", "analyse_sae", "heatmap", "ablate")
+STAGES = ("ingest", "extract", "analyse_sae", "describe_latents", "heatmap", "check_heatmaps", "ablate")
 
 
 def study(folder: Path) -> Point:

@@ -21,7 +21,9 @@ DPATH = Path("data/selection")
 
 
 def make() -> None:
-    sae.random_sae().save(DPATH / "sae")
+    chosen_sae = sae.random_sae()
+    chosen_sae.metadata["layer"] = 1
+    chosen_sae.save(DPATH / "sae")
     arrays.make_codes()
     numbers = pd.DataFrame({"latent": [3, 7], "step": [1, 2], "mean": -0.1, "low": -0.2, "high": -0.05, "p_max_t": 0.0})
     for kind in get_args(LatentList):
