@@ -53,6 +53,50 @@ def test_what_a_killed_run_began_is_removed_by_the_next(tmp_path):
     assert [p.name for p in tmp_path.rglob("*")] == ["tree"]
 
 
+def test_a_folder_stays_where_nothing_was_written_to_replace_it(tmp_path):
+    (tmp_path / "tree").mkdir()
+    with pytest.raises(FileNotFoundError), outs.whole(tmp_path / "tree"):
+        pass
+    assert (tmp_path / "tree").is_dir()
+
+
+def test_at_each_moment_of_a_replacement_the_old_folder_or_the_new_one_is_whole(tmp_path, monkeypatch):
+    whole = []
+
+    def watched(change):
+        def changes(path, *others):
+            change(path, *others)
+            whole.append([(p / "name").exists() for p in tmp_path.iterdir()])
+
+        return changes
+
+    for name in ("old", "new"):
+        with outs.whole(tmp_path / "tree") as unfinished:
+            unfinished.mkdir()
+            (unfinished / "name").write_text(name)
+            if name == "new":
+                monkeypatch.setattr(outs.Path, "rename", watched(outs.Path.rename))
+    assert (tmp_path / "tree" / "name").read_text() == "new"
+    assert whole == [[True, True], [True, True]]
+    (tmp_path / ".part.former.tree").mkdir()  # as a kill before the last step leaves it
+    with outs.whole(tmp_path / "tree") as unfinished:
+        unfinished.mkdir()
+    assert [p.name for p in tmp_path.iterdir()] == ["tree"]
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]", '{"a": Infinity}', '{"a": [1]}', '{"a": "much"}'])
+def test_metrics_that_no_stage_wrote_are_refused_by_name(tmp_path, text):
+    if text is not None:
+        (tmp_path / "ablate.json").write_text(text)
+    with pytest.raises(outs.UnreadableError, match=r"ablate\.json is missing or damaged.*dvc repro --force ablate"):
+        outs.read_metrics(tmp_path / "ablate.json", "ablate")
+
+
+def test_a_table_that_is_missing_is_named(tmp_path):
+    with pytest.raises(outs.UnreadableError, match=r"history\.csv is missing or damaged.*dvc repro --force train_sae"):
+        outs.read_table(tmp_path / "history.csv", "train_sae")
+
+
 def test_a_second_writer_waits_for_the_first(tmp_path):
     second = threading.Thread(target=lambda: outs.write_metrics(tmp_path / "m.json", {"a": 2}))
     with outs.whole(tmp_path / "m.json") as unfinished:
