@@ -55,7 +55,7 @@ bench: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.bench.extract
 	$(BENCH)/bin/python -m tests.bench.scale
 
-# sixty kills, each with a run that mends it, take some twenty minutes on two cores; then damaged inputs, and the memory
+# sixty kills, each with a run that mends it, take some sixteen minutes on two cores; then damaged inputs, and the memory
 # that stages take, for which the default study has to be there
 soak: $(READY_TO_TEST)
 	python -m tests.soak.kill
