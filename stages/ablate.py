@@ -32,6 +32,7 @@ from stages.core import (
     intervene,
     outs,
     params,
+    sections,
     selection,
     store,
     vit,
@@ -81,7 +82,7 @@ def control_sets(chosen: Selection, n_sets: int, seed: int) -> np.ndarray:
 
 
 def dose_response(
-    splice: Splice, chosen: Selection, config: params.Edit, scales: list[float], women: Women
+    splice: Splice, chosen: Selection, config: sections.Edit, scales: list[float], women: Women
 ) -> pd.DataFrame:
     """Both conditions over the number of latents edited, and over the factor on the chosen ones."""
     sizes = [0, *sorted({min(k, len(chosen.latents)) for k in config.curve} - {0})]
@@ -102,7 +103,7 @@ def dose_response(
 
 
 def control_outcomes(
-    splice: Splice, women: Women, original: Outcomes, sets: np.ndarray, config: params.Edit, chosen: Selection
+    splice: Splice, women: Women, original: Outcomes, sets: np.ndarray, config: sections.Edit, chosen: Selection
 ) -> pd.DataFrame:
     """A row per random set: what it gives semi-nude images, costs clothed ones, and leaves of reliance on the bust."""
     tried = [chosen.arm(splice, config, latents) for latents in sets]

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import codes, dataset, figures, intervene, latents, outs, paired, params, readout, store, vit
+from stages.core import codes, dataset, figures, intervene, latents, outs, paired, params, readout, sections, store, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
 from stages.core.figures import Axes, Figure
@@ -36,7 +36,7 @@ POOLING = "mean"  # of the study's statistics and of the perception tests
 
 
 def test_latents(
-    pooled: Codes, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: params.Inference
+    pooled: Codes, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: sections.Inference
 ) -> pd.DataFrame:
     """A row per latent: perception tests (prefix act_) and effect tests (prefix eff_) on discovery women; firing, mean
     activations, top images."""
@@ -81,7 +81,7 @@ def published_block(pooled: np.ndarray, condition: np.ndarray) -> dict[str, floa
     return paired.published_tests(pooled[condition == SEMI_NUDE].mean(0), pooled[condition == CLOTHED].mean(0))
 
 
-def clusters(pooled: np.ndarray, config: params.AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
+def clusters(pooled: np.ndarray, config: sections.AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
     """PCA scores [image, 2] and, for each k, K-means inertia (elbow) and silhouette on them."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -150,7 +150,7 @@ def effects_of(splice: Splice, rows: np.ndarray, arm: Arm) -> np.ndarray:
     return codes.effects(splice.sae, ((batch.rows, arm(batch)) for batch in batches), splice.gradient)
 
 
-def edit_curve(splice: Splice, ranked: np.ndarray, edit: params.Edit, means: np.ndarray) -> pd.DataFrame:
+def edit_curve(splice: Splice, ranked: np.ndarray, edit: sections.Edit, means: np.ndarray) -> pd.DataFrame:
     """Editing the first k latents on discovery women: mean R of both conditions, and what it gains and costs (nats).
 
     k runs over `edit.curve`, up to all that are on the list and no more than `edit.n_latents`.
@@ -199,7 +199,7 @@ def check_first_order(splice: Splice, pooled: Codes, rows: np.ndarray, n_latents
 
 
 def count_latents(
-    lists: dict[params.LatentList, pd.DataFrame], tests: pd.DataFrame, inference: params.Inference, n_women: int
+    lists: dict[sections.LatentList, pd.DataFrame], tests: pd.DataFrame, inference: sections.Inference, n_women: int
 ) -> dict[str, float]:
     """How many latents are on each list, and the smallest p that the discovery women allow."""
     return {
@@ -270,7 +270,7 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
     axes[1].legend()
 
 
-def draw_lists(ax: Axes, tests: pd.DataFrame, lists: dict[params.LatentList, pd.DataFrame]) -> None:
+def draw_lists(ax: Axes, tests: pd.DataFrame, lists: dict[sections.LatentList, pd.DataFrame]) -> None:
     """Activation against effect, both semi-nude minus clothed, nothing edited, with the two lists marked."""
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
@@ -314,10 +314,10 @@ def draw(
     values: np.ndarray,
     condition: np.ndarray,
     tests: pd.DataFrame,
-    lists: dict[params.LatentList, pd.DataFrame],
+    lists: dict[sections.LatentList, pd.DataFrame],
     scores: np.ndarray,
     tried: pd.DataFrame,
-    config: params.AnalyseSae,
+    config: sections.AnalyseSae,
 ) -> Figure:
     """Activations by condition, both lists, and the clusters of latents."""
     figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
@@ -335,7 +335,7 @@ def main() -> None:
     pooled = codes.pool(splice.sae, splice.batches(rows), len(rows), splice.gradient)
     means = discovery_means(pooled, data, rows)
     tests = test_latents(pooled, means, data, rows, inference)
-    lists: dict[params.LatentList, pd.DataFrame] = {
+    lists: dict[sections.LatentList, pd.DataFrame] = {
         "bias": bias_latents(splice, pooled, rows, config, means),
         "perception": latents.perception(tests, inference.alpha),
     }

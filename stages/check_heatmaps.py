@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from stages.core import cascade, curves, dataset, eclip, figures, localise, outs, paired, params, vit
+from stages.core import cascade, curves, dataset, eclip, figures, localise, outs, paired, params, sections, vit
 from stages.core.dataset import CLOTHED, CONDITIONS, INSIDE, REGIONS, SEMI_NUDE, Dataset
 from stages.core.rank_correlation import spearman
 from stages.core.readout import Readout
@@ -96,7 +96,7 @@ class Audit:
                     found[name][i, part] = R
         return found
 
-    def by_condition(self, values: np.ndarray, inference: params.Inference) -> dict[str, Any]:
+    def by_condition(self, values: np.ndarray, inference: sections.Inference) -> dict[str, Any]:
         """Means of a value per confirmation image, and the gap, semi-nude minus clothed, with its interval."""
         pairs = self.data.pairs("confirmation")
         by = {c: values[np.searchsorted(self.rows, pairs[c])] for c in CONDITIONS}
@@ -117,7 +117,7 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
     return found
 
 
-def localise_maps(audit: Audit, grids: dict[str, Grids], inference: params.Inference) -> dict[str, dict]:
+def localise_maps(audit: Audit, grids: dict[str, Grids], inference: sections.Inference) -> dict[str, dict]:
     """Energy lift and matched-area IoU of each map on bust and face: gap, semi-nude minus clothed, and levels."""
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
@@ -141,7 +141,7 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "curve", "condition", "share", "R"])
 
 
-def delete_bust(audit: Audit, grids: dict[str, Grids], inference: params.Inference) -> dict[str, dict]:
+def delete_bust(audit: Audit, grids: dict[str, Grids], inference: sections.Inference) -> dict[str, dict]:
     """Of each map: change of R (nats) as the bust's patches are greyed out in its order, mean over their share.
 
     Above 0, what the map marks on the bust misleads the readout; below it is needed. All maps end at the same picture:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import dataset, encoding, figures, lens, outs, paired, params, selection, vit
+from stages.core import dataset, encoding, figures, lens, outs, paired, params, sections, selection, vit
 from stages.core.codes import Codes
 from stages.core.dataset import CONDITIONS
 from stages.core.encoding import PLANTED
@@ -62,7 +62,7 @@ def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
     return pd.concat([edited, contrast], ignore_index=True)
 
 
-def describe(splice: Splice, chosen: Selection, women: HeldOut, config: params.DescribeLatents) -> pd.DataFrame:
+def describe(splice: Splice, chosen: Selection, women: HeldOut, config: sections.DescribeLatents) -> pd.DataFrame:
     """A row per latent: list, tests, what it encodes, monosemanticity, neighbours, prompts, and its top images.
 
     Its images are ranked, and its monosemanticity is weighted, by the class token's activation where that is all
@@ -87,7 +87,7 @@ def describe(splice: Splice, chosen: Selection, women: HeldOut, config: params.D
     return table
 
 
-def nearest_prompts(splice: Splice, latents: np.ndarray, config: params.DescribeLatents) -> list[str]:
+def nearest_prompts(splice: Splice, latents: np.ndarray, config: sections.DescribeLatents) -> list[str]:
     """For each latent, the prompts nearest to what it writes, with their cosines."""
     try:
         prompts = lens.vocabulary(config.prompts, splice.data.table)
@@ -170,7 +170,7 @@ def _write(ax: Axes, card: pd.Series, chance: float) -> None:
 
 
 def _draw_activation(
-    ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: params.Inference
+    ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: sections.Inference
 ) -> None:
     """Means with intervals over women: by emotion of the face and, where planted, by colour of the top."""
     groups = [

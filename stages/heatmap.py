@@ -23,7 +23,20 @@ import zarr
 from PIL import Image
 from torch import Tensor
 
-from stages.core import compute, dataset, eclip, figures, localise, manifest, outs, paired, params, selection, vit
+from stages.core import (
+    compute,
+    dataset,
+    eclip,
+    figures,
+    localise,
+    manifest,
+    outs,
+    paired,
+    params,
+    sections,
+    selection,
+    vit,
+)
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE, Dataset
 from stages.core.splice import Arm, Splice, original
 
@@ -99,7 +112,7 @@ def iou_over_thresholds(
     return pd.DataFrame(records, columns=["arm", "region", "condition", "threshold", "iou"])
 
 
-def measure(table: pd.DataFrame, inference: params.Inference) -> dict[str, dict]:
+def measure(table: pd.DataFrame, inference: sections.Inference) -> dict[str, dict]:
     """Per arm and region: each score in both conditions and its gap (semi-nude minus clothed), with intervals."""
     metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):

@@ -23,7 +23,7 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from stages.core import dataset, figures, manifest, outs, params, world
+from stages.core import dataset, figures, manifest, outs, params, sections, world
 from stages.core.ahead import ahead
 from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE
 
@@ -49,7 +49,7 @@ Look = Callable[[int], Picture]
 """The picture of a row: read or drawn when it is asked for, so that no more than some are in memory."""
 
 
-def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Look]:
+def from_world(config: sections.World, size: int) -> tuple[pd.DataFrame, Look]:
     """The audit pairs and the corpus: table, and how to draw a row."""
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
@@ -79,7 +79,7 @@ def from_world(config: params.World, size: int) -> tuple[pd.DataFrame, Look]:
     return table, draw
 
 
-def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Look]:
+def from_folder(config: sections.Ingest) -> tuple[pd.DataFrame, Look]:
     """A checked folder: table, and how to read a row."""
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
@@ -101,7 +101,7 @@ def from_folder(config: params.Ingest) -> tuple[pd.DataFrame, Look]:
     return table, read
 
 
-def complete(table: pd.DataFrame, config: params.Ingest) -> pd.DataFrame:
+def complete(table: pd.DataFrame, config: sections.Ingest) -> pd.DataFrame:
     """Add prompt, split and pair number to every row."""
     table = table.copy()
     corpus = manifest.is_corpus(table)

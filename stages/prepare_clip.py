@@ -16,14 +16,14 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from stages.core import compute, outs, params, vit
+from stages.core import compute, outs, params, sections, vit
 
 CLIP_DPATH = Path("data/clip")
 METRICS_FPATH = Path("metrics/prepare_clip.json")
 PLOT_FPATH = Path("plots/prepare_clip.csv")
 
 
-def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
+def from_open_clip(config: sections.Clip) -> tuple[Any, dict[str, Any]]:
     """An open_clip model with the weights asked for, and its `model_cfg`.
 
     Raises ModelError for an unknown architecture or tag, a checkpoint that is not safetensors, and for
@@ -63,7 +63,7 @@ def from_open_clip(config: params.Clip) -> tuple[Any, dict[str, Any]]:
     return model, model_cfg
 
 
-def without_a_network(config: params.Clip) -> str:
+def without_a_network(config: sections.Clip) -> str:
     """How to bring the weights of a tag here from a machine that can download them; nothing for a local file."""
     import open_clip
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stages.core import dataset, figures, outs, params, sentences, tables
+from stages.core import dataset, figures, outs, params, sections, sentences, tables
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.figures import Axes
 
@@ -108,7 +108,7 @@ def html(table: pd.DataFrame) -> Any:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load(*params.SECTIONS)
+    config = params.load(*sections.SECTIONS)
     metrics = {
         name: outs.read_metrics(METRICS_DPATH / f"{name}.json", name)
         for name in ("ingest", "extract", "select_sae", "describe_latents")

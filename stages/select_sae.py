@@ -19,7 +19,7 @@ from typing import get_args
 
 import pandas as pd
 
-from stages.core import figures, latents, outs, params
+from stages.core import figures, latents, outs, params, sections
 from stages.core.params import Point
 
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
@@ -30,17 +30,17 @@ GAINS = ("semi_nude_gain", "clothed_loss", "net_gain", "clothed_accuracy_loss")
 STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 
 
-def points(grid: params.Grid) -> list[Point]:
+def points(grid: sections.Grid) -> list[Point]:
     """All SAEs of the grid."""
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
-def lists(name: str) -> dict[params.LatentList, pd.DataFrame]:
+def lists(name: str) -> dict[sections.LatentList, pd.DataFrame]:
     """Both lists of latents of one SAE."""
-    return {kind: latents.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(params.LatentList)}
+    return {kind: latents.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(sections.LatentList)}
 
 
-def collect(grid: params.Grid, clothed_cost: float) -> pd.DataFrame:
+def collect(grid: sections.Grid, clothed_cost: float) -> pd.DataFrame:
     """A row per SAE: training figures, the published tests, the latents found, and what editing them gains."""
     rows = []
     for point in points(grid):
@@ -71,7 +71,7 @@ def collect(grid: params.Grid, clothed_cost: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def choose(table: pd.DataFrame, config: params.SelectSae) -> tuple[pd.Series, str]:
+def choose(table: pd.DataFrame, config: sections.SelectSae) -> tuple[pd.Series, str]:
     """The chosen row, and the reason in words."""
     if config.rule == "fixed":
         found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
@@ -97,7 +97,7 @@ def judged_fvu(table: pd.DataFrame) -> str:
     return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
 
 
-def curves(grid: params.Grid) -> pd.DataFrame:
+def curves(grid: sections.Grid) -> pd.DataFrame:
     """All training histories in one tidy table."""
     parts = [
         outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(

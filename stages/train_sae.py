@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import batches, compute, dataset, fidelity, gradients, outs, params, store, training
+from stages.core import batches, compute, dataset, fidelity, gradients, outs, params, sections, store, training
 from stages.core.batches import InMemory, Streamed
 from stages.core.checkpoint import Checkpoint
 from stages.core.compute import Ranks
@@ -48,7 +48,7 @@ SPLITS_TRAINED_ON = {
 
 
 def source(
-    activations: store.Store, rows: np.ndarray, config: params.TrainSae, where: torch.device, group: Ranks
+    activations: store.Store, rows: np.ndarray, config: sections.TrainSae, where: torch.device, group: Ranks
 ) -> InMemory | Streamed:
     """Tokens to train on: all on the device if they fit the memory allowed, else a stream of them."""
     _, n_tokens, width = activations.shape
@@ -60,7 +60,7 @@ def source(
 
 
 def normalisation(
-    tokens: InMemory | Streamed, activations: store.Store, config: params.TrainSae, where: torch.device
+    tokens: InMemory | Streamed, activations: store.Store, config: sections.TrainSae, where: torch.device
 ) -> Normalisation:
     """Of the tokens trained on: as the store tells it where these are all but confirmation women's, else measured."""
     if config.train_on != "discovery_and_corpus":
@@ -89,7 +89,7 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 
 
 def measure(
-    sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: params.TrainSae, mean: torch.Tensor
+    sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: sections.TrainSae, mean: torch.Tensor
 ) -> dict[str, dict[str, float]]:
     """Quality on the images trained on, and on confirmation women where they were held out."""
     trained_on = SPLITS_TRAINED_ON[config.train_on]
@@ -115,7 +115,7 @@ def checkpoint(config: Any, expansion: int, activations: store.Store, where: tor
 
 
 def train(
-    tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: params.TrainSae, kept: Checkpoint
+    tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: sections.TrainSae, kept: Checkpoint
 ) -> tuple[JumpReLUSAE, pd.DataFrame, dict[str, float]]:
     """The SAE of the seed in params.yaml, its history, and how much of it other seeds find again."""
     settings = config.model_dump(exclude={"source", "train_on", "n_seeds", "memory_gib", "seed"})

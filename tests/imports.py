@@ -40,7 +40,7 @@ def transitive(fpath: Path) -> set[Path]:
 
 
 def params_sections(fpath: Path) -> set[str] | None:
-    """Sections that a stage names in its calls of `params.load(...)`; None if it loads all (`*params.SECTIONS`)."""
+    """Sections that a stage names in its calls of `params.load(...)`; None if it loads all (`*sections.SECTIONS`)."""
     calls = [node for node in ast.walk(ast.parse(fpath.read_text())) if isinstance(node, ast.Call)]
     given = [arg for call in calls if ast.unparse(call.func) == "params.load" for arg in call.args]
     if any(isinstance(arg, ast.Starred) for arg in given):

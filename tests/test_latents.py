@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stages.core import latents, paired, params
+from stages.core import latents, paired, sections
 
-INFERENCE = params.Inference(
+INFERENCE = sections.Inference(
     confidence=0.95, alpha=0.05, min_effect=0.01, min_readout=0.0, n_bootstrap=200, n_permutations=199, seed=0
 )  # fmt: skip
 TESTS = (

@@ -12,7 +12,7 @@ import pytest
 
 from stages import prepare_clip
 from stages.core import vit
-from stages.core.params import Clip
+from stages.core.sections import Clip
 from tests.offline import sitecustomize
 
 ELSEWHERE = "192.0.2.1"  # reserved for documentation

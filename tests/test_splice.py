@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stages import analyse_sae, heatmap
-from stages.core import arms, dataset, intervene, latents, params, store, vit
+from stages.core import arms, dataset, intervene, latents, sections, store, vit
 from stages.core.intervene import Edit
 from stages.core.readout import Readout, gradient, skill
 from stages.core.splice import Splice, original
@@ -271,9 +271,9 @@ def test_a_random_model_reads_no_face(spliced):
 def test_no_bias_latents_are_sought_in_a_model_that_reads_no_face(spliced, monkeypatch):
     sought = pd.DataFrame([[7, 1, -1.0, -2.0, -0.5, 0.01]], columns=latents.COLUMNS)
     monkeypatch.setattr(latents, "bias", lambda *given, **options: sought)
-    edit = params.Edit.model_construct(n_per_step=4, n_latents=4)
+    edit = sections.Edit.model_construct(n_per_step=4, n_latents=4)
     for least, expected in ((0.0, sought), (0.99, sought[:0])):
-        config = SimpleNamespace(inference=params.Inference.model_construct(min_readout=least), edit=edit)
+        config = SimpleNamespace(inference=sections.Inference.model_construct(min_readout=least), edit=edit)
         assert len(analyse_sae.bias_latents(spliced, None, None, config, None)) == len(expected)
 
 

@@ -25,17 +25,17 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from stages.core import intervene, params
+from stages.core import intervene, sections
 from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
 from stages.core.encoding import PLANTED
 from stages.core.intervene import Edit
 from stages.core.selection import Selection
 from stages.core.splice import Arm, Batch, Splice, original
 
-SCOPES: tuple[params.EditScope, ...] = ("cls", "patches", "bust", "not_bust")
+SCOPES: tuple[sections.EditScope, ...] = ("cls", "patches", "bust", "not_bust")
 
 
-def of(splice: Splice, chosen: Selection, config: params.Edit, seed: int) -> dict[str, Arm]:
+def of(splice: Splice, chosen: Selection, config: sections.Edit, seed: int) -> dict[str, Arm]:
     """Every arm by its name."""
     k = len(chosen.latents)
     edited = chosen.arm(splice, config)

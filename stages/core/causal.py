@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
-from stages.core import intervene, paired, params, readout
+from stages.core import intervene, paired, readout, sections
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.paired import Interval
 from stages.core.splice import Arm, Outcomes
@@ -32,7 +32,7 @@ class Women:
     pairs: pd.DataFrame
     """As in `Dataset.pairs`: identity, and the row of each condition's image."""
     emotions: list[str]
-    inference: params.Inference
+    inference: sections.Inference
 
     @property
     def rows(self) -> np.ndarray:

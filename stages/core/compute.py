@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stages.core.params import Compute, Precision
+from stages.core.sections import Compute, Precision
 
 PATIENCE = timedelta(hours=24)  # for another rank: the first may wait for a lock as long as another process holds it
 

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from stages.core import world
 from stages.core.dataset import CLOTHED
-from stages.core.params import Demo
 from stages.core.readout import Readout
+from stages.core.sections import Demo
 from stages.core.vit import Clip
 
 CONTEXT_LENGTH = 16

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stages.core import params
+from stages.core import sections
 from stages.core.dataset import INSIDE
 from stages.core.sae import JumpReLUSAE
 
@@ -37,14 +37,14 @@ class Edit:
     """
 
     latents: Int[Tensor, " k"]
-    kind: params.EditKind = "zero"
+    kind: sections.EditKind = "zero"
     factor: float = 0.0
     means: Float[Tensor, "2 k"] | None = None
 
     @classmethod
     def of(
         cls,
-        config: params.Edit,
+        config: sections.Edit,
         latents: Int[np.ndarray, " k"],
         means: Float[np.ndarray, "2 d_sae"],
         device: torch.device,
@@ -91,7 +91,7 @@ def _target(f: Tensor, sae: JumpReLUSAE, edit: Edit, twin: Tensor | None) -> Ten
 
 
 def scope(
-    kind: params.EditScope, n: int, n_tokens: int, bust: Float[np.ndarray, "n gh gw"] | None = None
+    kind: sections.EditScope, n: int, n_tokens: int, bust: Float[np.ndarray, "n gh gw"] | None = None
 ) -> Bool[Tensor, "n token"]:
     """Which tokens an edit touches; token 0 is the class token. A patch is in the bust from half coverage on."""
     chosen = torch.zeros(n, n_tokens, dtype=torch.bool)

@@ -24,7 +24,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from stages.core import paired
-from stages.core.params import Inference
+from stages.core.sections import Inference
 
 COLUMNS = ["latent", "step", "mean", "low", "high", "p_max_t"]
 REMEDY = "rerun `dvc repro --force analyse_sae select_sae`"

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from stages.core import intervene
 from stages.core.intervene import Edit
-from stages.core.params import EditScope
 from stages.core.sae import JumpReLUSAE
+from stages.core.sections import EditScope
 from stages.core.vit import splicing
 
 EDIT_FNAME, LATENTS_DNAME, REFUSAL_FNAME = "edit.json", "latents", "not_exported.txt"

@@ -12,12 +12,12 @@ import pandas as pd
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from stages.core import dataset, latents, params, store, vit
+from stages.core import dataset, latents, sections, store, vit
 from stages.core.codes import Codes
 from stages.core.compute import ALONE, Ranks
 from stages.core.intervene import Edit
-from stages.core.params import Count, LatentList
 from stages.core.sae import JumpReLUSAE
+from stages.core.sections import Count, LatentList
 from stages.core.splice import Arm, Splice
 
 REMEDY = "rerun `dvc repro --force select_sae`"
@@ -72,7 +72,7 @@ class Selection:
         activations = store.open(activations_dpath / f"l{self.layer}.zarr", data)
         return Splice(clip, self.sae.to(clip.device), self.layer, data, activations, batch_size, ranks)
 
-    def arm(self, splice: Splice, edit: params.Edit, others: Int[np.ndarray, " k"] | None = None) -> Arm:
+    def arm(self, splice: Splice, edit: sections.Edit, others: Int[np.ndarray, " k"] | None = None) -> Arm:
         """The edit of params.yaml, on the chosen latents or on others."""
         chosen = self.latents if others is None else others
         return splice.arm(Edit.of(edit, chosen, self.means, splice.clip.device), edit.scope)

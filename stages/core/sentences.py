@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.core import params
+from stages.core import sections
 from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
 
 GAPS = {"bias": "effect on R, in nats, while those of earlier steps are edited", "perception": "activation"}
@@ -29,7 +29,7 @@ def number(found: dict[str, float]) -> str:
     return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
-def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: params.Inference) -> str:
+def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: sections.Inference) -> str:
     """The first sentence of the report: gap, edit, controls, cost; or that there is nothing to edit."""
     accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
     gap = accuracy["gap"]

@@ -19,9 +19,9 @@ from stages.core import intervene, readout
 from stages.core.compute import ALONE, Ranks
 from stages.core.dataset import CLOTHED, SEMI_NUDE, Dataset
 from stages.core.intervene import Edit
-from stages.core.params import EditScope
 from stages.core.readout import Readout
 from stages.core.sae import JumpReLUSAE
+from stages.core.sections import EditScope
 from stages.core.store import Store
 from stages.core.vit import Clip, splicing
 

@@ -32,8 +32,8 @@ from stages.core.batches import CHUNK, InMemory, Streamed
 from stages.core.checkpoint import Checkpoint
 from stages.core.compute import ALONE, Ranks, matmul_dtype
 from stages.core.gradients import Batch, Encoder, Weights
-from stages.core.params import Precision
 from stages.core.sae import JumpReLUSAE
+from stages.core.sections import Precision
 
 WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.8  # of the learning rate: linear up, constant, linear down
 ADAM_BETAS = (0.9, 0.99)

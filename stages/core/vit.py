@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from stages.core import compute
-from stages.core.params import Compute
+from stages.core.sections import Compute
 
 CONFIG_FNAME, WEIGHTS_FNAME = "open_clip_config.json", "open_clip_model.safetensors"
 REMEDY = "rerun `dvc repro --force prepare_clip`"

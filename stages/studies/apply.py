@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from stages.core import outs, params
+from stages.core import outs, params, sections
 from stages.core.params import PARAMS_FPATH, ParamsError
 
 STUDIES_DPATH = Path(__file__).parent
@@ -25,7 +25,7 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     yaml.preserve_quotes = True
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
-    params.check_names(params.read(fpath), tuple(params.SECTIONS), fpath)
+    params.check_names(params.read(fpath), tuple(sections.SECTIONS), fpath)
     try:
         given = yaml.load(fpath)
     except YAMLError as error:  # stricter than what reads it elsewhere: a key must not stand twice

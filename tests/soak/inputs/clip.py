@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from stages import prepare_clip
 from stages.core import vit
-from stages.core.params import Compute
+from stages.core.sections import Compute
 from tests.soak.damage import NOISE, Bomb, pick, spoil_file
 from tests.soak.inputs.kinds import D_IN, SIDE, Damage, digest, run, write_params
 from tests.soak.inputs.models import damage_model, damage_tensors

@@ -11,7 +11,7 @@ import torch
 import yaml
 from numpy.random import Generator
 
-from stages.core import params
+from stages.core import params, sections
 from stages.studies.apply import apply
 from tests.soak.damage import MARKER, pick, spoil_file, spoil_tree
 from tests.soak.inputs.kinds import Damage
@@ -61,8 +61,8 @@ def finite(value: Any) -> None:
 
 
 def use() -> str:
-    loaded = params.load(*params.SECTIONS)
-    for name in params.SECTIONS:
+    loaded = params.load(*sections.SECTIONS)
+    for name in sections.SECTIONS:
         values = getattr(loaded, name).model_dump()
         finite(values)
         if "seed" in values:

@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from stages.core import selection
 from stages.core.latents import COLUMNS
-from stages.core.params import LatentList
+from stages.core.sections import LatentList
 from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs import arrays, sae
 from tests.soak.inputs.kinds import D_SAE, Damage, digest
