@@ -58,10 +58,13 @@ def _answers(port: int) -> bool:
 
 
 class BadLine:
-    """A proxy before a server. `drops`: connections still to be cut in the middle of an answer; `rate`: bytes/s."""
+    """A proxy before a server.
+
+    drops: connections still to be cut in the middle of an answer; rate: bytes/s, which cost it `waited` seconds.
+    """
 
     def __init__(self, endpoint: str):
-        self.drops, self.dropped, self.rate = 0, 0, float("inf")
+        self.drops, self.dropped, self.rate, self.waited = 0, 0, float("inf"), 0.0
         self._counting = threading.Lock()
         self._to = int(endpoint.rsplit(":", 1)[1])
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -85,11 +88,16 @@ class BadLine:
                     target.sendall(chunk[:1000])
                     break
                 target.sendall(chunk)
-                time.sleep(len(chunk) / self.rate)
+                self._wait(len(chunk) / self.rate)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
         source.close()
+
+    def _wait(self, seconds: float) -> None:
+        time.sleep(seconds)
+        with self._counting:
+            self.waited += seconds
 
     def _is_to_drop(self) -> bool:
         with self._counting:

@@ -57,10 +57,16 @@ def test_to_find_nothing_to_do_takes_little_longer_than_the_status(studies):
         run(studies["synthetic"], "dvc", command)
         return time.perf_counter() - start
 
-    turns: list[float] = []  # other work on the machine makes one a third longer or shorter, so there may be many
-    while len(turns) < 5 or (median(turns) > 1.5 and len(turns) < 25):
-        turns.append(seconds("repro") / seconds("status"))
-    assert median(turns) <= 1.5, turns
+    def ratio() -> float:
+        repro, status = (median(taken) for taken in zip(*turns, strict=True))
+        return repro / status
+
+    turns: list[tuple[float, float]] = []
+    for more in (9, 8, 8):  # other work makes a turn a third longer or shorter: a verdict in doubt is asked for again
+        turns += [(seconds("repro"), seconds("status")) for _ in range(more)]
+        if ratio() <= 1.5:
+            break
+    assert ratio() <= 1.5, turns
 
 
 def test_the_folder_came_through_at_the_models_resolution(studies):
