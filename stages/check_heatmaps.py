@@ -34,7 +34,7 @@ CONTRASTED: tuple[eclip.Method, ...] = ("grad_eclip", "attribution")
 METHODS: tuple[eclip.Method, ...] = ("grad_eclip", "attribution", "legrad", "attention")
 KINDS: tuple[curves.Kind, ...] = ("deletion", "insertion")
 BASELINES = ("centre_gaussian", "random")
-N_PERTURBED = 96  # images of the deletion and insertion curves, evenly among all: each costs 144 forward passes
+N_PERTURBED = 96  # images of the deletion and insertion curves, evenly among all: each costs 116 forward passes
 GAUSSIAN_SPREAD = 0.25  # of the side: a photographer's guess at where the subject is
 
 Grids = np.ndarray  # [image, gh, gw]
@@ -76,7 +76,7 @@ class Audit:
 
     @torch.no_grad()
     def R(self, images: np.ndarray, part: slice) -> np.ndarray:
-        """Log-probability of the true emotion, nats, of a batch of images, in other pictures [n]."""
+        """Log-probability of the true emotion, nats [n], of other pictures of the images in a part of the rows."""
         return self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
 
     def along(

@@ -76,17 +76,22 @@ def extract(
     return torch.from_numpy(np.concatenate(embeddings)), {k: torch.from_numpy(v) for k, v in summed.items()}
 
 
-def name_of(config: Any, model: str, data: Dataset) -> str:
+def name_of(config: Any, model: str, data: Dataset, processor: str) -> str:
     """A folder in object storage for all that the activations depend on: runs of other parameters keep their own."""
-    settings = json.dumps([config.compute.model_dump(), config.extract.model_dump(exclude={"remote"})], sort_keys=True)
-    return "-".join([model[:16], data.sha256[:16], hashlib.sha256(settings.encode()).hexdigest()[:16]])
+    settings = [processor, config.compute.model_dump(), config.extract.model_dump(exclude={"remote"})]
+    written = json.dumps(settings, sort_keys=True).encode()
+    return "-".join([model[:16], data.sha256[:16], hashlib.sha256(written).hexdigest()[:16]])
 
 
 def fill(clip: vit.Clip, data: Dataset, config: Any, group: compute.Ranks) -> np.ndarray:
     """Write the stores, with what they are of. Returns unit-norm embeddings of the audit images [n, embed]."""
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
-    remote = f"{config.extract.remote.rstrip('/')}/{name_of(config, model, data)}" if config.extract.remote else ""
+    remote = (
+        f"{config.extract.remote.rstrip('/')}/{name_of(config, model, data, clip.device.type)}"
+        if config.extract.remote
+        else ""
+    )
     with ExitStack() as stack:
         stores = {
             layer: stack.enter_context(

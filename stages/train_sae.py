@@ -107,7 +107,7 @@ def checkpoint(config: Any, expansion: int, activations: store.Store, where: tor
         train_sae=config.train_sae.model_dump(),
         compute=config.compute.model_dump(),
         expansion=expansion,
-        activations=activations.provenance,
+        activations=activations.attributes,
         code=hashlib.sha256(code).hexdigest(),
         torch=torch.__version__,
         processor=[where.type, str(compute.matmul_dtype(config.train_sae.precision, where))],

@@ -84,6 +84,13 @@ def test_at_each_moment_of_a_replacement_the_old_folder_or_the_new_one_is_whole(
     assert [p.name for p in tmp_path.iterdir()] == ["tree"]
 
 
+def test_a_folder_killed_between_its_two_renames_is_put_back(tmp_path):
+    (tmp_path / ".part.former.tree").mkdir()
+    with pytest.raises(outs.DiskFull), outs.whole(tmp_path / "tree"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert [p.name for p in tmp_path.iterdir()] == ["tree"]
+
+
 @pytest.mark.parametrize("text", [None, "{", "[1]", '{"a": Infinity}', '{"a": [1]}', '{"a": "much"}'])
 def test_metrics_that_no_stage_wrote_are_refused_by_name(tmp_path, text):
     if text is not None:

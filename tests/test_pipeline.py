@@ -93,7 +93,7 @@ def test_the_store_tells_mean_and_spread_of_what_is_trained_on(studies):
 def test_a_store_of_another_dataset_is_refused(studies):
     folder = studies["synthetic"] / "data"
     other = dataset.load(studies["folder"] / "data" / "dataset")
-    with pytest.raises(store.StoreError, match=r"l2\.zarr is of another dataset .*; run `dvc repro extract`"):
+    with pytest.raises(store.StoreError, match=r"l2\.zarr is of another dataset; rerun `dvc repro --force extract`"):
         store.open(folder / "activations" / "l2.zarr", other)
 
 

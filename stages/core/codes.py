@@ -93,7 +93,7 @@ def pool(
     gradient: Gradient,
 ) -> Codes:
     """Codes of the images in `batches`, `n_images` in all."""
-    found = {name: np.empty((n_images, sae.d_sae), np.float32) for name in FIELDS}
+    found = {name: np.full((n_images, sae.d_sae), np.nan, np.float32) for name in FIELDS}
     fired = torch.zeros(sae.d_sae, dtype=torch.float64)
     done = n_tokens = 0
     for rows, tokens in batches:

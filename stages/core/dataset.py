@@ -73,7 +73,8 @@ class Dataset:
         return shards.read(self.arrays[region], rows, REMEDY)
 
     def coverage(self, region: str, rows: np.ndarray, grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch's area inside the bust or the face of the images in `rows`."""
+        """Share of each patch's area inside the bust or the face of the images in `rows`. Raises ValueError where
+        patches do not tile the image, and DamagedError."""
         parts = np.split(rows, range(SHARD_IMAGES, len(rows), SHARD_IMAGES))
         return np.concatenate([patch_coverage(self.mask(region, part), grid) for part in parts])
 

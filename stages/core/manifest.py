@@ -282,8 +282,8 @@ def share_lost(mask: Image.Image) -> float:
     """Share of the mask's area that the centre crop cuts away."""
     side = min(mask.size)
     left, top = (mask.width - side) // 2, (mask.height - side) // 2
-    inside = np.asarray(mask)[top : top + side, left : left + side].astype(np.float64).sum()
-    return 1.0 - inside / np.asarray(mask).astype(np.float64).sum()
+    inside = np.asarray(mask)[top : top + side, left : left + side].sum(dtype=np.float64)
+    return 1.0 - inside / np.asarray(mask).sum(dtype=np.float64)
 
 
 def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:

@@ -26,6 +26,7 @@ from stages.core.vit import splicing
 
 EDIT_FNAME, LATENTS_DNAME, REFUSAL_FNAME = "edit.json", "latents", "not_exported.txt"
 SCOPES = ("all", "cls", "patches")
+KINDS = ("zero", "mean", "scale")
 
 
 class MitigationError(SystemExit):
@@ -37,7 +38,7 @@ def save(directory: Path | str, sae: JumpReLUSAE, edit: Edit, scope: EditScope, 
 
     Raises MitigationError for an edit that needs more than the image itself: its clothed twin, or its mask.
     """
-    if edit.kind == "patch" or scope not in SCOPES:
+    if edit.kind not in KINDS or scope not in SCOPES:
         raise MitigationError(
             f"edit.kind {edit.kind}, edit.scope {scope}: needs the twin or the bust mask of each image; a model that "
             f"carries its edit takes edit.kind zero, mean or scale, and edit.scope {', '.join(SCOPES)}"
@@ -76,8 +77,10 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
             latents=torch.arange(sae.d_sae, device=where),
             kind=described["kind"],
             factor=float(described["factor"]),
-            means=None if means is None else torch.tensor(means, device=where),
+            means=None if means is None else torch.tensor(means, device=where).reshape(2, sae.d_sae),
         )
+        if scope not in SCOPES or edit.kind not in KINDS or (edit.kind == "mean" and means is None):
+            raise ValueError(f"kind {edit.kind!r}, scope {scope!r}, means {means!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise MitigationError(
             f"{directory / EDIT_FNAME} is damaged ({error!r}); rerun `dvc repro --force export_clip`"
@@ -85,7 +88,7 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
 
     if not 1 <= layer <= len(model.visual.transformer.resblocks):
         raise MitigationError(
-            f"{directory / EDIT_FNAME}: the model has no block {layer}; rerun `dvc repro export_clip`"
+            f"{directory / EDIT_FNAME}: the model has no block {layer}; attach it to the one beside it"
         )
 
     def change(x: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:

@@ -50,6 +50,8 @@ def whole(path: Path) -> Iterator[Path]:
     with fitting(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path):
+            if former.exists() and not path.exists():
+                former.rename(path)  # a kill came between the two renames
             for left in (unfinished, former):
                 remove(left)
             try:

@@ -151,7 +151,7 @@ def open(place: Path, data: Dataset | None = None) -> Store:
         if kept and kept["attributes"] != store.attributes:
             raise StoreError(f"{url} holds other activations than {place} tells of; {REMEDY}")
         if data is not None and store.provenance["dataset_sha256"] != data.sha256:
-            raise StoreError(f"{url} is of another dataset than data/dataset; run `dvc repro extract`")
+            raise StoreError(f"{url} is of another dataset; {REMEDY}")
         shards.check_whole(store.array, REMEDY)
     return store
 

@@ -89,7 +89,7 @@ class Normalisation:
             squares += within + float(shift.square().sum()) * n * len(chunk) / (n + len(chunk))
             mean = (mean if n else chunk_mean) + shift * len(chunk) / (n + len(chunk))
             n += len(chunk)
-        return cls.from_moments(mean, squares / n)
+        return cls.from_moments(mean, squares / max(n, 1))
 
     @classmethod
     def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
