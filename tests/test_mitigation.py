@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -51,4 +53,15 @@ def test_an_edit_that_needs_the_twin_or_the_mask_is_refused_with_the_reason(tiny
         mitigation.attach(tiny_clip.model, tmp_path)
     (tmp_path / mitigation.REFUSAL_FNAME).write_text("edit.kind patch")
     with pytest.raises(mitigation.MitigationError, match=r"edit.kind patch"):
+        mitigation.attach(tiny_clip.model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"scope": "al"}, {"kind": "none"}, {"kind": "mean", "means": None}, {"layer": 9}, {"means": [1.0]}]
+)
+def test_a_damaged_edit_is_refused_before_it_acts(tiny_clip, tiny_sae, tmp_path, change):
+    mitigation.save(tmp_path, tiny_sae, EDITS["mean"], "all", 2)
+    fpath = tmp_path / mitigation.EDIT_FNAME
+    fpath.write_text(json.dumps(json.loads(fpath.read_text()) | change))
+    with pytest.raises(mitigation.MitigationError, match=r"edit\.json"):
         mitigation.attach(tiny_clip.model, tmp_path)
