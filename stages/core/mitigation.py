@@ -81,7 +81,7 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         )
         if scope not in SCOPES or edit.kind not in KINDS or (edit.kind == "mean" and means is None):
             raise ValueError(f"kind {edit.kind!r}, scope {scope!r}, means {means!r}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # torch names another shape so
         raise MitigationError(
             f"{directory / EDIT_FNAME} is damaged ({error!r}); rerun `dvc repro --force export_clip`"
         ) from None
