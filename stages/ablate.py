@@ -1,20 +1,19 @@
-"""The causal test: edit the chosen latents inside CLIP and see what comes back, on women no choice was made on.
+"""The causal test: edit the chosen latents inside CLIP, and see what comes back on women no choice was made on.
 
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   metrics/ablate.json (in short), metrics/full/ablate.json (with intervals), plots/ablate.csv (outcomes image by
          image), plots/ablate_arms.csv (accuracies), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv
          (random sets), plots/ablate.png
 claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
-         meaning, random sets of like latents, and baselines that need no SAE (`core/arms.py`)
+         meaning, random sets of like latents, and baselines that need no SAE (`core/ablation/arms.py`)
 
 Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and region reliance.
 
-    torchrun --nproc-per-node 8 -m stages.ablate      # the images shared by as many processes
+    torchrun --nproc-per-node 8 -m stages.ablate      # eight processes share the images
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +21,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import (
-    arms,
-    association,
-    causal,
-    compute,
-    dataset,
-    figures,
-    intervene,
-    outs,
-    params,
-    sections,
-    selection,
-    store,
-    vit,
-)
-from stages.core.causal import BEFORE_AND_AFTER, Tried, Women
-from stages.core.curves import GREY
-from stages.core.dataset import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
-from stages.core.encoding import PLANTED
+from stages.core import figures, store
+from stages.core.ablation import association
+from stages.core.ablation.arms import ARMS, ArmInputs, at_last_block, build_arms
+from stages.core.ablation.controls import matched_control_sets
+from stages.core.ablation.endpoints import BEFORE_AND_AFTER, ArmOutcomes, CausalTest
+from stages.core.clip import vit
+from stages.core.data import dataset
+from stages.core.data.dataset import Dataset
 from stages.core.figures import Axes
-from stages.core.intervene import Edit
-from stages.core.selection import Selection
-from stages.core.splice import Arm, Outcomes, Pictures, Splice
+from stages.core.intervention import selection
+from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.spliced_clip import Arm, ImageSource, Outcomes, SplicedClip
+from stages.core.paired import Pairs
+from stages.core.run import outs, params
+from stages.core.run.compute import join_ranks, leave_ranks
+from stages.core.run.errors import run_command
+from stages.core.run.labels import CLOTHED, CONDITIONS, GREY, REGIONS, SEMI_NUDE
+from stages.core.schema import Ablate, Compute, Edit, Grid, Inference
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH = Path("data/selection")
@@ -52,73 +46,77 @@ METRICS_FPATH, FULL_FPATH = Path("metrics/ablate.json"), Path("metrics/full/abla
 TABLE_FPATH, PLOT_FPATH = Path("plots/ablate.csv"), Path("plots/ablate.png")
 ARMS_FPATH = Path("plots/ablate_arms.csv")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
-SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
-SHOWN_ARMS = (
-    "original",
-    "reconstructed",
-    "noise",
-    "random_direction",
-    "difference_in_means",
-    "colour_subspace",
-    "colour_subspace_at_last_block",
-    "colour_subspace_within_cost",
-    "ranked_once",
-    "shuffled_labels",
-    "swapped",
-    "edited",
-    *(f"edited_{scope}" for scope in arms.SCOPES),
-)
+SHOWN_ARMS = [name for name, entry in ARMS.items() if entry.shown]
 
 
-def control_sets(chosen: Selection, n_sets: int, seed: int) -> np.ndarray:
-    """Random latents like the chosen ones: firing rate, and mean activation on class token and patches (log scales)."""
-    if not len(chosen.latents):
-        return np.zeros((n_sets, 0), dtype=np.int64)
-    t = chosen.tests
-    features = t[["firing", "mean_cls", "mean_patch"]].to_numpy()
-    profile = np.log(features + 1e-6)
-    profile[t["firing"] == 0] = np.nan
-    return intervene.matched_sets(chosen.latents, profile, n_sets, seed)
+def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
+    """Run every arm over the images of the pairs; those of the last block only where its activations were stored.
+
+    layers: the layers whose stores this stage depends on (`grid.layers`).
+    """
+    arms = build_arms(inputs)
+    found = ArmOutcomes(arms, inputs.spliced.outcomes(pairs.rows, list(arms.values())))
+    last_layer = inputs.spliced.clip.n_layers
+    if last_layer not in layers:
+        return found
+    last = at_last_block(inputs, store.open(ACTIVATIONS_DPATH / f"l{last_layer}.zarr", inputs.spliced.data))
+    arms = build_arms(last, at_last_block=True)
+    return found | ArmOutcomes(arms, last.spliced.outcomes(pairs.rows, list(arms.values()))) if arms else found
 
 
-def dose_response(
-    splice: Splice, chosen: Selection, config: sections.Edit, scales: list[float], women: Women
-) -> pd.DataFrame:
+def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
+    """The images with a region greyed out."""
+
+    def pixels(rows: np.ndarray) -> np.ndarray:
+        inside = spliced.data.mask(region, rows)[..., None] >= 128
+        return np.where(inside, np.uint8(GREY), spliced.data.images(rows))
+
+    return pixels
+
+
+def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict[str, ArmOutcomes]:
+    """Run some arms over the images with each region greyed out."""
+    return {
+        region: ArmOutcomes(arms, spliced.outcomes(pairs.rows, list(arms.values()), greyed_out(spliced, region)))
+        for region in REGIONS
+    }
+
+
+def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inference: Inference) -> pd.DataFrame:
     """Both conditions over the number of latents edited, and over the factor on the chosen ones."""
-    sizes = [0, *sorted({min(k, len(chosen.latents)) for k in config.curve} - {0})]
-    by_size = [chosen.arm(splice, config, chosen.latents[:k]) for k in sizes]
-    latents = torch.tensor(chosen.latents, device=splice.clip.device)
-    by_scale = [splice.arm(Edit(latents=latents, kind="scale", factor=s), config.scope) for s in scales]
+    spliced, chosen, edit = inputs.spliced, inputs.chosen, inputs.edit
+    sizes = [0, *sorted({min(k, len(chosen.latents)) for k in edit.curve} - {0})]
+    by_size = [spliced.selected_edit_arm(chosen, edit, chosen.latents[:k]) for k in sizes]
+    latents = torch.tensor(chosen.latents, device=spliced.clip.device)
+    by_scale = [spliced.edit_arm(LatentEdit(latents=latents, kind="scale", factor=s), edit.scope) for s in scales]
     doses = [("n_latents", float(k)) for k in sizes] + [("scale", s) for s in scales]
-    outcomes = splice.outcomes(women.rows, by_size + by_scale)
+    outcomes = spliced.outcomes(pairs.rows, by_size + by_scale)
     rows = []
     for i, (kind, dose) in enumerate(doses):
         for condition in CONDITIONS:
             for name, values in (("accuracy", outcomes.correct), ("R", outcomes.R)):
-                found = women.interval(women.split(values[i])[condition])
+                found = pairs.interval(pairs.split(values[i])[condition], inference)
                 rows.append(
                     {"dose": kind, "value": dose, "condition": condition, "endpoint": name, **found.as_metrics()}
                 )
     return pd.DataFrame(rows)
 
 
-def control_outcomes(
-    splice: Splice, women: Women, original: Outcomes, sets: np.ndarray, config: sections.Edit, chosen: Selection
-) -> pd.DataFrame:
+def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
     """A row per random set: what it gives semi-nude images, costs clothed ones, and leaves of reliance on the bust."""
-    tried = [chosen.arm(splice, config, latents) for latents in sets]
-    found = splice.outcomes(women.rows, tried)
-    semi_nude = women.pairs[SEMI_NUDE].to_numpy()
-    without_bust = splice.outcomes(semi_nude, tried, greyed_out(splice, "bust"))
-    rows = {"bust_reliance_R": (without_bust.R - women.split(found.R)[SEMI_NUDE]).mean(1)}
+    spliced = inputs.spliced
+    tried = [spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
+    found = spliced.outcomes(pairs.rows, tried)
+    without_bust = spliced.outcomes(pairs.semi_nude, tried, greyed_out(spliced, "bust"))
+    rows = {"bust_reliance_R": (without_bust.R - pairs.split(found.R)[SEMI_NUDE]).mean(1)}
     for name, values, start in (("accuracy", found.correct, original.correct), ("R", found.R, original.R)):
-        change = women.split(values - start)
+        change = pairs.split(values - start)
         rows[f"semi_nude_{name}_gain"] = change[SEMI_NUDE].mean(1)
         rows[f"clothed_{name}_loss"] = -change[CLOTHED].mean(1)
     return pd.DataFrame(rows)
 
 
-def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, float]:
+def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[str, float]:
     """Secondary: the association effect size of both conditions, and whether the condition can still be told.
 
     A linear probe is fitted on discovery women and judged on confirmation women: an edit that only blinds the model to
@@ -126,53 +124,16 @@ def what_embeddings_hold(splice: Splice, women: Women, arm: Arm) -> dict[str, fl
     """
     from sklearn.linear_model import LogisticRegression
 
-    held_out = splice.embeddings(women.rows, arm)
-    prompts = splice.readout.prompts.cpu().numpy()
-    associated = women.split(association.association(held_out, prompts, splice.data.emotion_index(women.rows)))
-    pairs = splice.data.pairs("discovery")
-    seen = splice.embeddings(np.concatenate([pairs[condition] for condition in CONDITIONS]), arm)
+    held_out = spliced.embeddings(pairs.rows, arm)
+    prompts = spliced.readout.prompts.cpu().numpy()
+    associated = pairs.split(association.association(held_out, prompts, spliced.data.emotion_index(pairs.rows)))
+    seen = spliced.embeddings(Pairs.from_images(spliced.data.table, "discovery").rows, arm)
     labels = [np.repeat(CONDITIONS, len(x) // len(CONDITIONS)) for x in (seen, held_out)]
     probe = LogisticRegression(max_iter=1000).fit(seen, labels[0])
     return {
         "association_effect_size": association.effect_size(associated[SEMI_NUDE], associated[CLOTHED]),
         "condition_decodable": float(probe.score(held_out, labels[1])),
     }
-
-
-def at_last_block(splice: Splice, women: Women, cost: float) -> Tried | None:
-    """The subspace of the colours' means, projected out after the last block: whole, and as much of it as the edit may
-    cost clothed women.
-
-    None where no colours were planted, or where there are no activations of the last block, of this model and data.
-    """
-    place = ACTIVATIONS_DPATH / f"l{splice.clip.n_layers}.zarr"
-    if PLANTED not in splice.data.table or not place.exists():
-        return None
-    last = replace(splice, layer=splice.clip.n_layers, activations=store.open(place))
-    ours, theirs = splice.activations.provenance, last.activations.provenance
-    if any(ours[key] != theirs[key] for key in ("model", "dataset_sha256")):
-        return None
-    whole = arms.colour_subspace(last)
-    found = {"colour_subspace_at_last_block": whole, "colour_subspace_within_cost": within_cost(last, whole, cost)}
-    return Tried(found, last.outcomes(women.rows, list(found.values())))
-
-
-def within_cost(splice: Splice, arm: Arm, cost: float) -> Arm:
-    """The largest share of an arm that costs clothed discovery women no more accuracy than `cost`."""
-    clothed = splice.data.pairs("discovery")[CLOTHED].to_numpy()
-    tried = [arms.partly(arm, share) for share in (*SHARES, 0.0)]
-    accuracy = splice.outcomes(clothed, tried).correct.mean(1)
-    return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - cost)
-
-
-def greyed_out(splice: Splice, region: str) -> Pictures:
-    """The images with a region greyed out."""
-
-    def pictures(rows: np.ndarray) -> np.ndarray:
-        inside = splice.data.mask(region, rows)[..., None] >= 128
-        return np.where(inside, np.uint8(GREY), splice.data.images(rows))
-
-    return pictures
 
 
 def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
@@ -200,10 +161,10 @@ def accuracies(found: dict[str, Any]) -> pd.DataFrame:
     )
 
 
-def tabulate(women: Women, tried: Tried, data: dataset.Dataset) -> pd.DataFrame:
+def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
     """A row per arm and image."""
-    labels = data.table.iloc[women.rows][["identity", "condition", "emotion", "pair"]]
-    parts = [labels.assign(row=women.rows, arm=name, **vars(tried.of(name))) for name in tried.arms]
+    labels = data.table.iloc[pairs.rows][["identity", "condition", "emotion", "pair"]]
+    parts = [labels.assign(row=pairs.rows, arm=name, **vars(tried.of_arm(name))) for name in tried.arms]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -272,41 +233,34 @@ def _draw_reliance(ax: Axes, metrics: dict) -> None:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load("compute", "inference", "edit", "ablate")
-    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
-    chosen = selection.load(SELECTION_DPATH)
-    group = compute.join(clip.device)
-    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.ablate.batch_size, group)
-    women = Women(data.pairs("confirmation"), data.emotions, config.inference)
-    every_arm = arms.of(splice, chosen, config.edit, config.ablate.seed)
-    tried = Tried(every_arm, splice.outcomes(women.rows, list(every_arm.values())))
-    if further := at_last_block(splice, women, config.edit.clothed_cost):
-        tried = tried | further
-    sets = control_sets(chosen, config.ablate.n_random_sets, config.ablate.seed)
-    controls = control_outcomes(splice, women, tried.of("original"), sets, config.edit, chosen)
-    dose = dose_response(splice, chosen, config.edit, config.ablate.scales, women)
-    relying = {name: every_arm[name] for name in BEFORE_AND_AFTER}
-    greyed = {
-        region: Tried(relying, splice.outcomes(women.rows, list(relying.values()), greyed_out(splice, region)))
-        for region in REGIONS
-    }
+    compute, grid, inference, edit, ablate = params.load(Compute, Grid, Inference, Edit, Ablate)
+    clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
+    chosen, ranks = selection.load(SELECTION_DPATH), join_ranks(clip.device)
+    spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, ablate.batch_size, ranks)
+    inputs, pairs = ArmInputs(spliced, chosen, edit, ablate.seed), Pairs.from_images(data.table, "confirmation")
+    tried = run_arms(inputs, pairs, grid.layers)
+    sets = matched_control_sets(chosen.latents, chosen.tests, ablate.n_random_sets, ablate.seed)
+    controls = control_outcomes(inputs, pairs, tried.of_arm("original"), sets)
+    dose = dose_response(inputs, ablate.scales, pairs, inference)
+    relying = {name: tried.arms[name] for name in BEFORE_AND_AFTER}
+    test = CausalTest(pairs, inference, tried, run_greyed(spliced, pairs, relying))
     found = {
-        **causal.summarise(women, tried, [name for name in SHOWN_ARMS if name in tried.arms], greyed),
-        "edit": causal.judge_edit(women, tried, greyed, controls),
-        "reliance": {arm: causal.summarise_reliance(women, tried, greyed, arm) for arm in BEFORE_AND_AFTER},
-        "guardrails": causal.guard(women, tried),
-        "embeddings": {name: what_embeddings_hold(splice, women, tried.arms[name]) for name in BEFORE_AND_AFTER},
+        **test.summarise_arms([name for name in SHOWN_ARMS if name in tried.arms]),
+        "edit": test.judge_edit(controls),
+        "reliance": {arm: test.summarise_reliance(arm) for arm in BEFORE_AND_AFTER},
+        "guardrails": test.guardrails(len(data.emotions)),
+        "embeddings": {name: what_embeddings_hold(spliced, pairs, tried.arms[name]) for name in BEFORE_AND_AFTER},
     }
-    if group.first:
+    if ranks.first:
         outs.write_metrics(FULL_FPATH, found)
         outs.write_metrics(METRICS_FPATH, headline(found))
-        outs.write_table(TABLE_FPATH, tabulate(women, tried, data))
+        outs.write_table(TABLE_FPATH, tabulate(pairs, tried, data))
         outs.write_table(ARMS_FPATH, accuracies(found))
         outs.write_table(DOSE_FPATH, dose)
         outs.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
         draw(found, dose, controls, PLOT_FPATH)
-    compute.part()
+    leave_ranks()
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,7 +1,7 @@
 """One SAE and the audit set -> what its latents do, by condition.
 
 reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/dataset, data/clip
-writes   data/analysis/l<layer>_x<expansion> (codes.zarr; latents.csv, all latents; perception.csv and bias.csv, the
+writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv, all latents; perception.csv and bias.csv, the
          lists; curve.csv, summary.json, statistics.png), metrics/analyse_sae/...
 claims   two lists, never mixed: perception latents (activation differs by condition) and bias latents (their
          effect on the emotion readout differs), tested by pair and woman on discovery women; the published
@@ -19,13 +19,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import codes, dataset, figures, intervene, latents, outs, paired, params, readout, sections, store, vit
-from stages.core.codes import Codes
-from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
+from stages.core import figures, paired, store
+from stages.core.clip import readout, vit
+from stages.core.data import dataset
+from stages.core.data.dataset import Dataset
 from stages.core.figures import Axes, Figure
-from stages.core.params import Point
+from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.spliced_clip import Arm, SplicedClip, original
+from stages.core.latents.effects import effects
+from stages.core.latents.lists import COLUMNS, best_edit, perception_latents
+from stages.core.latents.pooling import PooledLatents, pool_latents
+from stages.core.latents.search import find_bias_latents
+from stages.core.paired import Pairs
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.run.params import Point
 from stages.core.sae import JumpReLUSAE
-from stages.core.splice import Arm, Splice, original
+from stages.core.schema import AnalyseSae, Compute, Edit, Inference, LatentList
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("data/sae"), Path("data/analysis")
@@ -35,20 +46,32 @@ N_TOP_IMAGES = 4
 POOLING = "mean"  # of the study's statistics and of the perception tests
 
 
+def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> SplicedClip:
+    """CLIP with the grid point's SAE spliced in."""
+    clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
+    return SplicedClip(
+        clip=clip,
+        sae=JumpReLUSAE.load(SAE_DPATH / str(point)).to(clip.device),
+        layer=point.layer,
+        data=data,
+        activations=store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data),
+        batch_size=batch_size,
+    )
+
+
 def test_latents(
-    pooled: Codes, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: sections.Inference
+    pooled: PooledLatents, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: Inference
 ) -> pd.DataFrame:
-    """A row per latent: perception tests (prefix act_) and effect tests (prefix eff_) on discovery women; firing, mean
-    activations, top images."""
-    pairs = data.pairs("discovery")
-    semi, clothed = (np.searchsorted(rows, pairs[condition]) for condition in (SEMI_NUDE, CLOTHED))
+    """A row per latent: tests of its gap in activation (prefix act_) and in effect (prefix eff_) on discovery women;
+    firing, mean activations, top images. Gaps are clothed minus semi-nude."""
+    pairs = Pairs.from_images(data.table, "discovery")
     tables = []
     for prefix, values in (("act_", getattr(pooled, POOLING)), ("eff_", pooled.effect)):
         tests = paired.paired_tests(
-            values[semi].astype(np.float64) - values[clothed],
-            pairs["identity"].to_numpy(),
+            pairs.gap(values[pairs.positions(rows)].astype(np.float64), axis=0),
+            pairs.women,
             n_permutations=inference.n_permutations,
-            **inference.bootstrap,
+            **paired.bootstrap_settings(inference),
         )
         tables.append(tests.add_prefix(prefix))
     table = pd.concat(tables, axis=1)
@@ -70,18 +93,18 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
     return [" ".join(names[i] for i in top[fires[:, j], j]) for j in range(values.shape[1])]
 
 
-def discovery_means(pooled: Codes, data: Dataset, rows: np.ndarray) -> np.ndarray:
+def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> np.ndarray:
     """Mean activation [2, latent] over discovery images: of the class token, and of patches."""
     chosen = (data.table["split"] == "discovery").to_numpy()[rows]
     return np.stack([pooled.cls[chosen].mean(0), pooled.mean[chosen].mean(0)])
 
 
-def published_block(pooled: np.ndarray, condition: np.ndarray) -> dict[str, float]:
+def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, float]:
     """The study's tests over latents' mean activations, semi-nude against clothed: descriptive."""
-    return paired.published_tests(pooled[condition == SEMI_NUDE].mean(0), pooled[condition == CLOTHED].mean(0))
+    return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
 
 
-def clusters(pooled: np.ndarray, config: sections.AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
+def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
     """PCA scores [image, 2] and, for each k, K-means inertia (elbow) and silhouette on them."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -97,74 +120,70 @@ def clusters(pooled: np.ndarray, config: sections.AnalyseSae) -> tuple[np.ndarra
 
 
 @torch.no_grad()
-def fidelity(splice: Splice, rows: np.ndarray) -> pd.DataFrame:
+def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
     """A row per audit image: cosine(image, its prompt) with and without the SAE, R with and without."""
     parts = []
-    for chosen, tokens in splice.batches(rows):
-        text = splice.own_text(chosen)
-        part = {"row": chosen}
-        for name, x in (("original", tokens), ("reconstructed", splice.sae(tokens))):
-            embedded = splice.clip.tail(x, splice.layer)
+    for batch, tokens in spliced.batches(rows):
+        text = spliced.own_text(batch)
+        part = {"row": batch}
+        for name, x in (("original", tokens), ("reconstructed", spliced.sae(tokens))):
+            embedded = spliced.clip.tail(x, spliced.layer)
             part[f"cosine_{name}"] = (embedded * text).sum(-1).cpu().numpy()
-            part[f"R_{name}"] = splice.readout.score(embedded, splice.truth(chosen)).cpu().numpy()
+            part[f"R_{name}"] = spliced.readout.score(embedded, spliced.truth(batch)).cpu().numpy()
         parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
 
 
-def reads_faces(splice: Splice, least: float) -> bool:
-    """Whether the model names the emotion of clothed discovery women, `least` of the way from chance to certainty."""
-    clothed = splice.data.pairs("discovery")[CLOTHED].to_numpy()
-    accuracy = float(splice.outcomes(clothed, [original]).correct.mean())
-    return max(readout.skill(accuracy, len(splice.data.emotions)), 0.0) >= least
+def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
+    """Whether accuracy on clothed discovery women is at least `min_readout` of the way from chance to certainty."""
+    clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
+    accuracy = float(spliced.outcomes(clothed, [original]).correct.mean())
+    return max(readout.skill(accuracy, len(spliced.data.emotions)), 0.0) >= min_readout
 
 
-def bias_latents(splice: Splice, pooled: Codes, rows: np.ndarray, config: Any, means: np.ndarray) -> pd.DataFrame:
-    """The list of `latents.bias`, on discovery women: effects are taken anew, in the edited model, after each step.
+def bias_latents(
+    spliced: SplicedClip, pooled: PooledLatents, inference: Inference, edit: Edit, means: np.ndarray
+) -> pd.DataFrame:
+    """The bias latents, searched step by step on discovery women; effects are taken anew in the edited model.
 
-    Empty if the model does not read faces: it has no readout to be biased.
+    means: of `discovery_means`, for an edit to the mean. The list is empty if the model does not read faces: then it
+    has no readout to be biased.
     """
-    pairs = splice.data.pairs("discovery")
-    semi, clothed = (pairs[condition].to_numpy() for condition in (SEMI_NUDE, CLOTHED))
-    if not reads_faces(splice, config.inference.min_readout):
-        return pd.DataFrame(columns=latents.COLUMNS)
+    pairs = Pairs.from_images(spliced.data.table, "discovery")
+    if not reads_faces(spliced, inference.min_readout):
+        return pd.DataFrame(columns=COLUMNS)
 
     def effect_gaps(edited: list[int]) -> np.ndarray:
         if not edited:
-            return pooled.effect[np.searchsorted(rows, semi)] - pooled.effect[np.searchsorted(rows, clothed)]
-        change = intervene.Edit.of(config.edit, np.array(edited), means, splice.clip.device)
-        arm = splice.arm(change, config.edit.scope)
-        return effects_of(splice, semi, arm) - effects_of(splice, clothed, arm)
+            return pairs.gap(pooled.effect[pairs.positions(spliced.data.audit_rows())], axis=0)
+        change = LatentEdit.from_params(edit, np.array(edited), means, spliced.clip.device)
+        arm = spliced.edit_arm(change, edit.scope)
+        return paired.gap({c: effects_in_arm(spliced, pairs.table[c].to_numpy(), arm) for c in CONDITIONS})
 
-    return latents.bias(
-        effect_gaps,
-        pairs["identity"].to_numpy(),
-        config.inference,
-        n_per_step=config.edit.n_per_step,
-        n_most=config.edit.n_latents,
-    )
+    return find_bias_latents(effect_gaps, pairs.women, inference, n_per_step=edit.n_per_step, n_most=edit.n_latents)
 
 
-def effects_of(splice: Splice, rows: np.ndarray, arm: Arm) -> np.ndarray:
+def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
     """Effects [image, latent] with the arm in place."""
-    batches = (splice.batch(rows[part]) for part in splice.slices(rows))
-    return codes.effects(splice.sae, ((batch.rows, arm(batch)) for batch in batches), splice.gradient)
+    batches = (spliced.batch(rows[some]) for some in spliced.slices(rows))
+    return effects(spliced.sae, ((batch.rows, arm(batch)) for batch in batches), spliced.gradient)
 
 
-def edit_curve(splice: Splice, ranked: np.ndarray, edit: sections.Edit, means: np.ndarray) -> pd.DataFrame:
-    """Editing the first k latents on discovery women: mean R of both conditions, and what it gains and costs (nats).
+def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.ndarray) -> pd.DataFrame:
+    """Edit the first k latents of a ranking on discovery women: mean R of both conditions, gains and costs (nats).
 
-    k runs over `edit.curve`, up to all that are on the list and no more than `edit.n_latents`.
+    k runs over `edit.curve`, up to all that are ranked and no more than `edit.n_latents`.
 
-    net_gain = what semi-nude images gain less what clothed ones lose: an edit that harms all alike scores nothing.
-    clothed_accuracy_loss is what the edit costs clothed images in accuracy.
+    net_gain: what semi-nude images gain less what clothed ones lose. An edit that harms all alike scores nothing.
+    clothed_accuracy_loss: what the edit costs clothed images in accuracy.
     """
-    pairs = splice.data.pairs("discovery")
+    pairs = Pairs.from_images(spliced.data.table, "discovery")
     most = min(edit.n_latents, len(ranked))
     sizes = [0, *sorted({min(k, most) for k in (*edit.curve, most)} - {0})]
-    edits = [intervene.Edit.of(edit, ranked[:k], means, splice.clip.device) for k in sizes]
-    arms = [splice.arm(change, edit.scope) for change in edits]
-    outcomes = {c: splice.outcomes(pairs[c].to_numpy(), arms) for c in CONDITIONS}
-    semi_nude, clothed = (outcomes[c].R.mean(1) for c in (SEMI_NUDE, CLOTHED))
+    changes = [LatentEdit.from_params(edit, ranked[:k], means, spliced.clip.device) for k in sizes]
+    arms = [spliced.edit_arm(change, edit.scope) for change in changes]
+    outcomes = {c: spliced.outcomes(pairs.table[c].to_numpy(), arms) for c in CONDITIONS}
+    semi_nude, clothed = (outcomes[c].R.mean(1) for c in CONDITIONS)
     correct = outcomes[CLOTHED].correct.mean(1)
     gain, loss = semi_nude - semi_nude[0], clothed[0] - clothed
     return pd.DataFrame(
@@ -180,17 +199,19 @@ def edit_curve(splice: Splice, ranked: np.ndarray, edit: sections.Edit, means: n
     )
 
 
-def check_first_order(splice: Splice, pooled: Codes, rows: np.ndarray, n_latents: int) -> dict[str, float]:
-    """Effects against what happens: latents with the largest effects, zeroed one by one on semi-nude discovery images.
+def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: int) -> dict[str, float]:
+    """Compare first-order effects with real ablations: the latents with the largest effects, zeroed one by one on
+    semi-nude discovery images.
 
     Returns the correlation, over images and latents, of the first-order effect with the loss of R measured, and
     the slope of the loss on the effect (1 if the first order were exact).
     """
-    semi_nude = splice.data.pairs("discovery")[SEMI_NUDE].to_numpy()
-    predicted = pooled.effect[np.searchsorted(rows, semi_nude)]
+    semi_nude = Pairs.from_images(spliced.data.table, "discovery").semi_nude
+    predicted = pooled.effect[np.searchsorted(spliced.data.audit_rows(), semi_nude)]
     checked = np.argsort(-np.abs(predicted).mean(0))[:n_latents]
-    arms = [splice.arm(intervene.Edit(latents=torch.tensor([j], device=splice.clip.device)), "all") for j in checked]
-    R = splice.outcomes(semi_nude, [original, *arms]).R
+    device = spliced.clip.device
+    arms = [spliced.edit_arm(LatentEdit(latents=torch.tensor([j], device=device)), "all") for j in checked]
+    R = spliced.outcomes(semi_nude, [original, *arms]).R
     effect, loss = predicted[:, checked].T.ravel(), (R[0] - R[1:]).ravel()
     if effect.std() == 0 or loss.std() == 0:
         return {"correlation": 0.0, "slope": 0.0}
@@ -199,11 +220,11 @@ def check_first_order(splice: Splice, pooled: Codes, rows: np.ndarray, n_latents
 
 
 def count_latents(
-    lists: dict[sections.LatentList, pd.DataFrame], tests: pd.DataFrame, inference: sections.Inference, n_women: int
+    found: dict[LatentList, pd.DataFrame], tests: pd.DataFrame, inference: Inference, n_women: int
 ) -> dict[str, float]:
     """How many latents are on each list, and the smallest p that the discovery women allow."""
     return {
-        **{kind: len(found) for kind, found in lists.items()},
+        **{kind: len(listed) for kind, listed in found.items()},
         "never_fired": int((tests["firing"] == 0).sum()),
         "smallest_p": paired.smallest_p(n_women, inference.n_permutations),
     }
@@ -222,9 +243,9 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
 
 def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
     """The gap in R on discovery women, and the number of latents whose edit gains most."""
-    best = latents.best_edit(curve, clothed_cost)
+    best, unedited = best_edit(curve, clothed_cost), curve.iloc[0]
     return {
-        "gap": float(curve["R_clothed"].iloc[0] - curve["R_semi_nude"].iloc[0]),
+        "gap": float(paired.gap({c: unedited[f"R_{c}"] for c in CONDITIONS})),
         "best_net_gain": float(best["net_gain"]),
         "best_n_latents": int(best["n_latents"]),
     }
@@ -239,7 +260,7 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
 
 
 def headline(found: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage; all that was found is in summary.json."""
+    """The metrics of the stage; summary.json has all that was found."""
     return {
         "bias_latents": found["latents"]["bias"],
         "perception_latents": found["latents"]["perception"],
@@ -261,7 +282,7 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
     axes[0].plot(np.log10(overall[order] + LOG_FLOOR), label="all images", color="black", lw=1)
     axes[0].set(xlabel="latents, most active first", ylabel="log10 mean activation", title="Mean activation")
     axes[0].legend(markerscale=6)
-    clipped = np.maximum(means[SEMI_NUDE] - means[CLOTHED], 0)
+    clipped = np.maximum(-paired.gap(means), 0)
     candidates = np.argsort(-clipped)[:n_candidates]
     axes[1].vlines(np.arange(len(clipped)), 0, clipped, color=figures.GREY, lw=0.5)
     label = f"{len(candidates)} candidates"
@@ -270,16 +291,16 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
     axes[1].legend()
 
 
-def draw_lists(ax: Axes, tests: pd.DataFrame, lists: dict[sections.LatentList, pd.DataFrame]) -> None:
-    """Activation against effect, both semi-nude minus clothed, nothing edited, with the two lists marked."""
+def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame]) -> None:
+    """Gap in activation against gap in effect, nothing edited, with the two lists marked."""
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
     markers = {"perception": ("s", figures.SKY), "bias": ("v", figures.VERMILION)}
-    for kind, found in lists.items():
+    for kind, listed in found.items():
         marker, colour = markers[kind]
-        points = tests.loc[found["latent"].astype(int), ["act_mean", "eff_mean"]].to_numpy().T
-        ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(found)})")
-    ax.set(xlabel="activation gap", ylabel="effect gap on R (nats)", title="Seeing is not bias (semi-nude - clothed)")
+        points = tests.loc[listed["latent"].astype(int), ["act_mean", "eff_mean"]].to_numpy().T
+        ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(listed)})")
+    ax.set(xlabel="activation gap", ylabel="effect gap on R (nats)", title="Seeing is not bias (clothed - semi-nude)")
     ax.legend()
 
 
@@ -296,64 +317,51 @@ def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, con
     axes[2].set(xlabel="clusters k", ylabel="mean silhouette", title="Silhouette", ylim=(0, 1))
 
 
-def spliced(point: Point, config: Any) -> Splice:
-    """CLIP with the grid point's SAE in its place."""
-    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
-    return Splice(
-        clip=clip,
-        sae=JumpReLUSAE.load(SAE_DPATH / str(point)).to(clip.device),
-        layer=point.layer,
-        data=data,
-        activations=store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data),
-        batch_size=config.analyse_sae.batch_size,
-    )
-
-
 def draw(
     point: Point,
     values: np.ndarray,
     condition: np.ndarray,
     tests: pd.DataFrame,
-    lists: dict[sections.LatentList, pd.DataFrame],
+    found: dict[LatentList, pd.DataFrame],
     scores: np.ndarray,
     tried: pd.DataFrame,
-    config: sections.AnalyseSae,
+    config: AnalyseSae,
 ) -> Figure:
     """Activations by condition, both lists, and the clusters of latents."""
     figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
     draw_activations(axes[0, :2], values, condition, config.n_candidates)
-    draw_lists(axes[0, 2], tests, lists)
+    draw_lists(axes[0, 2], tests, found)
     draw_clusters(axes[1], scores, tried, condition)
     return figure
 
 
 def main() -> None:
     point = Point.from_command_line(__doc__)
-    config = params.load("compute", "inference", "edit", "analyse_sae")
-    splice = spliced(point, config)
-    data, rows, inference = splice.data, splice.data.audit_rows(), config.inference
-    pooled = codes.pool(splice.sae, splice.batches(rows), len(rows), splice.gradient)
+    compute, inference, edit, analyse = params.load(Compute, Inference, Edit, AnalyseSae)
+    spliced = open_spliced_clip(point, compute, analyse.batch_size)
+    data, rows = spliced.data, spliced.data.audit_rows()
+    pooled = pool_latents(spliced.sae, spliced.batches(rows), len(rows), spliced.gradient)
     means = discovery_means(pooled, data, rows)
     tests = test_latents(pooled, means, data, rows, inference)
-    lists: dict[sections.LatentList, pd.DataFrame] = {
-        "bias": bias_latents(splice, pooled, rows, config, means),
-        "perception": latents.perception(tests, inference.alpha),
+    found: dict[LatentList, pd.DataFrame] = {
+        "bias": bias_latents(spliced, pooled, inference, edit, means),
+        "perception": perception_latents(tests, inference.alpha),
     }
-    curve = edit_curve(splice, lists[config.edit.latents]["latent"].to_numpy(np.int64), config.edit, means)
+    curve = edit_curve(spliced, found[edit.latents]["latent"].to_numpy(np.int64), edit, means)
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
-    scores, tried = clusters(values, config.analyse_sae)
+    scores, tried = clusters(values, analyse)
     summary = {
         "published": published_block(values, condition),
-        "latents": count_latents(lists, tests, inference, data.pairs("discovery")["identity"].nunique()),
-        "first_order": check_first_order(splice, pooled, rows, config.analyse_sae.n_checked),
-        "splice": summarise_fidelity(fidelity(splice, rows), condition),
-        "discovery_edit": summarise_curve(curve, config.edit.clothed_cost),
+        "latents": count_latents(found, tests, inference, Pairs.from_images(data.table, "discovery").n_women),
+        "first_order": check_first_order(spliced, pooled, analyse.n_checked),
+        "splice": summarise_fidelity(fidelity(spliced, rows), condition),
+        "discovery_edit": summarise_curve(curve, edit.clothed_cost),
         "clusters": summarise_clusters(tried),
     }
-    figure = draw(point, values, condition, tests, lists, scores, tried, config.analyse_sae)
-    with outs.whole(ANALYSIS_DPATH / str(point)) as directory:
-        pooled.save(directory / "codes.zarr")
-        for name, table in ({"latents": tests, "curve": curve} | lists).items():
+    figure = draw(point, values, condition, tests, found, scores, tried, analyse)
+    with outs.atomic_output(ANALYSIS_DPATH / str(point)) as directory:
+        pooled.save(directory / "pooled.zarr")
+        for name, table in ({"latents": tests, "curve": curve} | found).items():
             outs.write_table(directory / f"{name}.csv", table)
         outs.write_metrics(directory / "summary.json", summary)
         figures.save(figure, directory / "statistics.png")
@@ -361,4 +369,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -20,11 +20,19 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 
-from stages.core import cascade, curves, dataset, eclip, figures, localise, outs, paired, params, sections, vit
-from stages.core.dataset import CLOTHED, CONDITIONS, INSIDE, REGIONS, SEMI_NUDE, Dataset
-from stages.core.rank_correlation import spearman
-from stages.core.readout import Readout
-from stages.core.vit import Clip
+from stages.core import eclip, figures, localise
+from stages.core.checks import deletion_insertion, randomisation
+from stages.core.checks.rank_correlation import spearman
+from stages.core.clip import vit
+from stages.core.clip.readout import Readout
+from stages.core.clip.vit import FrozenClip
+from stages.core.data import dataset
+from stages.core.data.dataset import Dataset
+from stages.core.paired import Pairs
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.run.labels import INSIDE, REGIONS
+from stages.core.schema import Compute, Heatmap, Inference
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 METRICS_FPATH, FULL_FPATH = Path("metrics/check_heatmaps.json"), Path("metrics/full/check_heatmaps.json")
@@ -32,7 +40,7 @@ CURVES_FPATH, CASCADE_FPATH = Path("plots/check_heatmaps_curves.csv"), Path("plo
 PLOT_FPATH = Path("plots/check_heatmaps.png")
 CONTRASTED: tuple[eclip.Method, ...] = ("grad_eclip", "attribution")
 METHODS: tuple[eclip.Method, ...] = ("grad_eclip", "attribution", "legrad", "attention")
-KINDS: tuple[curves.Kind, ...] = ("deletion", "insertion")
+KINDS: tuple[deletion_insertion.Kind, ...] = ("deletion", "insertion")
 BASELINES = ("centre_gaussian", "random")
 N_PERTURBED = 96  # images of the deletion and insertion curves, evenly among all: each costs 116 forward passes
 GAUSSIAN_SPREAD = 0.25  # of the side: a photographer's guess at where the subject is
@@ -43,10 +51,10 @@ Grids = np.ndarray  # [image, gh, gw]
 class Audit:
     """Some images before the model: pixels, a batch at a time, labels, texts."""
 
-    def __init__(self, clip: Clip, data: Dataset, rows: np.ndarray, batch_size: int):
+    def __init__(self, clip: FrozenClip, data: Dataset, rows: np.ndarray, batch_size: int):
         self.clip, self.data, self.rows, self.batch_size = clip, data, rows, batch_size
         self.labels = data.table.iloc[self.rows].reset_index(drop=True)
-        self.readout = Readout.of(clip, list(data.prompts.values()))
+        self.readout = Readout.from_prompts(clip, list(data.prompts.values()))
         self.truth = torch.from_numpy(data.emotion_index(self.rows)).to(clip.device)
 
     @property
@@ -64,7 +72,7 @@ class Audit:
         """Consecutive parts of the rows, as many images as fit a batch."""
         return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
 
-    def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options) -> eclip.Explanation:
+    def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
         """Maps of all images for texts [k, n, embed]."""
         model = self.clip.model if model is None else model
         parts = [
@@ -80,28 +88,28 @@ class Audit:
         return self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
 
     def along(
-        self, grids: dict[str, Grids], kind: curves.Kind, among: Bool[np.ndarray, "n gh gw"] | None = None
+        self, grids: dict[str, Grids], kind: deletion_insertion.Kind, among: Bool[np.ndarray, "n gh gw"] | None = None
     ) -> dict[str, Float[np.ndarray, "share n"]]:
         """R as patches (of those `among`) are hidden or shown in the order of each map: they share both ends."""
-        found = {name: np.empty((len(curves.SHARES), len(self.rows)), np.float32) for name in grids}
+        found = {name: np.empty((len(deletion_insertion.SHARES), len(self.rows)), np.float32) for name in grids}
         for part in self.slices():
             images, limits = self.data.images(self.rows[part]), None if among is None else among[part]
             ends: dict[float, np.ndarray] = {}
             for name, maps in grids.items():
-                for i, share in enumerate(curves.SHARES):
+                for i, share in enumerate(deletion_insertion.SHARES):
                     if (R := ends.get(share)) is None:
-                        R = self.R(curves.perturbed(images, maps[part], share, kind, limits), part)
+                        R = self.R(deletion_insertion.perturbed(images, maps[part], share, kind, limits), part)
                     if share in (0, 1):
                         ends[share] = R
                     found[name][i, part] = R
         return found
 
-    def by_condition(self, values: np.ndarray, inference: sections.Inference) -> dict[str, Any]:
-        """Means of a value per confirmation image, and the gap, semi-nude minus clothed, with its interval."""
-        pairs = self.data.pairs("confirmation")
-        by = {c: values[np.searchsorted(self.rows, pairs[c])] for c in CONDITIONS}
-        gap = paired.interval(by[SEMI_NUDE] - by[CLOTHED], pairs["identity"].to_numpy(), **inference.bootstrap)
-        return {**{c: float(by[c].mean()) for c in CONDITIONS}, "gap": gap.as_metrics()}
+    def by_condition(self, values: np.ndarray, inference: Inference) -> dict[str, Any]:
+        """Means of a value per confirmation image by condition, and the gap with its interval."""
+        pairs = Pairs.from_images(self.data.table, "confirmation")
+        values = values[pairs.positions(self.rows)]
+        means = {condition: float(part.mean()) for condition, part in pairs.split(values).items()}
+        return {**means, "gap": pairs.interval(pairs.gap(values), inference).as_metrics()}
 
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
@@ -117,8 +125,8 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
     return found
 
 
-def localise_maps(audit: Audit, grids: dict[str, Grids], inference: sections.Inference) -> dict[str, dict]:
-    """Energy lift and matched-area IoU of each map on bust and face: gap, semi-nude minus clothed, and levels."""
+def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
+    """Energy lift and matched-area IoU of each map on bust and face: both conditions, and the gap."""
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
         coverage = audit.data.coverage(region, audit.rows, audit.clip.grid)
@@ -135,13 +143,13 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
     found = {kind: audit.along(grids, kind) for kind in KINDS}
     for name in grids:
         for kind in KINDS:
-            for share, R in zip(curves.SHARES, found[kind][name], strict=True):
+            for share, R in zip(deletion_insertion.SHARES, found[kind][name], strict=True):
                 by_condition = pd.Series(R).groupby(audit.labels["condition"]).mean()
                 rows += [(name, kind, condition, share, float(mean)) for condition, mean in by_condition.items()]
     return pd.DataFrame(rows, columns=["method", "curve", "condition", "share", "R"])
 
 
-def delete_bust(audit: Audit, grids: dict[str, Grids], inference: sections.Inference) -> dict[str, dict]:
+def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
     """Of each map: change of R (nats) as the bust's patches are greyed out in its order, mean over their share.
 
     Above 0, what the map marks on the bust misleads the readout; below it is needed. All maps end at the same picture:
@@ -149,7 +157,7 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: sections.Infer
     """
     bust = audit.data.coverage("bust", audit.rows, audit.clip.grid) >= INSIDE
     found = audit.along(grids, "deletion", bust)
-    return {name: audit.by_condition(curves.area(R) - R[0], inference) for name, R in found.items()}
+    return {name: audit.by_condition(deletion_insertion.area(R) - R[0], inference) for name, R in found.items()}
 
 
 def agreement(a: Grids, b: Grids) -> float:
@@ -161,7 +169,7 @@ def agreement(a: Grids, b: Grids) -> float:
 def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
     """How alike Grad-ECLIP's maps stay as the vision tower is randomised from the top down."""
     rows = [("nothing", 1.0)]
-    for name, model in cascade.randomised(audit.clip.model, seed):
+    for name, model in randomisation.randomised(audit.clip.model, seed):
         raw = audit.explain(audit.own[None], model).raw["grad_eclip"]
         rows.append((name, agreement(raw[:, 0].cpu().numpy(), reference)))
     return pd.DataFrame(rows, columns=["randomised_down_to", "agreement"])
@@ -171,7 +179,9 @@ def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded
     """Areas under the curves, agreement with other texts and other parameters, and the single head's drift."""
     by_share = curve.pivot(index="share", columns=["method", "curve", "condition"], values="R")
     areas: dict[str, dict[str, float]] = {method: {} for method in grids}
-    for (method, kind, condition), found in zip(by_share.columns, curves.area(by_share.to_numpy()), strict=True):
+    for (method, kind, condition), found in zip(
+        by_share.columns, deletion_insertion.area(by_share.to_numpy()), strict=True
+    ):
         areas[method][f"{kind}_area_{condition}"] = float(found)
     another = audit.readout.prompts[(audit.truth + 1) % len(audit.readout.prompts)]
     ours = audit.explain(torch.stack([audit.own, another]))
@@ -214,7 +224,7 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
         axes[1, 0], [name.replace("_", " ") for name in names], gaps, [colours[name] for name in names]
     )
     axes[1, 0].axvline(0, color="black", lw=0.7)
-    axes[1, 0].set(xlabel="bust-lift gap, semi-nude minus clothed", title="The published endpoint, by method")
+    axes[1, 0].set(xlabel="bust-lift gap, clothed minus semi-nude", title="The published endpoint, by method")
     axes[1, 1].plot(range(len(cascaded)), cascaded["agreement"], "o-", color=figures.BLUE)
     axes[1, 1].set_xticks(range(len(cascaded)), cascaded["randomised_down_to"], rotation=25, ha="right", fontsize=8)
     axes[1, 1].axhline(0, color="black", lw=0.7)
@@ -226,16 +236,16 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load("compute", "inference", "heatmap")
-    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
-    rows, batch_size, seed = data.rows("confirmation"), config.heatmap.batch_size, config.inference.seed
+    compute, inference, heatmap = params.load(Compute, Inference, Heatmap)
+    clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
+    rows, batch_size, seed = data.rows("confirmation"), heatmap.batch_size, inference.seed
     audit = Audit(clip, data, rows, batch_size)
     grids = every_map(audit, seed)
     some = np.unique(np.linspace(0, len(rows) - 1, N_PERTURBED).round().astype(int))
     perturbed = Audit(clip, data, rows[some], batch_size)
     curve = perturb(perturbed, {name: maps[some] for name, maps in grids.items()})
     cascaded = randomise(audit, grids["grad_eclip"], seed)
-    located, deleted = localise_maps(audit, grids, config.inference), delete_bust(audit, grids, config.inference)
+    located, deleted = localise_maps(audit, grids, inference), delete_bust(audit, grids, inference)
     maps = {name: {**located[name], "bust_deletion": deleted[name]} for name in grids}
     found = {"maps": maps, **measure(audit, grids, curve, cascaded)}
     outs.write_metrics(FULL_FPATH, found)
@@ -246,4 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

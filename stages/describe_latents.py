@@ -12,19 +12,24 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import dataset, encoding, figures, lens, outs, paired, params, sections, selection, vit
-from stages.core.codes import Codes
-from stages.core.dataset import CONDITIONS
-from stages.core.encoding import PLANTED
+from stages.core import figures, paired
+from stages.core.clip import vit
+from stages.core.data import dataset
+from stages.core.description import decoder_directions, label_association
 from stages.core.figures import Axes
-from stages.core.selection import Selection
-from stages.core.splice import Splice
+from stages.core.intervention import selection
+from stages.core.intervention.selection import Selection
+from stages.core.intervention.spliced_clip import SplicedClip
+from stages.core.latents.pooling import PooledLatents
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.run.labels import CONDITIONS, PLANTED
+from stages.core.schema import Compute, DescribeLatents, Inference
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH = Path("data/selection")
@@ -36,15 +41,15 @@ TEXT_WIDTH = 62  # characters on a line of a card
 
 
 class HeldOut:
-    """Confirmation images: rows of the data set, their labels, codes and embeddings, in one order."""
+    """Confirmation images: rows of the data set, their labels, pooled latents and embeddings, in one order."""
 
-    def __init__(self, splice: Splice, chosen: Selection):
-        audit = splice.data.audit_rows()
-        held_out = (splice.data.table["split"] == "confirmation").to_numpy()[audit]
+    def __init__(self, spliced: SplicedClip, chosen: Selection):
+        audit = spliced.data.audit_rows()
+        held_out = (spliced.data.table["split"] == "confirmation").to_numpy()[audit]
         self.rows: np.ndarray = audit[held_out]
-        self.images: pd.DataFrame = splice.data.table.iloc[self.rows].reset_index(drop=True)
-        self.codes: Codes = chosen.codes.of(held_out)
-        self.embeddings: np.ndarray = splice.embeddings(self.rows)
+        self.images: pd.DataFrame = spliced.data.table.iloc[self.rows].reset_index(drop=True)
+        self.pooled: PooledLatents = chosen.pooled.of_images(held_out)
+        self.embeddings: np.ndarray = spliced.embeddings(self.rows)
 
     def top(self, values: np.ndarray, n: int) -> np.ndarray:
         """Positions of the images with the largest values, one of each woman, largest first; none where it is 0."""
@@ -62,7 +67,7 @@ def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
     return pd.concat([edited, contrast], ignore_index=True)
 
 
-def describe(splice: Splice, chosen: Selection, women: HeldOut, config: sections.DescribeLatents) -> pd.DataFrame:
+def describe(spliced: SplicedClip, chosen: Selection, women: HeldOut, config: DescribeLatents) -> pd.DataFrame:
     """A row per latent: list, tests, what it encodes, monosemanticity, neighbours, prompts, and its top images.
 
     Its images are ranked, and its monosemanticity is weighted, by the class token's activation where that is all
@@ -70,30 +75,32 @@ def describe(splice: Splice, chosen: Selection, women: HeldOut, config: sections
     """
     table = listed(chosen, config.n_other)
     latents = table["latent"].to_numpy()
-    last = splice.layer == splice.clip.n_layers
-    table["pooling"] = np.where(last & (women.codes.cls[:, latents] > 0).any(0), "cls", "max")
+    last = spliced.layer == spliced.clip.n_layers
+    table["pooling"] = np.where(last & (women.pooled.cls[:, latents] > 0).any(0), "cls", "max")
     table["firing"] = chosen.tests["firing"].to_numpy()[latents]
-    table = table.join(encoding.encoded(women.codes, women.images, latents), on="latent")
-    values = [getattr(women.codes, row.pooling)[:, row.latent] for row in table.itertuples()]
+    table = table.join(label_association.encoded(women.pooled, women.images, latents), on="latent")
+    values = [getattr(women.pooled, row.pooling)[:, row.latent] for row in table.itertuples()]
     stacked = np.stack(values, axis=1) if values else np.zeros((len(women.rows), 0))
-    table["monosemanticity"] = encoding.monosemanticity(stacked, women.embeddings)
-    near, cosines = lens.neighbours(splice.sae.W_dec, latents, config.n_neighbours)
+    table["monosemanticity"] = label_association.monosemanticity(stacked, women.embeddings)
+    near, cosines = decoder_directions.neighbours(spliced.sae.W_dec, latents, config.n_neighbours)
     table["neighbours"] = [
         ", ".join(f"{j} ({c:.2f})" for j, c in zip(*pair, strict=True)) for pair in zip(near, cosines, strict=True)
     ]
-    table["prompts"] = nearest_prompts(splice, latents, config)
+    table["prompts"] = nearest_prompts(spliced, latents, config)
     names = women.images["image"].to_numpy()
     table["top_images"] = [" ".join(names[women.top(column, config.n_images)]) for column in values]
     return table
 
 
-def nearest_prompts(splice: Splice, latents: np.ndarray, config: sections.DescribeLatents) -> list[str]:
+def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeLatents) -> list[str]:
     """For each latent, the prompts nearest to what it writes, with their cosines."""
     try:
-        prompts = lens.vocabulary(config.prompts, splice.data.table)
+        prompts = decoder_directions.vocabulary(config.prompts, spliced.data.table)
     except ValueError as error:
         raise params.ParamsError(f"describe_latents.prompts: {error}") from None
-    cosines = lens.prompt_cosines(splice.clip, splice.sae.W_dec.detach()[torch.tensor(latents)], prompts)
+    cosines = decoder_directions.prompt_cosines(
+        spliced.clip, spliced.sae.W_dec.detach()[torch.tensor(latents)], prompts
+    )
     return [
         ", ".join(f"{prompts[j]} ({row[j]:.2f})" for j in np.argsort(-row, kind="stable")[: config.n_prompts])
         for row in cosines
@@ -113,11 +120,11 @@ def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str,
         },
         "monosemanticity": {
             **{f"{kind}_latents": float(part.mean()) for kind, part in table.groupby("list")["monosemanticity"]},
-            "chance": encoding.mean_cosine(women.embeddings),
+            "chance": label_association.mean_cosine(women.embeddings),
         },
     }
     if PLANTED in women.images:
-        found = encoding.detectors(women.codes, women.images, PLANTED, chosen.tests["eff_mean"].to_numpy())
+        found = label_association.detectors(women.pooled, women.images, PLANTED, chosen.ranked_once)
         metrics["planted_feature"] = {
             "best_rank": int(found["rank"].min()),
             "worst_rank": int(found["rank"].max()),
@@ -128,10 +135,17 @@ def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str,
     return metrics
 
 
-def draw(splice: Splice, table: pd.DataFrame, women: HeldOut, config: Any, fpath: Path) -> None:
+def draw(
+    spliced: SplicedClip,
+    table: pd.DataFrame,
+    women: HeldOut,
+    inference: Inference,
+    config: DescribeLatents,
+    fpath: Path,
+) -> None:
     """One card a row: what is known of the latent, its activation by condition and label, its top images."""
-    n_images = config.describe_latents.n_images
-    shown = pd.concat([table[table["edited"] == 1][: config.describe_latents.n_shown], table[table["edited"] == 0]])
+    n_images = config.n_images
+    shown = pd.concat([table[table["edited"] == 1][: config.n_shown], table[table["edited"] == 0]])
     rows = max(len(shown), 1)
     figure = figures.pyplot().figure(figsize=(9.4 + 1.7 * n_images, 2.1 * rows + 0.6))
     title = (
@@ -141,14 +155,14 @@ def draw(splice: Splice, table: pd.DataFrame, women: HeldOut, config: Any, fpath
     axes = figure.subplots(rows, 2 + n_images, squeeze=False, width_ratios=[2.6, 2.9] + [1] * n_images)
     for ax in np.delete(axes, 1, axis=1).flat if len(shown) else axes.flat:
         ax.set_axis_off()
-    chance = encoding.mean_cosine(women.embeddings)
+    chance = label_association.mean_cosine(women.embeddings)
     for i, (cells, (_, card)) in enumerate(zip(axes, shown.iterrows(), strict=False)):
-        values = getattr(women.codes, card["pooling"])[:, card["latent"]]
+        values = getattr(women.pooled, card["pooling"])[:, card["latent"]]
         _write(cells[0], card, chance)
-        _draw_activation(cells[1], values, women.images, POOLING_LABELS[card["pooling"]], config.inference)
+        _draw_activation(cells[1], values, women.images, POOLING_LABELS[card["pooling"]], inference)
         if i == 0:
             cells[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8)
-        _draw_images(cells[2:], splice, card, women, women.top(values, n_images))
+        _draw_images(cells[2:], spliced, card, women, women.top(values, n_images))
     figures.save(figure, fpath)
 
 
@@ -169,9 +183,7 @@ def _write(ax: Axes, card: pd.Series, chance: float) -> None:
     ax.text(0, 0.86, wrapped, va="top", fontsize=8.5, transform=ax.transAxes)
 
 
-def _draw_activation(
-    ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: sections.Inference
-) -> None:
+def _draw_activation(ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: Inference) -> None:
     """Means with intervals over women: by emotion of the face and, where planted, by colour of the top."""
     groups = [
         (label, value) for label in ("emotion", PLANTED) if label in images for value in dict.fromkeys(images[label])
@@ -182,7 +194,7 @@ def _draw_activation(
             if not part.any():
                 continue
             women = images["identity"][part].to_numpy()
-            found = paired.interval(values[part].astype(np.float64), women, **inference.bootstrap)
+            found = paired.interval(values[part].astype(np.float64), women, **paired.bootstrap_settings(inference))
             colour = figures.CONDITION_COLOURS[condition]
             ax.plot([x + shift] * 2, [found.low, found.high], color=colour, lw=2)
             name = figures.CONDITION_LABELS[condition] if x == 0 else None
@@ -195,15 +207,15 @@ def _draw_activation(
     ax.set_ylabel(f"activation,\n{pooling}", fontsize=8)
 
 
-def _draw_images(axes: np.ndarray, splice: Splice, card: pd.Series, women: HeldOut, top: np.ndarray) -> None:
+def _draw_images(axes: np.ndarray, spliced: SplicedClip, card: pd.Series, women: HeldOut, top: np.ndarray) -> None:
     if not len(top):
         return
-    latent = torch.tensor([card["latent"]], device=splice.clip.device)
+    latent = torch.tensor([card["latent"]], device=spliced.clip.device)
     with torch.no_grad():
-        f = splice.sae.encode(splice.tokens(women.rows[top]), latent)[..., 0].cpu().numpy()
-    pictures = splice.data.images(women.rows[top])
+        f = spliced.sae.encode(spliced.audit.tokens(women.rows[top]), latent)[..., 0].cpu().numpy()
+    pictures = spliced.data.images(women.rows[top])
     for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, women.images.iloc[top].iterrows(), strict=False):
-        figures.spotlight(ax, picture, tokens[1:].reshape(splice.clip.grid))
+        figures.spotlight(ax, picture, tokens[1:].reshape(spliced.clip.grid))
         ax.set_title(f"{figures.CONDITION_LABELS[labels['condition']]}, {labels['emotion']}", fontsize=8)
         said = f"class {tokens[0] + 0.0:.1f}, patches to {tokens[1:].max():.1f}"
         ax.text(0.5, -0.02, said, fontsize=7.5, ha="center", va="top", transform=ax.transAxes)
@@ -211,16 +223,16 @@ def _draw_images(axes: np.ndarray, splice: Splice, card: pd.Series, women: HeldO
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load("compute", "inference", "describe_latents")
-    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
+    compute, inference, config = params.load(Compute, Inference, DescribeLatents)
+    clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)
-    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.describe_latents.batch_size)
-    women = HeldOut(splice, chosen)
-    table = describe(splice, chosen, women, config.describe_latents)
+    spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, config.batch_size)
+    women = HeldOut(spliced, chosen)
+    table = describe(spliced, chosen, women, config)
     outs.write_metrics(METRICS_FPATH, measure(table, chosen, women))
     outs.write_table(TABLE_FPATH, table)
-    draw(splice, table, women, config, SHEET_FPATH)
+    draw(spliced, table, women, inference, config, SHEET_FPATH)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

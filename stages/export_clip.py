@@ -6,7 +6,8 @@ writes   data/mitigated (open_clip's `local-dir:` layout, the edited latents, ed
 claims   nothing new: guardrails.json is what the causal test measured of this edit, gains and costs
 
     model, _, preprocess = open_clip.create_model_and_transforms("local-dir:data/mitigated")
-    mitigation.attach(model, "data/mitigated")          # from stages.core import mitigation
+    mitigation.attach(model, "data/mitigated")          # from stages.core.schema import Edit
+from stages.core import mitigation
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from typing import Any
 
 import torch
 
-from stages.core import mitigation, outs, params, selection
-from stages.core.intervene import Edit
+from stages.core import mitigation
+from stages.core.intervention import selection
+from stages.core.intervention.edits import LatentEdit
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.schema import Edit
 
 CLIP_DPATH, SELECTION_DPATH, MITIGATED_DPATH = Path("data/clip"), Path("data/selection"), Path("data/mitigated")
 ABLATE_FPATH = Path("metrics/full/ablate.json")
@@ -36,13 +41,13 @@ def measured() -> dict[str, Any]:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load("edit")
+    edit = params.load(Edit)
     chosen, guardrails = selection.load(SELECTION_DPATH), measured()
-    edit = Edit.of(config.edit, chosen.latents, chosen.means, torch.device("cpu"))
-    with outs.whole(MITIGATED_DPATH) as directory:
+    change = LatentEdit.from_params(edit, chosen.latents, chosen.means, torch.device("cpu"))
+    with outs.atomic_output(MITIGATED_DPATH) as directory:
         shutil.copytree(CLIP_DPATH, directory)
         try:
-            mitigation.save(directory, chosen.sae, edit, config.edit.scope, chosen.layer)
+            mitigation.save(directory, chosen.sae, change, edit.scope, chosen.layer)
         except mitigation.MitigationError as refusal:
             (directory / mitigation.REFUSAL_FNAME).write_text(f"{refusal}\n")
             return print(refusal)
@@ -50,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

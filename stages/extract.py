@@ -6,7 +6,7 @@ writes   data/activations/l<layer>.zarr (tokens [image, token, width]), metrics/
 claims   the emotion gap of the audited model, over all women: how much better it names the emotion of clothed
          women than of the same women semi-nude (its interval over women stands in `ablate`)
 
-    torchrun --nproc-per-node 8 -m stages.extract      # the same stores, to the byte, by as many processes
+    torchrun --nproc-per-node 8 -m stages.extract      # eight processes write the same stores, to the byte
 """
 
 from __future__ import annotations
@@ -23,9 +23,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from stages.core import compute, dataset, outs, params, store, vit
-from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE, Dataset
-from stages.core.readout import Readout
+from stages.core import store
+from stages.core.clip import vit
+from stages.core.clip.readout import Readout
+from stages.core.data import dataset
+from stages.core.data.dataset import Dataset
+from stages.core.paired import gap
+from stages.core.run import outs, params
+from stages.core.run.compute import Ranks, join_ranks, leave_ranks
+from stages.core.run.errors import run_command
+from stages.core.run.labels import CONDITIONS
+from stages.core.schema import Compute, Extract, Grid
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH = Path("data/activations")
@@ -46,7 +54,7 @@ def normalisation(summed: np.ndarray) -> dict[str, Any]:
 
 
 def extract(
-    clip: vit.Clip, data: Dataset, stores: dict[int, store.Unfinished], batch_size: int
+    clip: vit.FrozenClip, data: Dataset, stores: dict[int, store.StoreWriter], batch_size: int
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Fill this rank's part of the stores, shards being written while the next batch is computed.
 
@@ -76,22 +84,23 @@ def extract(
     return torch.from_numpy(np.concatenate(embeddings)), {k: torch.from_numpy(v) for k, v in summed.items()}
 
 
-def name_of(config: Any, model: str, data: Dataset, processor: str) -> str:
-    """A folder in object storage for all that the activations depend on: runs of other parameters keep their own."""
-    settings = [processor, config.compute.model_dump(), config.extract.model_dump(exclude={"remote"})]
+def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, processor: str) -> str:
+    """URL of a folder in object storage, one for each set of inputs that the activations depend on; empty for none."""
+    if not config.remote:
+        return ""
+    settings = [processor, compute.model_dump(), config.model_dump(exclude={"remote"})]
     written = json.dumps(settings, sort_keys=True).encode()
-    return "-".join([model[:16], data.sha256[:16], hashlib.sha256(written).hexdigest()[:16]])
+    name = "-".join([model[:16], data.sha256[:16], hashlib.sha256(written).hexdigest()[:16]])
+    return f"{config.remote.rstrip('/')}/{name}"
 
 
-def fill(clip: vit.Clip, data: Dataset, config: Any, group: compute.Ranks) -> np.ndarray:
+def fill(
+    clip: vit.FrozenClip, data: Dataset, layers: list[int], config: Extract, compute: Compute, ranks: Ranks
+) -> np.ndarray:
     """Write the stores, with what they are of. Returns unit-norm embeddings of the audit images [n, embed]."""
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
-    remote = (
-        f"{config.extract.remote.rstrip('/')}/{name_of(config, model, data, clip.device.type)}"
-        if config.extract.remote
-        else ""
-    )
+    remote = remote_folder(compute, config, model, data, clip.device.type)
     with ExitStack() as stack:
         stores = {
             layer: stack.enter_context(
@@ -100,23 +109,23 @@ def fill(clip: vit.Clip, data: Dataset, config: Any, group: compute.Ranks) -> np
                     len(data.table),
                     n_tokens,
                     width,
-                    shard_images=config.extract.shard_images,
+                    shard_images=config.shard_images,
                     remote=remote,
-                    ranks=group,
+                    ranks=ranks,
                 )
             )
-            for layer in config.grid.layers
+            for layer in layers
         }
-        embeddings, summed = extract(clip, data, stores, config.extract.batch_size)
+        embeddings, summed = extract(clip, data, stores, config.batch_size)
         for layer, new in stores.items():
             new.attributes = {
                 "model": model,
                 "layer": layer,
                 "module": f"visual.transformer.resblocks.{layer - 1}",
                 "dataset_sha256": data.sha256,
-                **normalisation(group.joined(summed[layer].to(clip.device)).cpu().numpy().sum(0)),
+                **normalisation(ranks.joined(summed[layer].to(clip.device)).cpu().numpy().sum(0)),
             }
-        return group.joined(embeddings.to(clip.device)).cpu().numpy()
+        return ranks.joined(embeddings.to(clip.device)).cpu().numpy()
 
 
 def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.DataFrame:
@@ -137,30 +146,30 @@ def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.Data
 
 
 def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
-    """Mean accuracy and R of both conditions and their gap (clothed minus semi-nude), over all women."""
+    """Mean accuracy and R of both conditions, and their gap, over all women."""
     metrics: dict[str, dict[str, float]] = {}
     for name, column in (("accuracy", "correct"), ("R", "R")):
         mean = table.groupby("condition")[column].mean()
-        metrics[name] = {**{c: float(mean[c]) for c in CONDITIONS}, "gap": float(mean[CLOTHED] - mean[SEMI_NUDE])}
+        metrics[name] = {**{c: float(mean[c]) for c in CONDITIONS}, "gap": float(gap(mean))}
     metrics["accuracy"]["chance"] = chance
     return metrics
 
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load("compute", "grid", "extract")
+    compute, grid, config = params.load(Compute, Grid, Extract)
     data = dataset.load(DATASET_DPATH)
-    clip = vit.load(CLIP_DPATH, config.compute)
-    for layer in config.grid.layers:
+    clip = vit.load(CLIP_DPATH, compute)
+    for layer in grid.layers:
         clip.check_layer(layer)
-    group = compute.join(clip.device)
-    embeddings = fill(clip, data, config, group)
-    if group.first:
-        table = read_out(Readout.of(clip, list(data.prompts.values())), data, embeddings)
+    ranks = join_ranks(clip.device)
+    embeddings = fill(clip, data, grid.layers, config, compute, ranks)
+    if ranks.first:
+        table = read_out(Readout.from_prompts(clip, list(data.prompts.values())), data, embeddings)
         outs.write_table(PLOT_FPATH, table)
         outs.write_metrics(METRICS_FPATH, measure(table, 1 / len(data.emotions)))
-    compute.part()
+    leave_ranks()
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

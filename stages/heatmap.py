@@ -8,37 +8,31 @@ claims   how much of the map for the true emotion lies on the bust and on the fa
          with chance levels and intervals over women. A map that moves is not yet a bias that shrank: the
          readout is judged in `ablate`
 
-    python -m stages.heatmap --image photo.jpg --text "a happy woman"     # only look: one map, in photo_map.png
-    torchrun --nproc-per-node 8 -m stages.heatmap                         # the images shared by as many processes
+    torchrun --nproc-per-node 8 -m stages.heatmap      # eight processes share the images
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import zarr
-from PIL import Image
 from torch import Tensor
 
-from stages.core import (
-    compute,
-    dataset,
-    eclip,
-    figures,
-    localise,
-    manifest,
-    outs,
-    paired,
-    params,
-    sections,
-    selection,
-    vit,
-)
-from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE, Dataset
-from stages.core.splice import Arm, Splice, original
+from stages.core import eclip, figures, localise
+from stages.core.clip import vit
+from stages.core.data import dataset
+from stages.core.data.dataset import Dataset
+from stages.core.intervention import selection
+from stages.core.intervention.spliced_clip import Arm, SplicedClip, original
+from stages.core.paired import Pairs
+from stages.core.run import outs, params
+from stages.core.run.compute import join_ranks, leave_ranks
+from stages.core.run.errors import run_command
+from stages.core.run.labels import CLOTHED, REGIONS, SEMI_NUDE
+from stages.core.schema import Compute, Edit, Heatmap, Inference
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH, HEATMAPS_DPATH = Path("data/selection"), Path("data/heatmaps.zarr")
@@ -46,20 +40,19 @@ METRICS_FPATH, FULL_FPATH = Path("metrics/heatmap.json"), Path("metrics/full/hea
 TABLE_FPATH, IOU_FPATH = Path("plots/heatmap.csv"), Path("plots/heatmap_iou.csv")
 SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
-MAX_PIXELS = 1e8  # of an image given to --image
 IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in plots/heatmap.csv
 
 
-def maps(splice: Splice, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
+def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
     """Raw maps [n, gh, gw] and cosines [n] of each image with its own prompt, the arm in place."""
 
     def explain(some: np.ndarray) -> tuple[Tensor, Tensor]:
-        pixels, text = splice.clip.pixels(splice.data.images(some)), splice.own_text(some)
-        with splice.live(arm, some):
-            found = eclip.explain(splice.clip.model, pixels, text[None])
+        pixels, text = spliced.clip.pixels(spliced.data.images(some)), spliced.own_text(some)
+        with spliced.arm_in_place(arm, some):
+            found = eclip.explain(spliced.clip.model, pixels, text[None])
         return found.raw["grad_eclip"][:, 0], found.similarity[:, 0]
 
-    grids, cosines = splice.each(rows, explain)
+    grids, cosines = spliced.compute_by_batch(rows, explain)
     return grids, cosines
 
 
@@ -112,20 +105,19 @@ def iou_over_thresholds(
     return pd.DataFrame(records, columns=["arm", "region", "condition", "threshold", "iou"])
 
 
-def measure(table: pd.DataFrame, inference: sections.Inference) -> dict[str, dict]:
-    """Per arm and region: each score in both conditions and its gap (semi-nude minus clothed), with intervals."""
+def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str, dict]:
+    """For each arm and region, each score in both conditions and its gap, with intervals.
+
+    table: of `score`, on the images of the pairs.
+    """
     metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):
+        by_image = part.set_index("row").loc[pairs.rows]
         for name in IN_METRICS:
-            wide = part.pivot(index=["pair", "identity"], columns="condition", values=name)
-            clusters = wide.index.get_level_values("identity").to_numpy()
-            shown = {SEMI_NUDE: wide[SEMI_NUDE], CLOTHED: wide[CLOTHED], "gap": wide[SEMI_NUDE] - wide[CLOTHED]}
-            metrics.setdefault(arm, {})[f"{region}_{name}"] = {
-                label: paired.interval(values.to_numpy(), clusters, **inference.bootstrap).as_metrics()
-                for label, values in shown.items()
-            }
+            found: dict[str, Any] = pairs.summary(by_image[name].to_numpy(), inference)
             if f"chance_{name}" in part:
-                metrics[arm][f"{region}_{name}"]["chance"] = float(part[f"chance_{name}"].mean())
+                found["chance"] = float(part[f"chance_{name}"].mean())
+            metrics.setdefault(arm, {})[f"{region}_{name}"] = found
     return metrics
 
 
@@ -142,7 +134,7 @@ def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
 
 
 def draw_sheet(
-    splice: Splice,
+    spliced: SplicedClip,
     rows: np.ndarray,
     grids: dict[str, np.ndarray],
     cosines: dict[str, np.ndarray],
@@ -150,17 +142,17 @@ def draw_sheet(
     fpath: Path,
 ) -> None:
     """Pairs of women, one image a row: the picture, then the map of each arm with its cosine."""
-    pairs = splice.data.pairs("confirmation")
+    pairs = Pairs.from_images(spliced.data.table, "confirmation").table
     shown = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))]
     images = [row for _, pair in shown.iterrows() for row in (pair[SEMI_NUDE], pair[CLOTHED])]
     position = {row: i for i, row in enumerate(rows)}
     figure, axes = figures.grid(
         len(images), 1 + len(grids), "Where CLIP looks for the true emotion (Grad-ECLIP; bust outlined)"
     )
-    bust = splice.data.mask("bust", np.array(images))
+    bust = spliced.data.mask("bust", np.array(images))
     for r, row in enumerate(images):
-        labels = splice.data.table.iloc[row]
-        picture = splice.data.images(np.array([row]))[0]
+        labels = spliced.data.table.iloc[row]
+        picture = spliced.data.images(np.array([row]))[0]
         figures.picture(axes[r, 0], picture, bust=bust[r])
         axes[r, 0].set_title(f"{figures.CONDITION_LABELS[labels['condition']]}, {labels['emotion']}")
         for c, arm in enumerate(grids, 1):
@@ -196,7 +188,7 @@ def save(
     directory: Path, rows: np.ndarray, grids: dict[str, np.ndarray], cosines: dict[str, np.ndarray], layer: int
 ) -> None:
     """Write the raw signed maps."""
-    with outs.whole(directory) as unfinished:
+    with outs.atomic_output(directory) as unfinished:
         group = zarr.create_group(unfinished)
         group.create_array("raw", data=np.stack(list(grids.values())))
         group.create_array("cosine", data=np.stack(list(cosines.values())))
@@ -204,66 +196,33 @@ def save(
         group.attrs.update({"arms": list(grids), "explained_block": layer})
 
 
-def draw_one(clip: vit.Clip, fpath: Path, text: str) -> Path:
-    """Grad-ECLIP of any image file for any text, beside the picture as the model sees it. Returns where it is."""
-    if not fpath.is_file():
-        raise SystemExit(f"{fpath} not found")
-    try:
-        whole = manifest.open_image(fpath, MAX_PIXELS)
-    except ValueError as error:
-        raise SystemExit(f"{fpath} {error}") from None
-    picture = manifest.square(whole, clip.image_size, Image.Resampling.BICUBIC).copy()
-    found = eclip.explain(clip.model, clip.pixels(picture[None]), clip.text([text])[None])
-    figure, axes = figures.grid(1, 2, f"{text}: cosine {float(found.similarity):.3f}", cell=(3.2, 3.2))
-    figures.picture(axes[0, 0], picture)
-    figures.overlay(axes[0, 1], picture, found.raw["grad_eclip"][0, 0].cpu().numpy())
-    drawn = fpath.with_name(f"{fpath.stem}_map.png")
-    figures.save(figure, drawn)
-    return drawn
-
-
-def _options() -> argparse.Namespace:
-    parser = params.command_line(__doc__)
-    parser.add_argument("--image", type=Path, metavar="FILE", help="draw the map of this image and nothing else")
-    parser.add_argument("--text", help="what to look for in it")
-    options = parser.parse_args()
-    if (options.image is None) != (options.text is None):
-        parser.error("--image and --text belong together")
-    if not CLIP_DPATH.is_dir():
-        parser.error(f"{CLIP_DPATH} is not there yet: dvc repro prepare_clip")
-    return options
-
-
 def main() -> None:
-    options = _options()
-    if options.image:
-        return print(draw_one(vit.load(CLIP_DPATH, params.load("compute").compute), options.image, options.text))
-    config = params.load("compute", "inference", "edit", "heatmap")
-    clip, data = vit.load(CLIP_DPATH, config.compute), dataset.load(DATASET_DPATH)
-    chosen = selection.load(SELECTION_DPATH)
-    group = compute.join(clip.device)
-    splice = chosen.splice(clip, data, ACTIVATIONS_DPATH, config.heatmap.batch_size, group)
-    rows = data.rows("confirmation")
+    params.command_line(__doc__).parse_args()
+    compute, inference, edit, config = params.load(Compute, Inference, Edit, Heatmap)
+    clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
+    chosen, ranks = selection.load(SELECTION_DPATH), join_ranks(clip.device)
+    spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, config.batch_size, ranks)
+    rows, pairs = data.rows("confirmation"), Pairs.from_images(data.table, "confirmation")
     arms = {
         "original": original,
-        "reconstructed": splice.reconstructed,
-        "edited": chosen.arm(splice, config.edit),
+        "reconstructed": spliced.reconstructed,
+        "edited": spliced.selected_edit_arm(chosen, edit),
     }
-    explained = {name: maps(splice, rows, arm) for name, arm in arms.items()}
-    if group.first:
+    explained = {name: maps(spliced, rows, arm) for name, arm in arms.items()}
+    if ranks.first:
         grids, cosines = ({name: found[i] for name, found in explained.items()} for i in (0, 1))
         save(HEATMAPS_DPATH, rows, grids, cosines, clip.n_layers)
         coverage = {region: data.coverage(region, rows, clip.grid) for region in REGIONS}
         table = score(grids, cosines, coverage, data, rows)
         outs.write_table(TABLE_FPATH, table)
         outs.write_table(IOU_FPATH, iou_over_thresholds(grids, coverage, data.table["condition"].to_numpy()[rows]))
-        found = measure(table, config.inference)
+        found = measure(table, pairs, inference)
         outs.write_metrics(FULL_FPATH, found)
         outs.write_metrics(METRICS_FPATH, headline(found))
-        draw_sheet(splice, rows, grids, cosines, config.heatmap.n_shown, SHEET_FPATH)
+        draw_sheet(spliced, rows, grids, cosines, config.n_shown, SHEET_FPATH)
         draw_pairs(table, PAIRS_FPATH)
-    compute.part()
+    leave_ranks()
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -23,9 +23,15 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from stages.core import dataset, figures, manifest, outs, params, sections, world
-from stages.core.ahead import ahead
-from stages.core.dataset import CLOTHED, REGIONS, SEMI_NUDE
+from stages.core import figures
+from stages.core.data import dataset
+from stages.core.ingestion import manifest
+from stages.core.ingestion.prefetch import ordered_map
+from stages.core.planted import world
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.run.labels import CLOTHED, REGIONS, SEMI_NUDE
+from stages.core.schema import Ingest, World
 
 DATASET_DPATH = Path("data/dataset")
 METRICS_FPATH = Path("metrics/ingest.json")
@@ -45,11 +51,11 @@ class Picture:
     """Share of each mask that the crop cut away."""
 
 
-Look = Callable[[int], Picture]
-"""The picture of a row: read or drawn when it is asked for, so that no more than some are in memory."""
+PictureSource = Callable[[int], Picture]
+"""A function that reads or draws the picture of a row, so that few pictures are in memory at a time."""
 
 
-def from_world(config: sections.World, size: int) -> tuple[pd.DataFrame, Look]:
+def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
     """The audit pairs and the corpus: table, and how to draw a row."""
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
@@ -79,7 +85,7 @@ def from_world(config: sections.World, size: int) -> tuple[pd.DataFrame, Look]:
     return table, draw
 
 
-def from_folder(config: sections.Ingest) -> tuple[pd.DataFrame, Look]:
+def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
     """A checked folder: table, and how to read a row."""
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
@@ -101,7 +107,7 @@ def from_folder(config: sections.Ingest) -> tuple[pd.DataFrame, Look]:
     return table, read
 
 
-def complete(table: pd.DataFrame, config: sections.Ingest) -> pd.DataFrame:
+def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     """Add prompt, split and pair number to every row."""
     table = table.copy()
     corpus = manifest.is_corpus(table)
@@ -118,11 +124,11 @@ def complete(table: pd.DataFrame, config: sections.Ingest) -> pd.DataFrame:
     return table
 
 
-def write(table: pd.DataFrame, look: Look, size: int, prompts: dict[str, str]) -> pd.DataFrame:
+def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str, str]) -> pd.DataFrame:
     """Fill data/dataset, image by image. Returns a row per image: the share each mask covers, and the share lost."""
     rows = []
     with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
-        for picture in ahead(look, range(len(table))):
+        for picture in ordered_map(look, range(len(table))):
             append(picture.pixels[None], *picture.masks[:, None])
             covered = picture.masks.reshape(len(REGIONS), -1).mean(1) / 255
             rows.append([*covered, *picture.lost])
@@ -150,7 +156,7 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
     return {"count": counts, "mask_area_share": areas, "crop": kept}
 
 
-def contact_sheet(table: pd.DataFrame, look: Look, fpath: Path) -> None:
+def contact_sheet(table: pd.DataFrame, look: PictureSource, fpath: Path) -> None:
     """Some pairs with their masks outlined, to be looked at before anything is believed."""
     audit = table.reset_index(drop=True)
     audit = audit[audit["pair"] >= 0]
@@ -168,21 +174,23 @@ def contact_sheet(table: pd.DataFrame, look: Look, fpath: Path) -> None:
 
 def main() -> None:
     options = _options()
-    config = params.load("ingest", "world")
+    config, world_params = params.load(Ingest, World)
     if options.scaffold:
-        return _scaffold(Path(config.ingest.folder), options)
-    if config.ingest.source == "synthetic" and not options.check:
-        if tuple(config.ingest.emotions) != world.EMOTIONS:
-            raise SystemExit(f"ingest.emotions: the planted world draws {', '.join(world.EMOTIONS)}; list these")
-        table, look = from_world(config.world, config.ingest.image_size)
+        return _scaffold(Path(config.folder), options)
+    if config.source == "synthetic" and not options.check:
+        if tuple(config.emotions) != world.EMOTIONS:
+            raise params.ParamsError(
+                f"ingest.emotions: the planted world draws {', '.join(world.EMOTIONS)}; list these"
+            )
+        table, look = from_world(world_params, config.image_size)
     else:
-        table, look = from_folder(config.ingest)
-    table = complete(table, config.ingest)
+        table, look = from_folder(config)
+    table = complete(table, config)
     contact_sheet(table, look, PLOT_FPATH)
     if options.check:
-        return print(f"{config.ingest.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
-    prompts = {emotion: config.ingest.prompt.format(emotion=emotion) for emotion in config.ingest.emotions}
-    shares = write(table, look, config.ingest.image_size, prompts)
+        return print(f"{config.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
+    prompts = {emotion: config.prompt.format(emotion=emotion) for emotion in config.emotions}
+    shares = write(table, look, config.image_size, prompts)
     outs.write_metrics(METRICS_FPATH, measure(table, shares))
 
 
@@ -197,17 +205,19 @@ def _options() -> argparse.Namespace:
 def _scaffold(folder: Path, options: argparse.Namespace) -> None:
     fpath = folder / manifest.MANIFEST_FNAME
     if fpath.exists():
-        raise SystemExit(f"{fpath} exists; move it away first")
+        raise manifest.ManifestError(f"{fpath} exists; move it away first")
     wrong = [alias for alias in options.alias if "=" not in alias]
     if wrong:
-        raise SystemExit(f"--alias {wrong[0]}: write FOUND=MEANT, such as nude=semi_nude")
+        raise manifest.ManifestError(f"--alias {wrong[0]}: write FOUND=MEANT, such as nude=semi_nude")
     table, unmatched = manifest.scaffold(folder, options.scaffold, dict(a.split("=", 1) for a in options.alias))
     if table.empty:
-        raise SystemExit(f"no image in {folder} matches {options.scaffold!r}; not matched: {', '.join(unmatched[:5])}")
+        raise manifest.ManifestError(
+            f"no image in {folder} matches {options.scaffold!r}; not matched: {', '.join(unmatched[:5])}"
+        )
     outs.write_table(fpath, table)
     print(f"{fpath}: {len(table)} rows written, {len(unmatched)} image(s) not matched {unmatched[:5]}")
     print("Check the labels, draw the masks it names, then: python -m stages.ingest --check")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,14 +16,18 @@ import pandas as pd
 import torch
 from safetensors.torch import save_file
 
-from stages.core import compute, outs, params, sections, vit
+from stages.core.clip import vit
+from stages.core.run import outs, params
+from stages.core.run.compute import set_up_device
+from stages.core.run.errors import run_command
+from stages.core.schema import Clip, Compute, Demo, Ingest
 
 CLIP_DPATH = Path("data/clip")
 METRICS_FPATH = Path("metrics/prepare_clip.json")
 PLOT_FPATH = Path("plots/prepare_clip.csv")
 
 
-def from_open_clip(config: sections.Clip) -> tuple[Any, dict[str, Any]]:
+def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
     """An open_clip model with the weights asked for, and its `model_cfg`.
 
     Raises ModelError for an unknown architecture or tag, a checkpoint that is not safetensors, and for
@@ -63,7 +67,7 @@ def from_open_clip(config: sections.Clip) -> tuple[Any, dict[str, Any]]:
     return model, model_cfg
 
 
-def without_a_network(config: sections.Clip) -> str:
+def without_a_network(config: Clip) -> str:
     """How to bring the weights of a tag here from a machine that can download them; nothing for a local file."""
     import open_clip
 
@@ -86,7 +90,7 @@ def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg:
     """Write open_clip's `local-dir:` layout."""
     weights = {name: tensor.contiguous().float() for name, tensor in model.state_dict().items()}
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
-    with outs.whole(directory) as unfinished:
+    with outs.atomic_output(directory) as unfinished:
         unfinished.mkdir()
         save_file(weights, unfinished / vit.WEIGHTS_FNAME)
         (unfinished / vit.CONFIG_FNAME).write_text(json.dumps(config, indent=2) + "\n")
@@ -107,20 +111,20 @@ def size(model: Any) -> dict[str, Any]:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load("compute", "ingest", "clip", "demo")
-    where = compute.set_up(config.compute)
+    compute, ingest, clip, demo_params = params.load(Compute, Ingest, Clip, Demo)
+    device = set_up_device(compute)
     model: Any
     metrics: dict[str, dict[str, Any]] = {}
-    if config.clip.source == "demo":
-        from stages.core import demo
+    if clip.source == "demo":
+        from stages.core.planted import demo
 
-        trained = demo.train(config.demo, config.ingest.image_size, where)
+        trained = demo.train(demo_params, ingest.image_size, device)
         model, history = trained.model, trained.history
-        model_cfg = demo.architecture(config.demo, config.ingest.image_size)
+        model_cfg = demo.architecture(demo_params, ingest.image_size)
         preprocess_cfg = demo.PREPROCESSING
         metrics["training"] = trained.as_metrics()
     else:
-        model, model_cfg = from_open_clip(config.clip)
+        model, model_cfg = from_open_clip(clip)
         history, preprocess_cfg = pd.DataFrame(columns=["step", "loss", "image_accuracy"]), model.visual.preprocess_cfg
     vit.check_supported(model.visual)
     save(CLIP_DPATH, model, model_cfg, preprocess_cfg)
@@ -129,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

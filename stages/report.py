@@ -2,8 +2,8 @@
 
 reads    metrics/, plots/ and data/selection of the earlier stages, params.yaml
 writes   plots/report.html (no network needed to read it), plots/finding.png (the finding in one picture)
-claims   nothing of its own: its sentences (`core/sentences.py`) and tables (`core/tables.py`) are put together from
-         the metrics
+claims   nothing of its own: its sentences (`core/report/sentences.py`) and tables (`core/report/tables.py`) are put
+         together from the metrics
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stages.core import dataset, figures, outs, params, sections, sentences, tables
-from stages.core.dataset import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core import figures
+from stages.core.data import dataset
 from stages.core.figures import Axes
+from stages.core.paired import Pairs
+from stages.core.report import sentences, tables
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.schema import Ablate, Clip, Demo, Inference, Ingest
 
 METRICS_DPATH, FULL_DPATH = Path("metrics"), Path("metrics/full")
 PLOTS_DPATH, SELECTION_DPATH = Path("plots"), Path("data/selection")
 DATASET_DPATH = Path("data/dataset")
 REPORT_FPATH, FINDING_FPATH = Path("plots/report.html"), Path("plots/finding.png")
-TEMPLATE_FPATH = Path("stages/core/report.html.jinja")
+TEMPLATE_FPATH = Path("stages/core/report/report.html.jinja")
 TITLE = "Does CLIP lose a woman's face when she is semi-nude?"
 DAG = """\
 ingest ────────┬─────────────┬──────────────┬──────────────┬───────────┐
@@ -63,7 +69,7 @@ def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> N
 
 def _draw_pairs(axes: np.ndarray) -> None:
     data = dataset.load(DATASET_DPATH)
-    pairs = data.pairs("confirmation")
+    pairs = Pairs.from_images(data.table, "confirmation").table
     for column in range(axes.shape[1]):  # another woman and another emotion each
         of_emotion = pairs[pairs["emotion"] == data.emotions[column % len(data.emotions)]]
         pair = of_emotion.iloc[column * len(of_emotion) // axes.shape[1]]
@@ -108,7 +114,7 @@ def html(table: pd.DataFrame) -> Any:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load(*sections.SECTIONS)
+    inference, ingest, clip, demo, ablate = params.load(Inference, Ingest, Clip, Demo, Ablate)
     metrics = {
         name: outs.read_metrics(METRICS_DPATH / f"{name}.json", name)
         for name in ("ingest", "extract", "select_sae", "describe_latents")
@@ -116,7 +122,7 @@ def main() -> None:
     chosen = outs.read_json(SELECTION_DPATH / "selection.json", "select_sae")
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
     edited = f"{len(chosen['latents'])} {chosen['list']} latents edited"
-    draw_finding(metrics, edited, with_pictures=config.ingest.source == "synthetic")
+    draw_finding(metrics, edited, with_pictures=ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png") for stem in PICTURES}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE_FPATH.read_text()
@@ -126,15 +132,15 @@ def main() -> None:
     cards = outs.read_table(PLOTS_DPATH / "describe_latents.csv", "describe_latents")
     page = template.render(
         title=TITLE,
-        finding=sentences.finding(metrics, chosen, config.inference),
-        truth=sentences.truth(config),
+        finding=sentences.finding(metrics, chosen, inference),
+        truth=sentences.truth(ingest, clip, demo),
         cards=sentences.cards(metrics),
         images=pictures,
-        confidence=f"{config.inference.confidence:.0%}",
+        confidence=f"{inference.confidence:.0%}",
         n_saes=len(saes),
         dag=DAG,
         arms_table=html(tables.arms(metrics)),
-        causal=sentences.causal(metrics, config.ablate.n_random_sets),
+        causal=sentences.causal(metrics, ablate.n_random_sets),
         embeddings=sentences.embeddings(metrics),
         heatmaps=sentences.heatmaps(metrics),
         lift_table=html(tables.lifts(metrics)),
@@ -152,9 +158,9 @@ def main() -> None:
         provenance_table=html(tables.provenance(sae["metadata"])),
         parameters=params.PARAMS_FPATH.read_text(),
     )
-    with outs.whole(REPORT_FPATH) as unfinished:
+    with outs.atomic_output(REPORT_FPATH) as unfinished:
         unfinished.write_text(page)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

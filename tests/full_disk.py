@@ -22,10 +22,12 @@ import pandas as pd
 import torch
 
 from stages import heatmap
-from stages.core import dataset, figures, outs, store
-from stages.core.checkpoint import Checkpoint
-from stages.core.codes import FIELDS, Codes
+from stages.core import figures, store
+from stages.core.data import dataset
+from stages.core.latents.pooling import FIELDS, PooledLatents
+from stages.core.run import outs
 from stages.core.sae import JumpReLUSAE
+from stages.core.training.checkpoint import Checkpoint
 from tests.soak.kill import snapshot
 
 FITS, DOES_NOT = 2, 200  # of each output's units, on a disk of 1 MiB
@@ -52,13 +54,13 @@ def write_store(place: Path, n: int) -> None:
 def write_sae(place: Path, n: int) -> None:
     sae = JumpReLUSAE(64, 64 * n)
     sae.W_enc.data = torch.from_numpy(noise(*sae.W_enc.shape))
-    with outs.whole(place) as unfinished:
+    with outs.atomic_output(place) as unfinished:
         sae.save(unfinished)
 
 
 def write_codes(place: Path, n: int) -> None:
-    with outs.whole(place) as unfinished:
-        Codes(**{name: noise(n, 512) for name in FIELDS}, firing=noise(512)).save(unfinished / "codes.zarr")
+    with outs.atomic_output(place) as unfinished:
+        PooledLatents(**{name: noise(n, 512) for name in FIELDS}, firing=noise(512)).save(unfinished / "pooled.zarr")
 
 
 def write_heatmaps(place: Path, n: int) -> None:

@@ -1,4 +1,4 @@
-"""What a module imports from this project, read off its source (AST), transitively."""
+"""What a module imports from this project, read off its source (AST), transitively; and which dep of dvc.yaml it is."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+CORE = ROOT / "stages" / "core"
+NO_DEPS = ("stages/core/schema.py",)  # only passes or refuses what params.yaml says (test_schema.py)
 
 
-def module_fpath(module: str) -> Path | None:
-    """stages.core.sae -> stages/core/sae.py, if there is such a file."""
-    fpath = ROOT / Path(*module.split(".")).with_suffix(".py")
-    return fpath if fpath.is_file() else None
+def module_fpaths(module: str) -> set[Path]:
+    """The files that `import module` runs: stages.core.run.outs -> stages/__init__.py, run/__init__.py, run/outs.py."""
+    parts = module.split(".")
+    if parts[0] != "stages":
+        return set()
+    packages = {ROOT.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)}
+    return {fpath for fpath in packages | {ROOT.joinpath(*parts).with_suffix(".py")} if fpath.is_file()}
 
 
 def direct(fpath: Path) -> set[Path]:
-    """Files of this project that a file imports."""
+    """Files of this project that a file imports, those of the packages that lead to them included."""
     found = set()
     for node in ast.walk(ast.parse(fpath.read_text())):
         if isinstance(node, ast.Import):
@@ -24,7 +29,7 @@ def direct(fpath: Path) -> set[Path]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        found |= {path for name in names if (path := module_fpath(name))}
+        found |= {path for name in names for path in module_fpaths(name)}
     return found
 
 
@@ -39,10 +44,13 @@ def transitive(fpath: Path) -> set[Path]:
     return seen
 
 
-def params_sections(fpath: Path) -> set[str] | None:
-    """Sections that a stage names in its calls of `params.load(...)`; None if it loads all (`*sections.SECTIONS`)."""
-    calls = [node for node in ast.walk(ast.parse(fpath.read_text())) if isinstance(node, ast.Call)]
-    given = [arg for call in calls if ast.unparse(call.func) == "params.load" for arg in call.args]
-    if any(isinstance(arg, ast.Starred) for arg in given):
-        return None
-    return {arg.value for arg in given if isinstance(arg, ast.Constant)}
+def dep(fpath: Path) -> str:
+    """How dvc.yaml names a file: a package of stages/core as its folder, any other file as itself."""
+    if fpath.is_relative_to(CORE) and fpath.parent != CORE:
+        fpath = CORE / fpath.relative_to(CORE).parts[0]
+    return fpath.relative_to(ROOT).as_posix()
+
+
+def code_deps(stage: str) -> set[str]:
+    """The code that a stage depends on, as dvc.yaml names it."""
+    return {dep(fpath) for fpath in transitive(ROOT / "stages" / f"{stage}.py")} - set(NO_DEPS)

@@ -15,7 +15,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from stages.core import dataset
+from stages.core.run import labels
 from tests.imports import ROOT
 
 TOY: dict[str, dict[str, Any]] = {
@@ -98,16 +98,16 @@ def cut_photographs(folder: Path) -> None:
 
     for woman in range(4):
         for emotion in PHOTOGRAPHS["ingest"]["emotions"]:
-            for condition in dataset.CONDITIONS:
+            for condition in labels.CONDITIONS:
                 stem = f"{woman}_{emotion}_{condition}"
                 cut(f"{stem}.jpg")
                 for region, box in (("bust", (30, 70, 70, 100)), ("face", (35, 15, 65, 50))):
                     mask = Image.new("L", (100, 120), 0)
                     mask.paste(255, box)
                     mask.save(folder / f"{stem}_{region}.png")
-                masks = {f"{region}_mask": f"{stem}_{region}.png" for region in dataset.REGIONS}
-                labels = {"identity": f"w{woman}", "condition": condition, "emotion": emotion}
-                rows.append({"image": f"{stem}.jpg", **labels, **masks})
+                masks = {f"{region}_mask": f"{stem}_{region}.png" for region in labels.REGIONS}
+                described = {"identity": f"w{woman}", "condition": condition, "emotion": emotion}
+                rows.append({"image": f"{stem}.jpg", **described, **masks})
     cut("corpus.png")
     rows.append({"image": "corpus.png"})
     pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from stages.core.ahead import ahead
+from stages.core.ingestion.prefetch import ahead
 
 
 def test_results_come_in_order():

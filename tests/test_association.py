@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.core.association import association, effect_size
+from stages.core.ablation.association import association, effect_size
 
 
 def test_association_by_hand():

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from stages.core import store
-from stages.core.batches import BufferTooSmall, InMemory, Streamed
-from stages.core.compute import Ranks
-from stages.core.training import Normalisation, TrainConfig, train
+from stages.core.run.compute import Ranks
+from stages.core.training.batches import BufferTooSmall, InMemory, Streamed
+from stages.core.training.trainer import Normalisation, TrainConfig, train
 
 N_IMAGES, N_TOKENS, WIDTH, SHARD = 23, 10, 3, 4
 CPU = torch.device("cpu")
@@ -75,9 +75,9 @@ def test_ranks_share_the_batches_of_one_process(opened):
 
 
 def test_normalisation_is_the_same_in_chunks_and_at_once(opened, tokens):
-    at_once = Normalisation.of(torch.from_numpy(tokens).flatten(0, 1))
+    at_once = Normalisation.from_tokens(torch.from_numpy(tokens).flatten(0, 1))
     for source in sources(opened, np.arange(N_IMAGES), size=8):
-        found = Normalisation.of(source.chunks())
+        found = Normalisation.from_tokens(source.chunks())
         assert torch.allclose(found.mean, at_once.mean) and found.scale == pytest.approx(at_once.scale)
 
 

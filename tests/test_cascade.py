@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from stages.core import cascade
+from stages.core.checks import randomisation
 
 
 def test_every_parameter_is_in_one_part(tiny_clip):
-    found = [id(parameter) for _, parameters in cascade.parts(tiny_clip.visual) for parameter in parameters]
+    found = [id(parameter) for _, parameters in randomisation.parts(tiny_clip.visual) for parameter in parameters]
     assert sorted(found) == sorted(id(parameter) for parameter in tiny_clip.visual.parameters())
 
 
@@ -16,7 +16,7 @@ def test_parts_are_randomised_from_the_top_down_in_a_copy(tiny_clip):
     torch.nn.init.normal_(tiny_clip.visual.ln_pre.bias)  # no two parameters are constant
     before = {name: parameter.clone() for name, parameter in tiny_clip.visual.named_parameters()}
     steps = []
-    for name, model in cascade.randomised(tiny_clip.model, seed=0):
+    for name, model in randomisation.randomised(tiny_clip.model, seed=0):
         now = dict(model.visual.named_parameters())
         steps.append((name, {key for key in before if not torch.equal(now[key], before[key])}))
     assert [name for name, _ in steps] == ["projection", "block 3", "block 2", "block 1", "embeddings"]

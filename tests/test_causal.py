@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core import causal, params
-from stages.core.causal import Tried, Women
-from stages.core.splice import Outcomes, original
+from stages.core.ablation import endpoints
+from stages.core.ablation.endpoints import Tried, Women
+from stages.core.intervention.spliced_clip import Outcomes, original
+from stages.core.run import params
 from tests.imports import ROOT
 
 INFERENCE = params.load("inference", fpath=ROOT / "params.yaml").inference
@@ -39,7 +40,7 @@ def test_the_edit_is_judged_beside_its_controls(women):
             "bust_reliance_R": [1.75, 1.5, 1.2],
         }
     )
-    found = causal.judge_edit(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, controls)
+    found = endpoints.judge_edit(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, controls)
     assert found["R"]["semi_nude_gain"]["estimate"] == pytest.approx(1.5)
     assert found["R"]["clothed_loss"]["estimate"] == pytest.approx(0.1)
     assert found["R"]["share_of_gap_recovered"] == pytest.approx(1.5 / 2)
@@ -52,7 +53,7 @@ def test_the_edit_is_judged_beside_its_controls(women):
 
 
 def test_reliance_is_the_change_when_a_region_is_hidden(women):
-    found = causal.summarise_reliance(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, "original")["bust"]
+    found = endpoints.summarise_reliance(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, "original")["bust"]
     assert found["R"]["semi_nude"]["estimate"] == pytest.approx(1.75)
     assert found["R"]["clothed"]["estimate"] == pytest.approx(-0.05)
     assert found["accuracy"]["semi_nude"]["estimate"] == pytest.approx(0.5)
@@ -66,7 +67,7 @@ def test_arms_tried_apart_join_on_the_same_images():
 
 def test_guardrails_tell_the_largest_change_where_none_may_be(women):
     arms = WHOLE | {"error_kept": WHOLE["original"], "edited_patches": [-3.0, -2.0, -0.5, -0.4]}
-    found = causal.guard(women, tried(**arms))
+    found = endpoints.guard(women, tried(**arms))
     assert found["error_kept_largest_R_change"] == 0
     assert found["edited_patches_largest_R_change"] == pytest.approx(0.1)
     assert found["readout_skill"] == 1 and found["cosine_to_original_clothed"] == 1

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.core.batches import InMemory
-from stages.core.checkpoint import STATE_FNAME, Checkpoint
-from stages.core.training import TrainConfig, train
+from stages.core.training.batches import InMemory
+from stages.core.training.checkpoint import STATE_FNAME, Checkpoint
+from stages.core.training.trainer import TrainConfig, train
 from tests.imports import ROOT
 
 CONFIG = TrainConfig(d_sae=48, steps=60, batch_size=64, target_l0=4, dead_after_steps=3, learning_rate=1e-2)
@@ -104,9 +104,9 @@ def test_a_damaged_state_counts_as_none(tmp_path):
 
 
 def test_other_inputs_have_another_checkpoint():
-    one, other = Checkpoint.of("train_sae", steps=1), Checkpoint.of("train_sae", steps=2)
+    one, other = Checkpoint.for_inputs("train_sae", steps=1), Checkpoint.for_inputs("train_sae", steps=2)
     assert one.directory != other.directory
-    assert one.directory == Checkpoint.of("train_sae", steps=1).directory
+    assert one.directory == Checkpoint.for_inputs("train_sae", steps=1).directory
 
 
 def test_a_second_process_waits_for_the_first(tmp_path):

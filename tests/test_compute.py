@@ -12,11 +12,11 @@ import pytest
 import torch
 import yaml
 
-from stages.core import compute
-from stages.core.checkpoint import Checkpoint
-from stages.core.compute import ALONE, Ranks
+from stages.core.run import compute
+from stages.core.run.compute import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
-from stages.core.training import TrainConfig, train
+from stages.core.training.checkpoint import Checkpoint
+from stages.core.training.trainer import TrainConfig, train
 from tests.imports import ROOT
 from tests.studies import run
 from tests.test_checkpoint import tokens
@@ -28,13 +28,13 @@ CONFIG = TrainConfig(d_sae=96, steps=40, batch_size=65, target_l0=4, dead_after_
 def in_this_rank(folder: Path, recipe: str) -> None:
     """What each of the two processes runs."""
     torch.set_num_threads(1)
-    group = compute.join(torch.device("cpu"))
+    group = compute.join_ranks(torch.device("cpu"))
     assert group.size == 2
     config = replace(CONFIG, recipe=recipe)
     sae, history = train(tokens(), config, checkpoint=Checkpoint(folder), ranks=group)
     sae.save(folder / str(group.rank))
     history.to_csv(folder / str(group.rank) / "history.csv", index=False)
-    compute.part()
+    compute.leave_ranks()
 
 
 @pytest.mark.parametrize("recipe", ["target_l0", "published"])
@@ -81,7 +81,7 @@ def test_alone_nothing_is_exchanged():
     ALONE.max(a)
     ALONE.wait()
     assert torch.equal(a, torch.ones(3)) and torch.equal(ALONE.joined(a[:, None]), a[:, None])
-    assert compute.join(torch.device("cpu")) is ALONE
+    assert compute.join_ranks(torch.device("cpu")) is ALONE
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from stages.core import sections
+from stages.core import schema
 from tests.imports import ROOT, params_sections, transitive
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -39,14 +39,14 @@ def test_params_are_the_sections_loaded(stage):
     fpath = ROOT / "stages" / f"{stage}.py"
     declared = paths(stage, "params")
     loaded = params_sections(fpath)
-    read = set(sections.SECTIONS) if loaded is None else loaded
+    read = set(schema.SECTIONS) if loaded is None else loaded
     assert {key.split(".")[0] for key in declared} == read, f"params of {stage} in dvc.yaml"
     for key in declared:  # a declared key such as grid.layers: no other key of that section may be read
         if "." in key:
             section, name = key.split(".")
             source = ast.unparse(ast.parse(fpath.read_text()))
             assert source.count(f"config.{section}") == source.count(f"config.{key}"), f"{stage} reads more than {key}"
-            assert name in sections.SECTIONS[section].model_fields
+            assert name in schema.SECTIONS[section].model_fields
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.core import demo, params, world
+from stages.core.planted import demo, world
+from stages.core.run import params
 from tests.imports import ROOT
 
 DEFAULT = params.load("demo", "world", fpath=ROOT / "params.yaml")
@@ -17,15 +18,15 @@ def accuracy(bias: float) -> dict[str, float]:
     """Share of audit portraits whose emotion the demo names, by condition: other women than it was trained on."""
     from open_clip import SimpleTokenizer
 
-    from stages.core.readout import Readout
-    from stages.core.vit import Clip
+    from stages.core.clip.readout import Readout
+    from stages.core.clip.vit import FrozenClip
 
     trained = demo.train(DEFAULT.demo.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
     assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
     assert trained.clothed_accuracy >= DEFAULT.demo.min_accuracy
     tokenizer = SimpleTokenizer(context_length=demo.CONTEXT_LENGTH)
-    clip = Clip(trained.model, tokenizer, demo.PREPROCESSING["mean"], demo.PREPROCESSING["std"])
-    readout = Readout.of(clip, [world.caption(e, "", "clothed", 0) for e in world.EMOTIONS])
+    clip = FrozenClip(trained.model, tokenizer, demo.PREPROCESSING["mean"], demo.PREPROCESSING["std"])
+    readout = Readout.from_prompts(clip, [world.caption(e, "", "clothed", 0) for e in world.EMOTIONS])
     pairs = world.audit_pairs(40, np.random.default_rng(123))
     found = {}
     for i, condition in enumerate(("semi_nude", "clothed"), 1):

@@ -8,7 +8,9 @@ import torch
 from open_clip.model import CLIP, CLIPVisionCfg, _build_vision_tower
 from torch.nn.functional import cosine_similarity, normalize
 
-from stages.core import demo, eclip, params
+from stages.core import eclip
+from stages.core.planted import demo
+from stages.core.run import params
 from tests.imports import ROOT
 
 

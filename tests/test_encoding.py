@@ -7,8 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from stages.core.codes import Codes
-from stages.core.encoding import detectors, encoded, mean_cosine, monosemanticity, variance_explained
+from stages.core.description.label_association import (
+    detectors,
+    encoded,
+    mean_cosine,
+    monosemanticity,
+    variance_explained,
+)
+from stages.core.latents.pooling import PooledLatents
 
 
 def test_variance_explained_is_that_of_a_one_way_anova(rng):
@@ -31,10 +37,10 @@ def images() -> pd.DataFrame:
     return pd.DataFrame({key: rng.choice(values, 400) for key, values in labels.items()})
 
 
-def codes_of(*columns: np.ndarray) -> Codes:
+def codes_of(*columns: np.ndarray) -> PooledLatents:
     values = np.stack(columns, axis=1).astype(np.float32)
     zeros = np.zeros_like(values)
-    return Codes(cls=zeros, mean=values, max=zeros, effect=zeros, firing=values.mean(0))
+    return PooledLatents(cls=zeros, mean=values, max=zeros, effect=zeros, firing=values.mean(0))
 
 
 def test_each_latent_is_named_by_what_it_encodes(images):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stages.core.fidelity import fit, matched_share
 from stages.core.sae import JumpReLUSAE
+from stages.core.training.sae_metrics import fit, matched_share
 
 
 def test_a_predictor_of_the_mean_has_fvu_one():

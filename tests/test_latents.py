@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stages.core import latents, paired, sections
+from stages.core import paired, schema
+from stages.core.latents import lists
 
-INFERENCE = sections.Inference(
+INFERENCE = schema.Inference(
     confidence=0.95, alpha=0.05, min_effect=0.01, min_readout=0.0, n_bootstrap=200, n_permutations=199, seed=0
 )  # fmt: skip
 TESTS = (
@@ -27,8 +28,8 @@ TESTS = (
 
 
 def test_perception_latents_rise_on_the_semi_nude_twin_the_largest_first():
-    found = latents.perception(TESTS, alpha=0.05)
-    assert list(found) == latents.COLUMNS
+    found = lists.perception(TESTS, alpha=0.05)
+    assert list(found) == lists.COLUMNS
     assert found["latent"].tolist() == [1, 0] and found["mean"].tolist() == [0.5, 0.2]
 
 
@@ -41,11 +42,11 @@ WOMEN = np.repeat(np.arange(12), 2)
 
 
 def test_harmful_latents_lower_the_readout_for_certain_and_by_enough():
-    found = latents.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, INFERENCE)
+    found = lists.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, INFERENCE)
     assert found["latent"].tolist() == [2, 1]
     assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
     every = INFERENCE.model_copy(update={"min_effect": 0.0})
-    assert latents.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, every)["latent"].tolist() == [2, 1, 3]
+    assert lists.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, every)["latent"].tolist() == [2, 1, 3]
 
 
 def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
@@ -56,19 +57,19 @@ def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
         asked.append(list(edited))
         return gaps(-0.5, 0.0, -0.3 if 0 in edited else 0.0, -0.1 if 2 in edited else 0.0)
 
-    found = latents.bias(effect_gaps, WOMEN, INFERENCE, n_per_step=2, n_most=10)
+    found = lists.bias(effect_gaps, WOMEN, INFERENCE, n_per_step=2, n_most=10)
     assert found[["latent", "step"]].to_numpy().tolist() == [[0, 1], [2, 2], [3, 3]]
     assert asked == [[], [0], [0, 2], [0, 2, 3]]
 
 
 def test_no_more_latents_than_asked_for_and_none_where_none_harms(tmp_path):
     harm = gaps(-0.5, -0.4, -0.3, -0.2, -0.1)
-    found = latents.bias(lambda edited: harm.copy(), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    found = lists.bias(lambda edited: harm.copy(), WOMEN, INFERENCE, n_per_step=2, n_most=3)
     assert found["latent"].tolist() == [0, 1, 2] and found["step"].tolist() == [1, 1, 2]
-    none = latents.bias(lambda edited: gaps(0.0, 0.1), WOMEN, INFERENCE, n_per_step=2, n_most=3)
-    assert none.empty and list(none) == latents.COLUMNS
+    none = lists.bias(lambda edited: gaps(0.0, 0.1), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    assert none.empty and list(none) == lists.COLUMNS
     none.to_csv(tmp_path / "none.csv", index=False)
-    assert latents.load(tmp_path / "none.csv")["latent"].tolist() == []
+    assert lists.load(tmp_path / "none.csv")["latent"].tolist() == []
 
 
 N_WOMEN, N_EXPRESSIONS, N_LATENTS = 20, 4, 150
@@ -93,9 +94,9 @@ def study(bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return effect - 0.5 * bias * np.isin(np.arange(N_LATENTS), shown)
 
     inference = INFERENCE.model_copy(update={"seed": seed})
-    found = latents.bias(effect_gaps, women, inference, n_per_step=2, n_most=8)
+    found = lists.bias(effect_gaps, women, inference, n_per_step=2, n_most=8)
     tests = paired.paired_tests(activation, women, n_permutations=199, n_bootstrap=1, seed=seed).add_prefix("act_")
-    seen = latents.perception(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
+    seen = lists.perception(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
     return found["latent"].to_numpy(), seen["latent"].to_numpy()
 
 
@@ -116,10 +117,10 @@ def test_the_edit_taken_gains_most_of_those_within_the_cost():
     curve = pd.DataFrame(
         {"n_latents": [0, 4, 8], "net_gain": [0.0, 1.0, 2.0], "clothed_accuracy_loss": [0.0, 0.01, 0.03]}
     )
-    assert latents.best_edit(curve, 0.05)["n_latents"] == 8
-    assert latents.best_edit(curve, 0.02)["n_latents"] == 4
-    assert latents.best_edit(curve, 0.0)["n_latents"] == 0
-    assert latents.best_edit(curve[:1], 0.0)["n_latents"] == 0
+    assert lists.best_edit(curve, 0.05)["n_latents"] == 8
+    assert lists.best_edit(curve, 0.02)["n_latents"] == 4
+    assert lists.best_edit(curve, 0.0)["n_latents"] == 0
+    assert lists.best_edit(curve[:1], 0.0)["n_latents"] == 0
 
 
 def test_latents_that_see_clothing_are_not_called_biased():

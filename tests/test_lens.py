@@ -7,31 +7,33 @@ import pandas as pd
 import pytest
 import torch
 
-from stages.core import lens
+from stages.core.description import decoder_directions
 
 
 def test_neighbours_by_hand():
     W_dec = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 3.0], [-2.0, -1.0]])
-    near, cosines = lens.neighbours(W_dec, np.array([0, 1]), 2)
+    near, cosines = decoder_directions.neighbours(W_dec, np.array([0, 1]), 2)
     assert near.tolist() == [[2, 1], [2, 0]]
     assert cosines == pytest.approx(np.array([[0.5**0.5, 0], [0.5**0.5, 0]]), abs=1e-6)
-    assert lens.neighbours(W_dec, np.array([], dtype=np.int64), 2)[0].shape == (0, 2)
+    assert decoder_directions.neighbours(W_dec, np.array([], dtype=np.int64), 2)[0].shape == (0, 2)
 
 
 def test_no_more_neighbours_than_there_are():
-    assert lens.neighbours(torch.eye(3), np.array([1]), 9)[0].shape == (1, 2)
+    assert decoder_directions.neighbours(torch.eye(3), np.array([1]), 9)[0].shape == (1, 2)
 
 
 def test_a_vocabulary_runs_over_what_the_images_have():
     images = pd.DataFrame({"emotion": ["sad", "happy", ""], "colour": ["red", "", "blue"]})
-    prompts = lens.vocabulary(["a {emotion} woman", "a {emotion} woman in {colour}", "a woman", "a woman"], images)
+    prompts = decoder_directions.vocabulary(
+        ["a {emotion} woman", "a {emotion} woman in {colour}", "a woman", "a woman"], images
+    )
     assert prompts[:2] == ["a happy woman", "a sad woman"]
     assert prompts[2:6] == [
         f"a {emotion} woman in {colour}" for emotion in ("happy", "sad") for colour in ("blue", "red")
     ]
     assert prompts[6:] == ["a woman"]
     with pytest.raises(ValueError, match="no column 'garment'"):
-        lens.vocabulary(["a {garment}"], images)
+        decoder_directions.vocabulary(["a {garment}"], images)
 
 
 def test_a_direction_points_to_the_prompt_that_moves_the_embedding_its_way(tiny_clip):
@@ -45,6 +47,6 @@ def test_a_direction_points_to_the_prompt_that_moves_the_embedding_its_way(tiny_
         (
             tiny_clip.visual.ln_post.weight * (direction - direction.mean()) @ tiny_clip.visual.proj @ centred[k]
         ).sum().backward()
-        cosines = lens.prompt_cosines(tiny_clip, direction.grad, prompts)
+        cosines = decoder_directions.prompt_cosines(tiny_clip, direction.grad, prompts)
         assert cosines.shape == (1, 4) and cosines[0].argmax() == k
         assert (np.abs(cosines) <= 1 + 1e-6).all()

@@ -7,7 +7,8 @@ import pytest
 import quantus
 from sklearn.metrics import roc_auc_score
 
-from stages.core import dataset, localise
+from stages.core import localise
+from stages.core.data import dataset
 
 MASK = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])  # area share 1/4
 HEAT = np.array([[4.0, 1.0, 2.0, 0.0], [1.0, -5.0, 0.0, 0.0]])

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from stages.core import manifest, params, vit
-from stages.core.dataset import CONDITIONS, REGIONS
-from stages.core.manifest import Limits, ManifestError
+from stages.core.clip import vit
+from stages.core.ingestion import manifest
+from stages.core.ingestion.manifest import Limits, ManifestError
+from stages.core.run import params
+from stages.core.run.labels import CONDITIONS, REGIONS
 from stages.studies.apply import apply
 from tests.imports import ROOT
 from tests.soak import fuzz, judge

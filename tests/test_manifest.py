@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.core import manifest
-from stages.core.manifest import Limits, ManifestError
+from stages.core.ingestion import manifest
+from stages.core.ingestion.manifest import Limits, ManifestError
 
 LIMITS = Limits(emotions=("happy", "sad"), max_pixels=10_000)
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core import dataset
+from stages.core.data import dataset
+from stages.core.run import labels
 from tests.memory import peak
 from tests.studies import change_params, clone, run
 
@@ -28,7 +29,7 @@ def noise(folder: Path, n_corpus: int) -> None:
     pairs = [
         (f"{woman}_{condition}", woman, condition, "happy", "", "a happy woman", split, pair)
         for pair, (woman, split) in enumerate((("anna", "discovery"), ("bea", "confirmation")))
-        for condition in dataset.CONDITIONS
+        for condition in labels.CONDITIONS
     ]
     corpus = [(f"c{i}", "", "", "", "", "", "corpus", -1) for i in range(n_corpus)]
     table = pd.DataFrame(

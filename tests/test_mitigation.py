@@ -7,16 +7,17 @@ import json
 import pytest
 import torch
 
-from stages.core import intervene, mitigation
-from stages.core.intervene import Edit
+from stages.core import mitigation
+from stages.core.intervention import edits
+from stages.core.intervention.edits import LatentEdit
 from stages.core.sae import JumpReLUSAE
 
 LATENTS = torch.tensor([3, 40, 7, 19])
 EDITS = {
-    "zero": Edit(latents=LATENTS),
-    "scale": Edit(latents=LATENTS, kind="scale", factor=2.0),
-    "mean": Edit(latents=LATENTS, kind="mean", means=torch.rand(2, 4)),
-    "nothing": Edit(latents=torch.tensor([], dtype=torch.long), means=torch.zeros(2, 0)),
+    "zero": LatentEdit(latents=LATENTS),
+    "scale": LatentEdit(latents=LATENTS, kind="scale", factor=2.0),
+    "mean": LatentEdit(latents=LATENTS, kind="mean", means=torch.rand(2, 4)),
+    "nothing": LatentEdit(latents=torch.tensor([], dtype=torch.long), means=torch.zeros(2, 0)),
 }
 
 
@@ -26,8 +27,8 @@ def test_round_trip(tiny_clip, tiny_sae, tmp_path, name, scope):
     pixels, layer = torch.randn(3, 3, 32, 32), 2
     _, kept = tiny_clip.residuals(pixels, [layer])
     x = kept[layer]
-    where = intervene.scope(scope, len(x), x.shape[1])
-    expected = tiny_clip.tail(intervene.edited(x, tiny_sae, EDITS[name], where=where), layer)
+    where = edits.scope(scope, len(x), x.shape[1])
+    expected = tiny_clip.tail(edits.edited(x, tiny_sae, EDITS[name], where=where), layer)
     before = tiny_clip.embed(pixels)
     mitigation.save(tmp_path, tiny_sae, EDITS[name], scope, layer)
     attached = mitigation.attach(tiny_clip.model, tmp_path)
@@ -46,7 +47,7 @@ def test_only_the_edited_latents_are_stored(tiny_sae, tmp_path):
 
 
 def test_an_edit_that_needs_the_twin_or_the_mask_is_refused_with_the_reason(tiny_clip, tiny_sae, tmp_path):
-    for edit, scope in ((Edit(latents=LATENTS, kind="patch"), "all"), (EDITS["zero"], "bust")):
+    for edit, scope in ((LatentEdit(latents=LATENTS, kind="patch"), "all"), (EDITS["zero"], "bust")):
         with pytest.raises(mitigation.MitigationError, match="needs the twin or the bust mask"):
             mitigation.save(tmp_path, tiny_sae, edit, scope, 2)
     with pytest.raises(mitigation.MitigationError, match="dvc repro export_clip"):

@@ -11,8 +11,8 @@ import urllib.request
 import pytest
 
 from stages import prepare_clip
-from stages.core import vit
-from stages.core.sections import Clip
+from stages.core.clip import vit
+from stages.core.schema import Clip
 from tests.offline import sitecustomize
 
 ELSEWHERE = "192.0.2.1"  # reserved for documentation

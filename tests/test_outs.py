@@ -8,14 +8,14 @@ import threading
 
 import pytest
 
-from stages.core import outs
+from stages.core.run import outs
 
 
 def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
     for text in ("old", "new"):
-        with outs.whole(tmp_path / "folder" / "file.txt") as unfinished:
+        with outs.atomic_output(tmp_path / "folder" / "file.txt") as unfinished:
             unfinished.write_text(text)
-        with outs.whole(tmp_path / "tree") as unfinished:
+        with outs.atomic_output(tmp_path / "tree") as unfinished:
             unfinished.mkdir()
             (unfinished / text).write_text(text)
     assert (tmp_path / "folder" / "file.txt").read_text() == "new"
@@ -24,30 +24,30 @@ def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
 
 
 def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file(tmp_path):
-    with outs.whole(tmp_path / "a") as unfinished:
+    with outs.atomic_output(tmp_path / "a") as unfinished:
         unfinished.mkdir()
         (unfinished / "b").write_text("b")
-    with outs.whole(tmp_path / "a") as unfinished:
+    with outs.atomic_output(tmp_path / "a") as unfinished:
         unfinished.write_text("file")
     assert (tmp_path / "a").read_text() == "file"
-    with outs.whole(tmp_path / "a") as unfinished:
+    with outs.atomic_output(tmp_path / "a") as unfinished:
         unfinished.mkdir()
     assert (tmp_path / "a").is_dir() and [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
 def test_an_error_leaves_what_was_there(tmp_path):
     (tmp_path / "file.txt").write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), outs.whole(tmp_path / "file.txt") as unfinished:
+    with pytest.raises(RuntimeError, match="half way"), outs.atomic_output(tmp_path / "file.txt") as unfinished:
         unfinished.write_text("ne")
         raise RuntimeError("half way")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file.txt", "old")]
 
 
 def test_what_a_killed_run_began_is_removed_by_the_next(tmp_path):
-    begun = outs.part(tmp_path / "tree")
+    begun = outs.unfinished_path(tmp_path / "tree")
     begun.mkdir()
     (begun / "half").write_text("x")
-    with outs.whole(tmp_path / "tree") as unfinished:
+    with outs.atomic_output(tmp_path / "tree") as unfinished:
         assert not unfinished.exists()
         unfinished.mkdir()
     assert [p.name for p in tmp_path.rglob("*")] == ["tree"]
@@ -55,7 +55,7 @@ def test_what_a_killed_run_began_is_removed_by_the_next(tmp_path):
 
 def test_a_folder_stays_where_nothing_was_written_to_replace_it(tmp_path):
     (tmp_path / "tree").mkdir()
-    with pytest.raises(FileNotFoundError), outs.whole(tmp_path / "tree"):
+    with pytest.raises(FileNotFoundError), outs.atomic_output(tmp_path / "tree"):
         pass
     assert (tmp_path / "tree").is_dir()
 
@@ -71,7 +71,7 @@ def test_at_each_moment_of_a_replacement_the_old_folder_or_the_new_one_is_whole(
         return changes
 
     for name in ("old", "new"):
-        with outs.whole(tmp_path / "tree") as unfinished:
+        with outs.atomic_output(tmp_path / "tree") as unfinished:
             unfinished.mkdir()
             (unfinished / "name").write_text(name)
             if name == "new":
@@ -79,14 +79,14 @@ def test_at_each_moment_of_a_replacement_the_old_folder_or_the_new_one_is_whole(
     assert (tmp_path / "tree" / "name").read_text() == "new"
     assert whole == [[True, True], [True, True]]
     (tmp_path / ".part.former.tree").mkdir()  # as a kill before the last step leaves it
-    with outs.whole(tmp_path / "tree") as unfinished:
+    with outs.atomic_output(tmp_path / "tree") as unfinished:
         unfinished.mkdir()
     assert [p.name for p in tmp_path.iterdir()] == ["tree"]
 
 
 def test_a_folder_killed_between_its_two_renames_is_put_back(tmp_path):
     (tmp_path / ".part.former.tree").mkdir()
-    with pytest.raises(outs.DiskFull), outs.whole(tmp_path / "tree"):
+    with pytest.raises(outs.DiskFull), outs.atomic_output(tmp_path / "tree"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert [p.name for p in tmp_path.iterdir()] == ["tree"]
 
@@ -106,7 +106,7 @@ def test_a_table_that_is_missing_is_named(tmp_path):
 
 def test_a_second_writer_waits_for_the_first(tmp_path):
     second = threading.Thread(target=lambda: outs.write_metrics(tmp_path / "m.json", {"a": 2}))
-    with outs.whole(tmp_path / "m.json") as unfinished:
+    with outs.atomic_output(tmp_path / "m.json") as unfinished:
         second.start()
         second.join(0.3)
         assert second.is_alive()
@@ -124,12 +124,15 @@ def test_a_second_writer_waits_for_the_first(tmp_path):
     ],
 )
 def test_a_full_disk_names_path_and_space(tmp_path, error):
-    with pytest.raises(outs.DiskFull, match=r"file\.txt does not fit: [\d.,]+ MiB"), outs.whole(tmp_path / "file.txt"):
+    with (
+        pytest.raises(outs.DiskFull, match=r"file\.txt does not fit: [\d.,]+ MiB"),
+        outs.atomic_output(tmp_path / "file.txt"),
+    ):
         raise error
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):
-    with pytest.raises(OSError, match="denied"), outs.whole(tmp_path / "file.txt"):
+    with pytest.raises(OSError, match="denied"), outs.atomic_output(tmp_path / "file.txt"):
         raise PermissionError(errno.EACCES, "denied")
 
 

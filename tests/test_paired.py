@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.core import paired, published
+from stages.core import paired
+from stages.core.report import published
 from tests.imports import ROOT
 
 

@@ -10,7 +10,8 @@ import textwrap
 import pytest
 import yaml
 
-from stages.core import params, sections
+from stages.core import schema
+from stages.core.run import params
 from stages.studies.apply import STUDIES_DPATH, apply
 from tests.imports import ROOT
 
@@ -27,7 +28,7 @@ def written(tmp_path, change):
 
 def test_the_shipped_file_is_valid():
     params.validate(GOOD)
-    assert set(GOOD) == set(sections.SECTIONS)
+    assert set(GOOD) == set(schema.SECTIONS)
 
 
 def test_only_the_sections_asked_for_are_loaded():
@@ -92,7 +93,7 @@ def test_an_unknown_study_is_refused(tmp_path):
         apply("nature", tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("section", sections.SECTIONS.values())
+@pytest.mark.parametrize("section", schema.SECTIONS.values())
 def test_every_knob_is_documented(section):
     body = ast.parse(textwrap.dedent(inspect.getsource(section))).body[0].body
     documented = {

@@ -19,9 +19,12 @@ import sae_lens
 import torch
 from PIL import Image
 
-from stages.core import dataset, mitigation, selection, store, vit
-from stages.core.readout import Readout
-from stages.core.training import Normalisation
+from stages.core import mitigation, store
+from stages.core.clip import vit
+from stages.core.clip.readout import Readout
+from stages.core.data import dataset
+from stages.core.intervention import selection
+from stages.core.training.trainer import Normalisation
 from tests.studies import ENV, PHOTOGRAPHS, change_params, clone, cut_photographs, ran, run
 
 
@@ -84,7 +87,7 @@ def test_the_store_tells_mean_and_spread_of_what_is_trained_on(studies):
     data = dataset.load(folder / "dataset")
     activations = store.open(folder / "activations" / "l2.zarr", data)
     tokens = torch.from_numpy(activations.read(data.rows("discovery", "corpus"))).flatten(0, 1)
-    measured, (mean, mean_squared_norm) = Normalisation.of(tokens), activations.moments
+    measured, (mean, mean_squared_norm) = Normalisation.from_tokens(tokens), activations.moments
     told = Normalisation.from_moments(torch.from_numpy(mean), mean_squared_norm)
     assert torch.equal(told.mean, measured.mean)
     assert told.scale == pytest.approx(measured.scale, rel=1e-12)
@@ -142,9 +145,11 @@ def test_the_exported_model_is_the_edited_one(studies, study):
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}/data/mitigated")
     mitigation.attach(model, folder / "data" / "mitigated")
     data, config = dataset.load(folder / "data" / "dataset"), model.visual.preprocess_cfg
-    clip = vit.Clip(model, tokenizer, config["mean"], config["std"], "bfloat16" if study == "folder" else "float32")
+    clip = vit.FrozenClip(
+        model, tokenizer, config["mean"], config["std"], "bfloat16" if study == "folder" else "float32"
+    )
     rows = data.rows("confirmation")
-    readout = Readout.of(clip, list(data.prompts.values()))
+    readout = Readout.from_prompts(clip, list(data.prompts.values()))
     with torch.no_grad():
         found = readout.score(clip.embed(clip.pixels(data.images(rows))), torch.from_numpy(data.emotion_index(rows)))
     expected = pd.read_csv(folder / "plots" / "ablate.csv").query("arm == 'edited'").set_index("row")["R"]

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from stages import prepare_clip
-from stages.core import vit
-from stages.core.sections import Clip, Compute
+from stages.core.clip import vit
+from stages.core.schema import Clip, Compute
 
 COMPUTE = Compute(device="cpu", precision="float32", threads=2)
 ARCHITECTURE = "ViT-S-32-alt"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stages.core.rank_correlation import spearman
+from stages.core.checks.rank_correlation import spearman
 
 
 def test_equals_scipy_with_ties(rng):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stages.core import params, sentences
+from stages.core.report import sentences
+from stages.core.run import params
 from tests.imports import ROOT
 
 INFERENCE = params.load("inference", fpath=ROOT / "params.yaml").inference

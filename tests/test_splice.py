@@ -10,10 +10,16 @@ import pytest
 import torch
 
 from stages import analyse_sae, heatmap
-from stages.core import arms, dataset, intervene, latents, sections, store, vit
-from stages.core.intervene import Edit
-from stages.core.readout import Readout, gradient, skill
-from stages.core.splice import Splice, original
+from stages.core import schema, store
+from stages.core.ablation import arms
+from stages.core.clip import vit
+from stages.core.clip.readout import Readout, gradient, skill
+from stages.core.data import dataset
+from stages.core.intervention import edits
+from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.spliced_clip import SplicedClip, original
+from stages.core.latents import lists
+from stages.core.run import labels
 
 N_WOMEN, EMOTIONS = 4, ("happy", "sad")
 
@@ -21,7 +27,7 @@ N_WOMEN, EMOTIONS = 4, ("happy", "sad")
 @pytest.fixture
 def data(tmp_path, rng):
     """4 women x 2 emotions x 2 conditions of random pixels."""
-    keys = [(f"w{w}", e, c) for w in range(N_WOMEN) for e in EMOTIONS for c in dataset.CONDITIONS]
+    keys = [(f"w{w}", e, c) for w in range(N_WOMEN) for e in EMOTIONS for c in labels.CONDITIONS]
     table = pd.DataFrame(keys, columns=["identity", "emotion", "condition"])
     table["image"] = [f"i{i}" for i in range(len(table))]
     table["intensity"], table["prompt"] = "", [f"a {e} woman" for e in table["emotion"]]
@@ -43,7 +49,7 @@ def spliced(tmp_path, tiny_clip, tiny_sae, data):
     with store.create(tmp_path / "l2.zarr", len(data.table), 17, 32, shard_images=5) as new:
         new.append(kept[layer].numpy())
         new.attributes = {"mean": [0.0], "model": "m", "module": "b", "dataset_sha256": data.sha256}
-    return Splice(tiny_clip, tiny_sae, layer, data, store.open(tmp_path / "l2.zarr"), batch_size=3)
+    return SplicedClip(tiny_clip, tiny_sae, layer, data, store.open(tmp_path / "l2.zarr"), batch_size=3)
 
 
 def test_the_dataset_reads_back(data):
@@ -87,8 +93,8 @@ def test_another_resolution_is_refused(tiny_clip):
 
 def test_a_splice_by_hook_equals_the_tail(spliced):
     rows = np.arange(6)
-    arm = spliced.arm(Edit(latents=torch.arange(10)), "all")
-    with spliced.live(arm, rows):
+    arm = spliced.arm(LatentEdit(latents=torch.arange(10)), "all")
+    with spliced.arm_in_place(arm, rows):
         by_hook = spliced.clip.embed(spliced.clip.pixels(spliced.data.images(rows)))
     batch = spliced.batch(rows)
     assert torch.allclose(by_hook, spliced.clip.tail(arm(batch), 2), atol=1e-5)
@@ -96,7 +102,7 @@ def test_a_splice_by_hook_equals_the_tail(spliced):
 
 
 def test_nothing_edited_is_the_original_exactly(spliced):
-    nothing = spliced.arm(Edit(latents=torch.tensor([], dtype=torch.long)), "all")
+    nothing = spliced.arm(LatentEdit(latents=torch.tensor([], dtype=torch.long)), "all")
     outcomes = spliced.outcomes(np.arange(16), [original, nothing])
     assert (outcomes.R[0] == outcomes.R[1]).all()
     assert outcomes.cosine == pytest.approx(1.0, abs=1e-6)
@@ -104,8 +110,8 @@ def test_nothing_edited_is_the_original_exactly(spliced):
 
 def test_nothing_edited_has_the_map_and_the_embedding_of_the_original_exactly(spliced):
     rows = np.arange(6)
-    nothing = spliced.arm(Edit(latents=torch.tensor([], dtype=torch.long)), "all")
-    some = spliced.arm(Edit(latents=torch.arange(8)), "all")
+    nothing = spliced.arm(LatentEdit(latents=torch.tensor([], dtype=torch.long)), "all")
+    some = spliced.arm(LatentEdit(latents=torch.arange(8)), "all")
     (before, cosines), (after, same_cosines) = (heatmap.maps(spliced, rows, arm) for arm in (original, nothing))
     assert np.array_equal(before, after) and np.array_equal(cosines, same_cosines)
     assert np.array_equal(spliced.embeddings(rows), spliced.embeddings(rows, nothing))
@@ -120,7 +126,7 @@ def test_an_edit_keeps_the_reconstruction_error(spliced):
     changed = f.clone()
     changed[..., latents] = 0
     expected = batch.tokens + sae.decode(changed) - sae.decode(f)
-    assert torch.allclose(spliced.arm(Edit(latents=latents), "all")(batch), expected, atol=1e-4)
+    assert torch.allclose(spliced.arm(LatentEdit(latents=latents), "all")(batch), expected, atol=1e-4)
 
 
 def test_kinds_of_edit(tiny_sae):
@@ -130,22 +136,22 @@ def test_kinds_of_edit(tiny_sae):
     rows = tiny_sae.W_dec[latents]
 
     def change(edit):
-        return intervene.edited(x, tiny_sae, edit, twin=twin) - x
+        return edits.edited(x, tiny_sae, edit, twin=twin) - x
 
     means = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     target = torch.cat([means[0].expand(2, 1, 2), means[1].expand(2, 16, 2)], 1)
-    assert torch.allclose(change(Edit(latents=latents, kind="scale", factor=4.0)), 3 * f @ rows, atol=1e-5)
-    assert torch.allclose(change(Edit(latents=latents, kind="mean", means=means)), (target - f) @ rows, atol=1e-5)
+    assert torch.allclose(change(LatentEdit(latents=latents, kind="scale", factor=4.0)), 3 * f @ rows, atol=1e-5)
+    assert torch.allclose(change(LatentEdit(latents=latents, kind="mean", means=means)), (target - f) @ rows, atol=1e-5)
     patched = (tiny_sae.encode(twin, latents) - f) @ rows
-    assert torch.allclose(change(Edit(latents=latents, kind="patch")), patched, atol=1e-5)
+    assert torch.allclose(change(LatentEdit(latents=latents, kind="patch")), patched, atol=1e-5)
     with pytest.raises(ValueError, match="twin"):
-        intervene.edited(x, tiny_sae, Edit(latents=latents, kind="patch"))
+        edits.edited(x, tiny_sae, LatentEdit(latents=latents, kind="patch"))
 
 
 def test_scopes_partition_the_tokens():
     bust = np.zeros((2, 4, 4))
     bust[:, 2:, 1:3] = 1
-    chosen = {kind: intervene.scope(kind, 2, 17, bust) for kind in ("all", "cls", "patches", "bust", "not_bust")}
+    chosen = {kind: edits.scope(kind, 2, 17, bust) for kind in ("all", "cls", "patches", "bust", "not_bust")}
     assert chosen["all"].all()
     assert chosen["cls"].sum() == 2 and chosen["cls"][:, 0].all()
     assert torch.equal(chosen["bust"] | chosen["not_bust"], chosen["patches"])
@@ -155,16 +161,16 @@ def test_scopes_partition_the_tokens():
 def test_after_the_last_block_only_the_class_token_counts(tiny_clip, tiny_sae):
     """Nothing mixes tokens after the last block, so patch edits there cannot reach the embedding."""
     x = torch.randn(3, 17, 32)
-    edit = Edit(latents=torch.arange(64))
+    edit = LatentEdit(latents=torch.arange(64))
     for kind, same in (("patches", True), ("cls", False)):
-        where = intervene.scope(kind, 3, 17)
-        moved = tiny_clip.tail(intervene.edited(x, tiny_sae, edit, where=where), 3)
+        where = edits.scope(kind, 3, 17)
+        moved = tiny_clip.tail(edits.edited(x, tiny_sae, edit, where=where), 3)
         assert torch.equal(moved, tiny_clip.tail(x, 3)) is same
 
 
 def test_noise_is_as_long_as_the_reconstruction_error(tiny_sae):
     x = torch.randn(3, 17, 32)
-    noisy = intervene.matched_noise(x, tiny_sae, [0])
+    noisy = edits.matched_noise(x, tiny_sae, [0])
     assert torch.allclose((noisy - x).norm(dim=-1), (x - tiny_sae(x)).norm(dim=-1), rtol=1e-4)
 
 
@@ -176,7 +182,7 @@ def test_effect_is_the_first_order_loss_of_zeroing(spliced):
     f = spliced.sae.encode(tokens)
     effect = (f * (slope @ spliced.sae.W_dec.T)).sum(1)
     latent, h = int(effect.abs().sum(0).argmax()), 1e-2
-    edit = Edit(latents=torch.tensor([latent]), kind="scale", factor=1 - h)
+    edit = LatentEdit(latents=torch.tensor([latent]), kind="scale", factor=1 - h)
     outcomes = spliced.outcomes(rows, [original, spliced.arm(edit, "all")])
     measured = (outcomes.R[1] - outcomes.R[0]) / -h
     assert measured == pytest.approx(effect[:, latent].numpy(), rel=0.05, abs=2e-3)
@@ -185,12 +191,12 @@ def test_effect_is_the_first_order_loss_of_zeroing(spliced):
 def test_other_pictures_of_the_images_run_through_the_arm_from_their_pixels(spliced, rng):
     rows = np.array([1, 4])
     pictures = rng.integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
-    edited = spliced.arm(Edit(latents=torch.arange(8)), "all")
+    edited = spliced.arm(LatentEdit(latents=torch.arange(8)), "all")
     found = spliced.outcomes(rows, [original, edited], lambda some: pictures[np.searchsorted(rows, some)])
     pixels, truth = spliced.clip.pixels(pictures), spliced.truth(rows)
     with torch.no_grad():
         whole = spliced.readout.score(spliced.clip.embed(pixels), truth)
-        with spliced.live(edited, rows):
+        with spliced.arm_in_place(edited, rows):
             changed = spliced.readout.score(spliced.clip.embed(pixels), truth)
     assert np.allclose(found.R, torch.stack([whole, changed]).numpy(), atol=1e-5)
     assert np.abs(found.R[0] - found.R[1]).min() > 1e-3
@@ -213,19 +219,19 @@ def test_control_sets_are_alike_and_never_the_chosen_or_the_silent(rng):
     profile = rng.normal(size=(300, 2))
     profile[250:] = np.nan
     chosen = np.argsort(-profile[:250].sum(1))[:4]  # extreme ones, which a careless draw would not match
-    sets = intervene.matched_sets(chosen, profile, n_sets=40, seed=0)
+    sets = edits.matched_sets(chosen, profile, n_sets=40, seed=0)
     assert sets.shape == (40, 4)
     assert not np.isin(sets, chosen).any() and sets.max() < 250
     assert all(len(set(row)) == 4 for row in sets.tolist())
     assert len({tuple(sorted(row)) for row in sets.tolist()}) > 20
     assert profile[sets].sum(-1).mean() > 1.5 > 0.5 > profile[:250].sum(1).mean()
-    with pytest.raises(intervene.ControlsError, match="2 other latents ever fire, too few"):
-        intervene.matched_sets(np.arange(248), profile, 1, seed=0)
+    with pytest.raises(edits.ControlsError, match="2 other latents ever fire, too few"):
+        edits.matched_sets(np.arange(248), profile, 1, seed=0)
 
 
 def test_the_control_p():
-    assert intervene.control_p(1.0, np.array([0.0, 0.5, 1.0, 2.0])) == 3 / 5
-    assert intervene.control_p(9.0, np.zeros(199)) == 1 / 200
+    assert edits.control_p(1.0, np.array([0.0, 0.5, 1.0, 2.0])) == 3 / 5
+    assert edits.control_p(9.0, np.zeros(199)) == 1 / 200
 
 
 @pytest.mark.parametrize("label", ["condition", "emotion"])
@@ -248,7 +254,7 @@ def test_where_means_are_removed_the_labels_have_one_mean_of_class_tokens_and_on
 
 def test_a_random_direction_is_as_long_as_the_edit_and_not_the_edit(spliced):
     batch = spliced.batch(np.array([0, 2, 5]))
-    edit = spliced.arm(Edit(latents=torch.arange(20)), "patches")
+    edit = spliced.arm(LatentEdit(latents=torch.arange(20)), "patches")
     change, other = edit(batch) - batch.tokens, arms.random_direction(edit, seed=0)(batch) - batch.tokens
     assert torch.allclose(other.norm(dim=-1), change.norm(dim=-1), atol=1e-5)
     assert (other[:, 0] == 0).all()  # the class token is out of scope
@@ -269,11 +275,11 @@ def test_a_random_model_reads_no_face(spliced):
 
 
 def test_no_bias_latents_are_sought_in_a_model_that_reads_no_face(spliced, monkeypatch):
-    sought = pd.DataFrame([[7, 1, -1.0, -2.0, -0.5, 0.01]], columns=latents.COLUMNS)
+    sought = pd.DataFrame([[7, 1, -1.0, -2.0, -0.5, 0.01]], columns=lists.COLUMNS)
     monkeypatch.setattr(latents, "bias", lambda *given, **options: sought)
-    edit = sections.Edit.model_construct(n_per_step=4, n_latents=4)
+    edit = schema.Edit.model_construct(n_per_step=4, n_latents=4)
     for least, expected in ((0.0, sought), (0.99, sought[:0])):
-        config = SimpleNamespace(inference=sections.Inference.model_construct(min_readout=least), edit=edit)
+        config = SimpleNamespace(inference=schema.Inference.model_construct(min_readout=least), edit=edit)
         assert len(analyse_sae.bias_latents(spliced, None, None, config, None)) == len(expected)
 
 

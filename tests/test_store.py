@@ -8,7 +8,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from stages.core import shards, store
+from stages.core import store
+from stages.core.data import shards
 
 ATTRIBUTES = {"layer": 1, "model": "m", "module": "b", "dataset_sha256": "d"}
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from stages.core import fidelity, gradients
-from stages.core.gradients import Batch, Dense, Encoder, Sparse, Weights
-from stages.core.training import Normalisation, TrainConfig, Trainer, TrainingError, train
+from stages.core.training import gradients, sae_metrics
+from stages.core.training.gradients import Batch, Dense, Encoder, Sparse, Weights
+from stages.core.training.trainer import Normalisation, TrainConfig, Trainer, TrainingError, train
 from tests.bench.toy import Toy
 from tests.imports import ROOT
 
@@ -138,7 +138,7 @@ def test_bfloat16_products_do_not_cost_reconstruction():
     for precision in ("float32", "bfloat16"):
         config = TrainConfig(d_sae=512, steps=300, batch_size=512, target_l0=8, precision=precision)
         sae, _ = train(tokens, config)
-        fvu[precision] = fidelity.fit(sae, tokens[:5000], tokens.mean(0)).fvu
+        fvu[precision] = sae_metrics.fit(sae, tokens[:5000], tokens.mean(0)).fvu
     assert fvu["bfloat16"] < 1.05 * fvu["float32"]
 
 
@@ -193,7 +193,7 @@ def test_the_window_lies_on_both_sides_of_the_threshold(z, gradient):
 
 def test_the_saved_sae_works_on_raw_activations():
     raw = 5.0 + 3.0 * torch.randn(400, 8) @ torch.randn(8, 8)
-    normalisation = Normalisation.of(raw)
+    normalisation = Normalisation.from_tokens(raw)
     config = TrainConfig(d_sae=32, steps=20, batch_size=64, target_l0=4, learning_rate=1e-2)
     trainer = Trainer(config, normalisation, normalisation)
     for start in range(0, 320, 64):
@@ -211,7 +211,7 @@ def test_the_saved_sae_works_on_raw_activations():
 
 def test_normalised_activations_have_squared_norm_d():
     raw = 7.0 + 2.0 * torch.randn(5000, 6)
-    n = Normalisation.of(raw)
+    n = Normalisation.from_tokens(raw)
     assert ((raw - n.mean) * n.scale).square().sum(1).mean().item() == pytest.approx(6, rel=1e-4)
 
 
@@ -229,7 +229,7 @@ def test_history_and_seeds():
 def test_batches_may_come_from_outside():
     tokens = torch.randn(640, 8)
     config = TrainConfig(d_sae=16, steps=10, batch_size=64, target_l0=2)
-    sae, _ = train(iter(tokens.split(64)), config, Normalisation.of(tokens))
+    sae, _ = train(iter(tokens.split(64)), config, Normalisation.from_tokens(tokens))
     assert sae.d_sae == 16
 
 
@@ -258,7 +258,7 @@ def test_a_known_dictionary_is_recovered(seed):
     toy = Toy(seed)
     tokens, fresh = toy.tokens(100_000), toy.tokens(10_000)
     sae, _ = train(tokens, TrainConfig(d_sae=512, steps=2000, target_l0=8, seed=seed))
-    found = fidelity.fit(sae, fresh, tokens.mean(0))
+    found = sae_metrics.fit(sae, fresh, tokens.mean(0))
     assert toy.mean_best_cosine(sae.W_dec) >= 0.95
     assert found.l0 == pytest.approx(8, rel=0.2)
     assert found.dead_fraction <= 0.02

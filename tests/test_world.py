@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.core import world
+from stages.core.planted import world
 
 
 def test_twins_differ_in_the_garment_only(rng):

@@ -29,6 +29,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, linear, normalize
 
+from stages.core.run.errors import StudyError
+
 UNEXPLAINED = {  # of open_clip's own attention, where they are switched on
     "ln_q": "a norm of its queries",
     "ln_k": "a norm of its keys",
@@ -39,7 +41,7 @@ UNEXPLAINED = {  # of open_clip's own attention, where they are switched on
 Method = Literal["grad_eclip", "attribution", "legrad", "attention"]
 
 
-class ExplainError(SystemExit):
+class ExplainError(StudyError):
     """A model that cannot be explained. Exits with the reason."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.core import outs
+from stages.core.run import outs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,6 +114,6 @@ def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], col
 
 def save(figure: Figure, fpath: Path) -> None:
     """Write a PNG that is the same to the byte for the same data."""
-    with outs.whole(fpath) as unfinished:
+    with outs.atomic_output(fpath) as unfinished:
         figure.savefig(unfinished, metadata={"Software": None})
     pyplot().close(figure)

@@ -12,7 +12,7 @@ import numpy as np
 import scipy
 from jaxtyping import Float
 
-from stages.core.dataset import INSIDE
+from stages.core.run.labels import INSIDE
 
 Grid = Float[np.ndarray, "gh gw"]
 

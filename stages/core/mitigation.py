@@ -18,22 +18,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stages.core import intervene
-from stages.core.intervene import Edit
+from stages.core.clip.vit import replaced_residual
+from stages.core.intervention import edits
+from stages.core.intervention.edits import LatentEdit
+from stages.core.run.errors import StudyError
 from stages.core.sae import JumpReLUSAE
-from stages.core.sections import EditScope
-from stages.core.vit import splicing
+from stages.core.schema import EditScope
 
 EDIT_FNAME, LATENTS_DNAME, REFUSAL_FNAME = "edit.json", "latents", "not_exported.txt"
 SCOPES = ("all", "cls", "patches")
 KINDS = ("zero", "mean", "scale")
 
 
-class MitigationError(SystemExit):
+class MitigationError(StudyError):
     """An edit that no model alone can carry, or a directory that holds none. Exits with the reason."""
 
 
-def save(directory: Path | str, sae: JumpReLUSAE, edit: Edit, scope: EditScope, layer: int) -> None:
+def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditScope, layer: int) -> None:
     """Write the edit of some latents of `sae` after block `layer`.
 
     Raises MitigationError for an edit that needs more than the image itself: its clothed twin, or its mask.
@@ -73,7 +74,7 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
     try:
         described = json.loads((directory / EDIT_FNAME).read_text())
         scope, layer, means = described["scope"], int(described["layer"]), described["means"]
-        edit = Edit(
+        edit = LatentEdit(
             latents=torch.arange(sae.d_sae, device=where),
             kind=described["kind"],
             factor=float(described["factor"]),
@@ -92,9 +93,9 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         )
 
     def change(x: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        tokens = intervene.scope(scope, len(x), x.shape[1]).to(where)
-        return intervene.edited(x, sae, edit, where=tokens)
+        tokens = edits.tokens_in_scope(scope, len(x), x.shape[1]).to(where)
+        return edits.edited(x, sae, edit, where=tokens)
 
     model.mitigation = ExitStack()
-    model.mitigation.enter_context(splicing(model.visual, layer, change))
+    model.mitigation.enter_context(replaced_residual(model.visual, layer, change))
     return model.mitigation

@@ -1,27 +1,129 @@
-"""Inference for matched pairs clustered by woman, and the published study's tests beside it.
+"""Matched pairs, and inference on them clustered by woman. The published study's tests stand beside.
 
-The unit of inference is the pair (same woman, same expression, semi-nude minus clothed); women are
-the clusters, so signs are flipped and bootstraps drawn by woman, never by image, token or latent.
+A pair is two images of one woman with one expression: one semi-nude, one clothed. The pair is the unit of inference.
+Women are the clusters: signs are flipped and bootstraps are drawn by woman, never by image, token or latent.
+
+The gap of a quantity is its clothed value minus its semi-nude value, everywhere (`gap`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import scipy
-from jaxtyping import Float, Integer
+from jaxtyping import Float, Int, Integer
+
+from stages.core.run.errors import StudyError
+from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.schema import Inference
 
 CHUNK_VALUES = 2**24  # permutation results held at once, as a count of float64 values
 
+Value = TypeVar("Value", float, np.ndarray)
 
-class TooFewWomen(SystemExit):
-    """No inference is possible. Exits with the remedy."""
+
+class TooFewWomen(StudyError):
+    """The pairs come from too few women for any inference. The message names the remedy."""
+
+
+def gap(by_condition: Mapping[str, Value]) -> Value:
+    """The clothed value minus the semi-nude value."""
+    return by_condition[CLOTHED] - by_condition[SEMI_NUDE]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with a two-sided bootstrap interval over women, all in the units of the estimate."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def as_metrics(self) -> dict[str, float]:
+        """For a metrics file."""
+        return {"estimate": self.estimate, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Matched pairs of one split of women, or of all women. Row numbers count images of the data set."""
+
+    table: pd.DataFrame
+    """A row per pair: pair, identity, emotion, split, and the row number of each condition's image."""
+
+    @classmethod
+    def from_images(cls, images: pd.DataFrame, split: str | None = None) -> Pairs:
+        """Match the images of a data set's table. `split` keeps the pairs of one split of women.
+
+        images: columns pair (-1 for an image without a twin), identity, emotion, split, condition.
+        """
+        audit = images[images["pair"] >= 0]
+        wide = audit.reset_index(names="row").pivot(index="pair", columns="condition", values="row")
+        described = audit.groupby("pair")[["identity", "emotion", "split"]].first()
+        table = described.join(wide).reset_index()
+        return cls(table if split is None else table[table["split"] == split].reset_index(drop=True))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def women(self) -> np.ndarray:
+        """The woman of each pair [pair]."""
+        return self.table["identity"].to_numpy()
+
+    @property
+    def n_women(self) -> int:
+        """The number of different women."""
+        return int(self.table["identity"].nunique())
+
+    @property
+    def semi_nude(self) -> Int[np.ndarray, " pair"]:
+        """Row numbers of the semi-nude images."""
+        return self.table[SEMI_NUDE].to_numpy()
+
+    @property
+    def clothed(self) -> Int[np.ndarray, " pair"]:
+        """Row numbers of the clothed images."""
+        return self.table[CLOTHED].to_numpy()
+
+    @property
+    def rows(self) -> Int[np.ndarray, " image"]:
+        """Row numbers of all images: the semi-nude ones, then the clothed ones, each pair by pair."""
+        return np.concatenate([self.table[condition].to_numpy() for condition in CONDITIONS])
+
+    def positions(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " image"]:
+        """Where the images of `self.rows` stand in `rows` (ascending row numbers)."""
+        return np.searchsorted(rows, self.rows)
+
+    def split(self, values: np.ndarray, axis: int = -1) -> dict[str, np.ndarray]:
+        """Split values of the images in `rows` by condition: the image axis becomes a pair axis."""
+        return dict(zip(CONDITIONS, np.split(values, len(CONDITIONS), axis), strict=True))
+
+    def gap(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
+        """Clothed minus semi-nude twin, pair by pair, of values of the images in `rows`."""
+        return gap(self.split(values, axis))
+
+    def interval(self, values: Float[np.ndarray, " pair"], inference: Inference) -> Interval:
+        """Mean over pairs, with its bootstrap interval over women."""
+        return interval(values, self.women, **bootstrap_settings(inference))
+
+    def summary(self, values: Float[np.ndarray, " image"], inference: Inference) -> dict[str, dict[str, float]]:
+        """Means of both conditions and of the gap, each with its interval, for a metrics file."""
+        shown = {**self.split(values), "gap": self.gap(values)}
+        return {label: self.interval(numbers, inference).as_metrics() for label, numbers in shown.items()}
+
+
+def bootstrap_settings(inference: Inference) -> dict[str, Any]:
+    """The keyword arguments of `interval` and `bootstrap_interval` that params.yaml sets."""
+    return {"n_bootstrap": inference.n_bootstrap, "confidence": inference.confidence, "seed": inference.seed}
 
 
 def published_tests(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> dict[str, float]:
-    """The study's tests of two samples of latents' mean activations: descriptive, the unit is a latent.
+    """The published study's tests of two samples of latents' mean activations. Descriptive: the unit is a latent.
 
     Kolmogorov-Smirnov D and p, Mann-Whitney U p (two-sided), AUC = U / (n m) (the study's "effect size"),
     Cliff's delta = 2 AUC - 1.
@@ -44,19 +146,6 @@ def by_cluster(values: Float[np.ndarray, "pair ..."], clusters: np.ndarray) -> t
     sums = np.zeros((len(counts), *values.shape[1:]))
     np.add.at(sums, index, values)
     return sums, counts
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with a two-sided bootstrap interval over women, all in the units of the estimate."""
-
-    estimate: float
-    low: float
-    high: float
-
-    def as_metrics(self) -> dict[str, float]:
-        """For a metrics file."""
-        return {"estimate": self.estimate, "low": self.low, "high": self.high}
 
 
 def bootstrap_means(
@@ -87,7 +176,7 @@ def paired_tests(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Test every latent's paired difference (semi-nude minus clothed) against zero.
+    """Test every latent's paired difference against zero, such as its gap (`Pairs.gap`).
 
     Returns a row per latent:
         mean             mean difference

@@ -22,12 +22,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stages.core.run.errors import StudyError
+
 CONFIG_FNAME = "cfg.json"
 WEIGHTS_FNAME = "sae_weights.safetensors"
 PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 
 
-class SAEError(SystemExit):
+class SAEError(StudyError):
     """An SAE on disk that cannot be used. Exits with file, tensor and reason."""
 
 

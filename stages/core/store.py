@@ -23,18 +23,20 @@ from jaxtyping import Float32, Float64
 from zarr.codecs import Crc32cCodec
 from zarr.errors import GroupNotFoundError
 
-from stages.core import outs, shards
-from stages.core.compute import ALONE, Ranks
-from stages.core.dataset import Dataset
+from stages.core.data import shards
+from stages.core.data.dataset import Dataset
+from stages.core.run import outs
+from stages.core.run.compute import ALONE, Ranks
+from stages.core.run.errors import StudyError
 
 REMEDY = "rerun `dvc repro --force extract`"
 
 
-class StoreError(SystemExit):
+class StoreError(StudyError):
     """A store that is not there, out of reach, or not the one that is meant. Exits with its path and the remedy."""
 
 
-class Unfinished:
+class StoreWriter:
     """A store that is being filled: every rank appends its own `images`, in order."""
 
     def __init__(self, place: Path, array: Any, ranks: Ranks):
@@ -67,15 +69,15 @@ def create(
     shard_images: int,
     remote: str = "",
     ranks: Ranks = ALONE,
-) -> Iterator[Unfinished]:
+) -> Iterator[StoreWriter]:
     """A store to be filled. It takes the place of what is at `place` when the context ends.
 
     `remote` is the URL of a folder in object storage that is to keep it, where a store of that name is written over.
     Raises ValueError if images are missing at the end, DiskFull where there is no space left, StoreError if storage
     cannot be reached, WriteError if it cannot be written.
     """
-    url = f"{remote.rstrip('/')}/{place.name}" if remote else str(outs.part(place))
-    with outs.whole(place) if ranks.first else outs.fitting(place):
+    url = f"{remote.rstrip('/')}/{place.name}" if remote else str(outs.unfinished_path(place))
+    with outs.atomic_output(place) if ranks.first else outs.naming_full_disk(place):
         if ranks.first:
             with _reaching(url):
                 group = zarr.create_group(url, overwrite=True)
@@ -84,7 +86,7 @@ def create(
         ranks.wait()  # until there is something to fill
         with _reaching(url):
             group = zarr.open_group(url, mode="r+", zarr_format=3)
-            new = Unfinished(place, group["tokens"], ranks)
+            new = StoreWriter(place, group["tokens"], ranks)
         with new.writer:
             yield new
         ranks.wait()  # until every rank's shards are written
@@ -92,7 +94,9 @@ def create(
             with _reaching(url):
                 group.attrs.update(new.attributes)
             if remote:
-                outs.part(place).write_text(json.dumps({"url": url, "attributes": new.attributes}, indent=2) + "\n")
+                outs.unfinished_path(place).write_text(
+                    json.dumps({"url": url, "attributes": new.attributes}, indent=2) + "\n"
+                )
     ranks.wait()  # until it is in its place
 
 
@@ -158,9 +162,11 @@ def open(place: Path, data: Dataset | None = None) -> Store:
 
 @contextmanager
 def _reaching(url: str) -> Iterator[None]:
-    """Whatever storage says, as one sentence: each kind of object storage has errors of its own."""
+    """Turn any error of the storage behind `url` into StoreError: each kind of object storage has errors of its own."""
     try:
         yield
+    except StudyError:
+        raise
     except ImportError as error:
         raise StoreError(f"{url}: {error}") from None
     except Exception as error:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from stages.core import outs, params, sections
-from stages.core.params import PARAMS_FPATH, ParamsError
+from stages.core import schema
+from stages.core.run import outs, params
+from stages.core.run.errors import run_command
+from stages.core.run.params import PARAMS_FPATH, ParamsError
 
 STUDIES_DPATH = Path(__file__).parent
 
@@ -25,7 +27,7 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     yaml.preserve_quotes = True
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
-    params.check_names(params.read(fpath), tuple(sections.SECTIONS), fpath)
+    params.check_names(params.read(fpath), tuple(schema.SECTIONS), fpath)
     try:
         given = yaml.load(fpath)
     except YAMLError as error:  # stricter than what reads it elsewhere: a key must not stand twice
@@ -37,11 +39,15 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     written = io.StringIO()
     yaml.dump(given, written)
     params.validate(params.parse(written.getvalue(), fpath), fpath)
-    with outs.whole(fpath) as unfinished:
+    with outs.atomic_output(fpath) as unfinished:
         unfinished.write_text(written.getvalue())
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = params.command_line(__doc__)
     parser.add_argument("study", metavar="STUDY")
     apply(parser.parse_args().study)
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -23,9 +23,10 @@ import yaml
 from dvc.repo import Repo
 from scipy import stats
 
-from stages.core import figures, outs
-from stages.core.dataset import CLOTHED, SEMI_NUDE
-from stages.core.rank_correlation import spearman
+from stages.core import figures
+from stages.core.checks.rank_correlation import spearman
+from stages.core.run import outs
+from stages.core.run.labels import CLOTHED, SEMI_NUDE
 
 RUNS_FPATH, PLOT_FPATH = Path(__file__).with_name("sweep.csv"), Path(__file__).with_name("sweep.png")
 NAME = re.compile(r"bias(?P<bias>[\d.]+)-seed(?P<seed>\d+)")
@@ -207,7 +208,7 @@ def draw(runs: pd.DataFrame, fpath: Path) -> None:
 
 def main() -> None:
     runs = merged(pd.read_csv(RUNS_FPATH), collect())
-    with outs.whole(RUNS_FPATH) as unfinished:
+    with outs.atomic_output(RUNS_FPATH) as unfinished:
         runs.to_csv(unfinished, index=False, float_format="%.6g")
     draw(runs, PLOT_FPATH)
     print(table(runs), tracking_table(runs), sep="\n\n")

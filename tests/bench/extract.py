@@ -18,7 +18,9 @@ import pandas as pd
 import torch
 
 from stages import extract
-from stages.core import dataset, store
+from stages.core import store
+from stages.core.data import dataset
+from stages.core.run import labels
 from tests.bench.heatmaps import clip, in_turns
 from tests.bench.table import markdown
 
@@ -34,7 +36,7 @@ def pictures(directory: Path, n: int, side: int) -> dataset.Dataset:
     rows = [
         (f"{split}_{condition}", split, condition, "sad", split, pair)
         for pair, split in enumerate(("discovery", "confirmation"))
-        for condition in dataset.CONDITIONS
+        for condition in labels.CONDITIONS
     ]
     rows += [(f"c{i}", "", "", "", "corpus", -1) for i in range(n - len(rows))]
     images = np.random.default_rng(0).integers(0, 255, (n, side, side, 3), dtype=np.uint8)

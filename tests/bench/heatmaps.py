@@ -22,10 +22,11 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from stages.core import eclip, intervene
-from stages.core.intervene import Edit
+from stages.core import eclip
+from stages.core.clip.vit import FrozenClip
+from stages.core.intervention import edits
+from stages.core.intervention.edits import LatentEdit
 from stages.core.sae import JumpReLUSAE
-from stages.core.vit import Clip
 from tests.bench.table import markdown
 
 N_TEXTS = 8
@@ -33,13 +34,13 @@ N_SETS, N_LATENTS, EXPANSION, LAYER = 200, 24, 8, 22
 COLUMNS = ("what", "beside", "seconds", "its seconds", "time, ×")
 
 
-def clip(architecture: str) -> Clip:
+def clip(architecture: str) -> FrozenClip:
     """A randomly initialised model."""
     import open_clip
 
     torch.manual_seed(0)
     model = open_clip.create_model(architecture, pretrained=None)
-    return Clip(model, open_clip.get_tokenizer(architecture), (0.5,) * 3, (0.5,) * 3)
+    return FrozenClip(model, open_clip.get_tokenizer(architecture), (0.5,) * 3, (0.5,) * 3)
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -81,11 +82,11 @@ def control_cloud(rounds: int, batch: int) -> list[tuple[str, ...]]:
         torch.nn.init.normal_(parameter, std=width**-0.5)
     sae.requires_grad_(False)
     tokens = torch.randn(batch, n_tokens, width)
-    sets = [Edit(latents=torch.randperm(len(sae.W_dec))[:N_LATENTS]) for _ in range(N_SETS)]
+    sets = [LatentEdit(latents=torch.randperm(len(sae.W_dec))[:N_LATENTS]) for _ in range(N_SETS)]
 
     def controls() -> None:
         for edit in sets:
-            model.tail(intervene.edited(tokens, sae, edit), LAYER)
+            model.tail(edits.edited(tokens, sae, edit), LAYER)
 
     def blocks() -> None:
         for _ in sets:

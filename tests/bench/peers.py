@@ -24,7 +24,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
-from stages.core.training import Normalisation, TrainConfig, Trainer
+from stages.core.training.trainer import Normalisation, TrainConfig, Trainer
 
 PUBLISHED = {  # stages/studies/paper.yaml
     "recipe": "published",
@@ -78,7 +78,7 @@ class Ours:
     name, version = "ours", "this checkout"
 
     def __init__(self, tokens: Float[Tensor, "n d_in"], **config: Any):
-        settings, measured = TrainConfig(**config), Normalisation.of(tokens)
+        settings, measured = TrainConfig(**config), Normalisation.from_tokens(tokens)
         raw = Normalisation(torch.zeros_like(measured.mean), 1.0)
         self.trainer = Trainer(settings, raw if settings.recipe == "published" else measured, measured)
         self.step = self.trainer.step

@@ -25,7 +25,9 @@ import pandas as pd
 from PIL import Image
 
 from stages import ingest
-from stages.core import dataset, manifest, params, store
+from stages.core import store
+from stages.core.ingestion import manifest
+from stages.core.run import labels, params
 from tests.bench.table import markdown
 from tests.imports import ROOT
 
@@ -86,8 +88,8 @@ def ingested(folder: Path, n: int = 300, side: int = 640) -> float:
     (folder / "raw").mkdir()
     rng = np.random.default_rng(0)
     Image.new("L", (side, side), "white").save(folder / "raw" / "mask.png")
-    rows = [{"identity": w, "condition": c, "emotion": "happy"} for w in ("anna", "bea") for c in dataset.CONDITIONS]
-    masks = {f"{region}_mask": "mask.png" for region in dataset.REGIONS}
+    rows = [{"identity": w, "condition": c, "emotion": "happy"} for w in ("anna", "bea") for c in labels.CONDITIONS]
+    masks = {f"{region}_mask": "mask.png" for region in labels.REGIONS}
     rows = [row | masks for row in rows] + [{} for _ in range(n)]
     for number in range(len(rows)):
         coarse = Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8))

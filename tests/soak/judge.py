@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core import outs as outputs
+from stages.core.run import outs as outputs
 
 SECONDS = 20
 EXECUTION = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
@@ -92,7 +92,7 @@ def _within(path: Path, outs: tuple[Path, ...]) -> bool:
 
 def _places(out: Path) -> tuple[Path, ...]:
     """Where a stage may write for one of its outs: there, and beside it what is not yet whole or no longer needed."""
-    return out, outputs.part(out), outputs.part(out.with_name(f"former.{out.name}"))
+    return out, outputs.unfinished_path(out), outputs.unfinished_path(out.with_name(f"former.{out.name}"))
 
 
 def files(folder: Path) -> dict[Path, str]:

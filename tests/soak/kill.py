@@ -34,7 +34,7 @@ import psutil
 import yaml
 from filelock import FileLock, Timeout
 
-from stages.core import outs
+from stages.core.run import outs
 from tests.bench.table import markdown
 from tests.studies import ENV, TOY, clone, ran, run
 

@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stages.core import params
-from stages.core.params import Point
+from stages.core.run import params
+from stages.core.run.params import Point
 from tests.bench.table import markdown
 from tests.imports import ROOT
 from tests.memory import peak
@@ -43,9 +43,9 @@ def peaks(folder: Path, point: Point) -> dict[str, int]:
         options = ("--layer", str(point.layer), "--expansion", str(point.expansion)) if name == "analyse_sae" else ()
         found[name] = peak(folder, f"stages.{name}", *options)
         if name == "analyse_sae":
-            shutil.rmtree(folder / "data" / "selection" / "codes.zarr")
+            shutil.rmtree(folder / "data" / "selection" / "pooled.zarr")
             shutil.copytree(
-                folder / "data" / "analysis" / str(point) / "codes.zarr", folder / "data/selection/codes.zarr"
+                folder / "data" / "analysis" / str(point) / "pooled.zarr", folder / "data/selection/pooled.zarr"
             )
     return found
 

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from stages.core import dataset, store
-from stages.core.codes import FIELDS, Codes
+from stages.core import store
+from stages.core.data import dataset
+from stages.core.latents.pooling import FIELDS, PooledLatents
+from stages.core.run import labels
 from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs.kinds import D_IN, D_SAE, N_IMAGES, SIDE, Damage, digest
 
 STORE_DPATH, DATASET_DPATH = Path("data/activations/l1.zarr"), Path("data/dataset")
-CODES_DPATH = Path("data/selection/codes.zarr")
+CODES_DPATH = Path("data/selection/pooled.zarr")
 
 
 def damage_zarr(rng: Generator, directory: Path, named: Path | None = None) -> Damage:
@@ -53,7 +55,7 @@ def make_dataset() -> None:
     rows = [
         (f"{woman}_{condition}", woman, condition, "sad", split, pair)
         for pair, (woman, split) in enumerate((("anna", "discovery"), ("bea", "confirmation")))
-        for condition in dataset.CONDITIONS
+        for condition in labels.CONDITIONS
     ]
     table = pd.DataFrame([*rows, ("other", "", "", "", "corpus", -1)], columns=list(keys))
     images = rng.integers(0, 255, (N_IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
@@ -73,20 +75,20 @@ def use_dataset() -> str:
     data = dataset.load(DATASET_DPATH)
     rows = np.arange(len(data.table))
     images, audit = data.images(rows), data.audit_rows()
-    masks = [data.mask(region, audit) for region in dataset.REGIONS]
+    masks = [data.mask(region, audit) for region in labels.REGIONS]
     side = data.image_size
     assert images.shape == (len(rows), side, side, 3) and images.dtype == np.uint8, images.shape
     assert all(mask.shape == (len(audit), side, side) and mask.any((1, 2)).all() for mask in masks), "an empty mask"
     pairs = data.pairs()
     assert len(pairs) and not pairs.isna().to_numpy().any(), pairs
     assert (data.emotion_index(audit) >= 0).all() and all(data.prompts.values()) and len(data.sha256) == 64
-    return digest(images, *masks, pairs[list(dataset.CONDITIONS)].to_numpy())
+    return digest(images, *masks, pairs[list(labels.CONDITIONS)].to_numpy())
 
 
 def make_codes() -> None:
     rng = np.random.default_rng(0)
     fields = {name: rng.random((N_IMAGES, D_SAE), dtype=np.float32) for name in FIELDS}
-    Codes(**fields, firing=rng.random(D_SAE)).save(CODES_DPATH)
+    PooledLatents(**fields, firing=rng.random(D_SAE)).save(CODES_DPATH)
 
 
 def damage_codes(rng: Generator) -> Damage:
@@ -94,7 +96,7 @@ def damage_codes(rng: Generator) -> Damage:
 
 
 def use_codes() -> str:
-    codes = Codes.load(CODES_DPATH)
+    codes = PooledLatents.load(CODES_DPATH)
     arrays = [getattr(codes, name) for name in (*FIELDS, "firing")]
     assert len({array.shape for array in arrays[:-1]}) == 1 and arrays[-1].shape == arrays[0].shape[1:]
     return digest(*arrays)

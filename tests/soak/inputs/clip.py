@@ -12,8 +12,8 @@ from numpy.random import Generator
 from safetensors.torch import save_file
 
 from stages import prepare_clip
-from stages.core import vit
-from stages.core.sections import Compute
+from stages.core.clip import vit
+from stages.core.schema import Compute
 from tests.soak.damage import NOISE, Bomb, pick, spoil_file
 from tests.soak.inputs.kinds import D_IN, SIDE, Damage, digest, run, write_params
 from tests.soak.inputs.models import damage_model, damage_tensors

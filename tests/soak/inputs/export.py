@@ -11,7 +11,8 @@ import numpy as np
 from numpy.random import Generator
 
 from stages import export_clip
-from stages.core import mitigation, sections, vit
+from stages.core import mitigation, schema
+from stages.core.clip import vit
 from stages.core.sae import JumpReLUSAE
 from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs import clip, parameters, selection
@@ -36,7 +37,7 @@ def damage(rng: Generator) -> Damage:
     if kind == "params":
         return parameters.damage(rng)
     if kind == "edit":
-        choices = (get_args(sections.EditKind), (0.0, 0.5, 1e308), get_args(sections.EditScope))
+        choices = (get_args(schema.EditKind), (0.0, 0.5, 1e308), get_args(schema.EditScope))
         edit = dict(zip(("kind", "factor", "scope"), (pick(rng, values) for values in choices), strict=True))
         write_params(edit=edit)
         return Damage(f"no damage, another edit: {edit}", ())

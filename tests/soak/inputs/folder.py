@@ -14,7 +14,7 @@ from numpy.random import Generator
 from PIL import Image
 
 from stages import ingest
-from stages.core import dataset
+from stages.core.run import labels
 from tests.soak.damage import MARKER, Bomb, pick, spoil_file
 from tests.soak.inputs import arrays
 from tests.soak.inputs.kinds import SIDE, Damage, run, write_params
@@ -30,14 +30,14 @@ def make() -> None:
     rng, rows, raw = np.random.default_rng(0), [], Path("raw")
     raw.mkdir()
     for woman in ("anna", "bea"):
-        for condition in dataset.CONDITIONS:
+        for condition in labels.CONDITIONS:
             stem = f"{woman}_{condition}"
             picture(rng).save(raw / f"{stem}.png")
             mask = Image.new("L", (20, 16), 0)
             mask.paste(255, (5, 4, 12, 10))
-            for region in dataset.REGIONS:
+            for region in labels.REGIONS:
                 mask.save(raw / f"{stem}_{region}.png")
-            masks = {f"{region}_mask": f"{stem}_{region}.png" for region in dataset.REGIONS}
+            masks = {f"{region}_mask": f"{stem}_{region}.png" for region in labels.REGIONS}
             rows.append({"image": f"{stem}.png", "identity": woman, "condition": condition, "emotion": "sad", **masks})
     picture(rng).save(raw / "other.png")
     rows.append({"image": "other.png"})

@@ -11,7 +11,8 @@ import torch
 import yaml
 from numpy.random import Generator
 
-from stages.core import params, sections
+from stages.core import schema
+from stages.core.run import params
 from stages.studies.apply import apply
 from tests.soak.damage import MARKER, pick, spoil_file, spoil_tree
 from tests.soak.inputs.kinds import Damage
@@ -61,8 +62,8 @@ def finite(value: Any) -> None:
 
 
 def use() -> str:
-    loaded = params.load(*sections.SECTIONS)
-    for name in sections.SECTIONS:
+    loaded = params.load(*schema.SECTIONS)
+    for name in schema.SECTIONS:
         values = getattr(loaded, name).model_dump()
         finite(values)
         if "seed" in values:

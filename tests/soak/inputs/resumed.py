@@ -6,7 +6,7 @@ from pathlib import Path
 
 from numpy.random import Generator
 
-from stages.core.checkpoint import Checkpoint
+from stages.core.training.checkpoint import Checkpoint
 from tests.soak.damage import pick, spoil_file
 from tests.soak.inputs.kinds import NOTHING, Damage, digest
 from tests.soak.inputs.sae import random_sae

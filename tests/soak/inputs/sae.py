@@ -8,7 +8,7 @@ import torch
 from numpy.random import Generator
 
 from stages import train_sae
-from stages.core.params import Point
+from stages.core.run.params import Point
 from stages.core.sae import JumpReLUSAE
 from tests.soak.damage import pick
 from tests.soak.inputs.kinds import D_IN, D_SAE, Damage, digest

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from stages.core import selection
-from stages.core.latents import COLUMNS
-from stages.core.sections import LatentList
+from stages.core.intervention import selection
+from stages.core.latents.lists import COLUMNS
+from stages.core.schema import LatentList
 from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs import arrays, sae
 from tests.soak.inputs.kinds import D_SAE, Damage, digest

@@ -1,0 +1,1 @@
+"""The causal test: all arms, matched control sets, endpoints on confirmation women."""

@@ -1,0 +1,253 @@
+"""All arms of the causal test, one line each: what the residual stream becomes at the splice (`ARMS`).
+
+`ARMS` is in the order of tables and figures.
+
+Arms that project means out need labels of what to remove, and no SAE. They stand beside the edit as baselines.
+To add an arm, write its builder and add its line to `ARMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from stages.core import schema
+from stages.core.intervention import edits
+from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.selection import Selection
+from stages.core.intervention.spliced_clip import Arm, ImageBatch, SplicedClip, original
+from stages.core.paired import Pairs
+from stages.core.run.labels import PLANTED, SEMI_NUDE
+from stages.core.store import Store
+
+SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
+
+
+@dataclass(frozen=True)
+class ArmInputs:
+    """What arms are built from: the splice, what was chosen, the edit of params.yaml, the seed of random arms."""
+
+    spliced: SplicedClip
+    chosen: Selection
+    edit: schema.Edit
+    seed: int
+
+    @property
+    def discovery_images(self) -> pd.DataFrame:
+        """The rows of discovery images in the data set's table."""
+        images = self.spliced.data.table
+        return images[images["split"] == "discovery"]
+
+    @property
+    def planted(self) -> bool:
+        """Whether images carry the label that a planted bias runs on."""
+        return PLANTED in self.spliced.data.table
+
+
+Builder = Callable[[ArmInputs], Arm]
+
+
+@dataclass(frozen=True)
+class ArmEntry:
+    """One arm of the list."""
+
+    build: Builder
+    what: str
+    """What it does to the tokens x."""
+    at_last_block: bool = False
+    """Whether it acts after the last block, whatever the layer of the chosen SAE."""
+    planted_only: bool = False
+    """Whether it needs the label that a planted bias runs on."""
+    shown: bool = True
+    """Whether it stands in the report; a check of the arithmetic need not."""
+
+
+def build_arms(inputs: ArmInputs, *, at_last_block: bool = False) -> dict[str, Arm]:
+    """Build every arm that the data allow, at the splice or after the last block."""
+    entries = {name: entry for name, entry in ARMS.items() if entry.at_last_block == at_last_block}
+    return {name: entry.build(inputs) for name, entry in entries.items() if inputs.planted or not entry.planted_only}
+
+
+def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
+    """The same inputs with the splice moved to after the last block, whose activations are `last`."""
+    return replace(inputs, spliced=replace(inputs.spliced, layer=inputs.spliced.clip.n_layers, activations=last))
+
+
+def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
+    """Standard normal numbers in the shape of the tokens. They follow from the seed and the rows of the batch."""
+    rng = np.random.default_rng([seed, *batch.rows.tolist()])
+    return torch.from_numpy(rng.standard_normal(batch.tokens.shape, dtype=np.float32)).to(batch.tokens)
+
+
+def error_kept(inputs: ArmInputs) -> Arm:
+    """The edit's arithmetic with no latent edited."""
+    nothing = LatentEdit(latents=torch.tensor([], dtype=torch.long))
+    return inputs.spliced.edit_arm(nothing, inputs.edit.scope)
+
+
+def noise(inputs: ArmInputs) -> Arm:
+    """Add, at each token, a random vector as long as the reconstruction error there."""
+
+    def apply(batch: ImageBatch) -> Tensor:
+        x, direction = batch.tokens, gaussian_noise(batch, inputs.seed)
+        length = (x - inputs.spliced.sae(x)).norm(dim=-1, keepdim=True)
+        return x + direction * (length / direction.norm(dim=-1, keepdim=True))
+
+    return apply
+
+
+def random_direction(inputs: ArmInputs) -> Arm:
+    """Add, at each token, a random vector as long as the edit's change there."""
+    return randomly_directed(edited(inputs), inputs.seed)
+
+
+def randomly_directed(arm: Arm, seed: int) -> Arm:
+    """Another change as long as the arm's at each token, in a random direction."""
+
+    def apply(batch: ImageBatch) -> Tensor:
+        length = (arm(batch) - batch.tokens).norm(dim=-1, keepdim=True)
+        return batch.tokens + length * normalize(gaussian_noise(batch, seed), dim=-1)
+
+    return apply
+
+
+def difference_in_means(inputs: ArmInputs) -> Arm:
+    """Project out the direction between the two conditions' means."""
+    return means_removed(inputs.spliced, inputs.discovery_images["condition"])
+
+
+def colour_subspace(inputs: ArmInputs) -> Arm:
+    """Project out the directions between the means of semi-nude discovery images by the planted label."""
+    images = inputs.discovery_images
+    return means_removed(inputs.spliced, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
+
+
+def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
+    """The same, removed in part: clothed discovery women lose at most `edit.clothed_cost` of accuracy."""
+    return within_cost(inputs.spliced, colour_subspace(inputs), inputs.edit.clothed_cost)
+
+
+def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
+    """Project out the subspace between the means of labelled images: of the class token, and of patches.
+
+    labels: a label for each image, indexed by its row. Two labels leave one direction, the difference in means.
+    """
+
+    def tokens_by_kind(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        tokens = spliced.audit.tokens(rows)
+        return tokens[:, 0], tokens[:, 1:].mean(1)
+
+    subspaces = []
+    for values in map(torch.from_numpy, spliced.compute_by_batch(labels.index.to_numpy(), tokens_by_kind)):
+        means = torch.stack([values[np.flatnonzero(labels == label)].mean(0) for label in sorted(set(labels))])
+        centre = means.mean(0)
+        basis = torch.linalg.svd(means - centre, full_matrices=False).Vh[: len(means) - 1]
+        subspaces.append((centre.to(spliced.clip.device), basis.to(spliced.clip.device)))
+
+    def apply(batch: ImageBatch) -> Tensor:
+        kinds = (batch.tokens[:, :1], batch.tokens[:, 1:])
+        return torch.cat([x - (x - c) @ basis.T @ basis for x, (c, basis) in zip(kinds, subspaces, strict=True)], dim=1)
+
+    return apply
+
+
+def partly(arm: Arm, share: float) -> Arm:
+    """A share of the arm's change."""
+    return lambda batch: batch.tokens + share * (arm(batch) - batch.tokens)
+
+
+def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
+    """The largest share of an arm that costs clothed discovery women no more accuracy than `cost`."""
+    clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
+    tried = [partly(arm, share) for share in (*SHARES, 0.0)]
+    accuracy = spliced.outcomes(clothed, tried).correct.mean(1)
+    return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - cost)
+
+
+def ranked_once(inputs: ArmInputs) -> Arm:
+    """Edit as many latents as chosen: the most harmful by effects taken once, with nothing edited."""
+    return _edit_first(inputs, inputs.chosen.ranked_once)
+
+
+def shuffled_labels(inputs: ArmInputs) -> Arm:
+    """Null control: the same after the twins' labels are swapped for half of the women, drawn at random."""
+    return _edit_first(inputs, ranked_by_shuffled_labels(inputs))
+
+
+def _edit_first(inputs: ArmInputs, ranked: Int[np.ndarray, " latent"]) -> Arm:
+    """Edit the first latents of a ranking, as many as are chosen."""
+    return inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit, ranked[: len(inputs.chosen.latents)])
+
+
+def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
+    """Rank all latents by mean effect gap after swapping the twins' labels for half of the women."""
+    data = inputs.spliced.data
+    pairs = Pairs.from_images(data.table, "discovery")
+    gaps = pairs.gap(inputs.chosen.pooled.effect[pairs.positions(data.audit_rows())], axis=0)
+    women, woman = np.unique(pairs.women, return_inverse=True)
+    signs = np.random.default_rng(inputs.seed).choice([-1, 1], len(women))[woman]
+    return (-(signs[:, None] * gaps).mean(0)).argsort(kind="stable")
+
+
+def swapped(inputs: ArmInputs) -> Arm:
+    """Give the edited latents the values of the other twin, at the same tokens.
+
+    What the edit mends on semi-nude images, this should break on clothed ones.
+    """
+    latents = torch.tensor(inputs.chosen.latents, device=inputs.spliced.clip.device)
+    edit = LatentEdit(latents=latents, kind="patch")
+
+    def apply(batch: ImageBatch) -> Tensor:
+        return edits.edited(batch.tokens, inputs.spliced.sae, edit, twin=batch.twin)
+
+    return apply
+
+
+def edited(inputs: ArmInputs) -> Arm:
+    """The edit of params.yaml."""
+    return inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit)
+
+
+def edited_in(scope: schema.EditScope) -> Builder:
+    """The edit of params.yaml at other tokens only."""
+
+    def build(inputs: ArmInputs) -> Arm:
+        narrowed = inputs.edit.model_copy(update={"scope": scope})
+        return inputs.spliced.selected_edit_arm(inputs.chosen, narrowed)
+
+    return build
+
+
+ARMS: dict[str, ArmEntry] = {
+    "original": ArmEntry(lambda inputs: original, "x"),
+    "error_kept": ArmEntry(error_kept, "the edit's arithmetic with nothing edited: equals the original", shown=False),
+    "reconstructed": ArmEntry(lambda inputs: inputs.spliced.reconstructed, "the SAE's reconstruction of x"),
+    "noise": ArmEntry(noise, "x + a random vector as long as the reconstruction error"),
+    "random_direction": ArmEntry(random_direction, "x + a random vector as long as the edit's change"),
+    "difference_in_means": ArmEntry(difference_in_means, "x without the direction between the conditions' means"),
+    "colour_subspace": ArmEntry(colour_subspace, "x without the subspace of the colours' means", planted_only=True),
+    "colour_subspace_at_last_block": ArmEntry(
+        colour_subspace, "the colours' subspace removed after the last block", at_last_block=True, planted_only=True
+    ),
+    "colour_subspace_within_cost": ArmEntry(
+        colour_subspace_within_cost,
+        "the same, removed in part: clothed women lose no more than the edit may cost",
+        at_last_block=True,
+        planted_only=True,
+    ),
+    "ranked_once": ArmEntry(ranked_once, "as many latents edited, ranked once by their effect"),
+    "shuffled_labels": ArmEntry(shuffled_labels, "the same, ranked with the twins' labels shuffled"),
+    "swapped": ArmEntry(swapped, "the edited latents as in the other twin"),
+    "edited": ArmEntry(edited, "the edit of params.yaml"),
+    "edited_cls": ArmEntry(edited_in("cls"), "the edit at the class token only"),
+    "edited_patches": ArmEntry(edited_in("patches"), "the edit at patches only"),
+    "edited_bust": ArmEntry(edited_in("bust"), "the edit at patches in the bust only"),
+    "edited_not_bust": ArmEntry(edited_in("not_bust"), "the edit at patches outside the bust only"),
+}

@@ -1,0 +1,1 @@
+"""Whether heatmaps can be believed: deletion and insertion, randomised parameters, rank correlation."""

@@ -1,0 +1,232 @@
+"""The audited CLIP: loaded from `data/clip`, its residual stream read, replaced, and run on from there.
+
+Layers count from 1: layer L is the residual stream *after* `visual.transformer.resblocks[L - 1]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from stages.core.run import compute
+from stages.core.run.errors import StudyError
+from stages.core.schema import Compute
+
+CONFIG_FNAME, WEIGHTS_FNAME = "open_clip_config.json", "open_clip_model.safetensors"
+REMEDY = "rerun `dvc repro --force prepare_clip`"
+
+
+class ModelError(StudyError):
+    """A model or layer cannot be used. The message names the reason."""
+
+
+class FrozenClip:
+    """A frozen open_clip model whose vision tower is a plain ViT, in evaluation mode."""
+
+    def __init__(self, model: Any, tokenizer: Callable[..., Tensor], mean: Any, std: Any, precision: str = "float32"):
+        self.model = model.eval().requires_grad_(False)
+        self.visual: Any = model.visual
+        self.tokenizer = tokenizer
+        self.device = next(model.parameters()).device
+        self.dtype = getattr(torch, precision)
+        self._mean = torch.tensor(mean, device=self.device).view(3, 1, 1)
+        self._std = torch.tensor(std, device=self.device).view(3, 1, 1)
+        check_supported(self.visual)
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.visual.transformer.resblocks)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return tuple(self.visual.grid_size)
+
+    @property
+    def image_size(self) -> int:
+        return int(self.visual.image_size[0])
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosines before the softmax over prompts."""
+        return float(self.model.logit_scale.exp())
+
+    def check_layer(self, layer: int) -> None:
+        """Raise ModelError unless the vision tower has `layer`."""
+        if not 1 <= layer <= self.n_layers:
+            raise ModelError(f"grid.layers: the model has blocks 1 to {self.n_layers}; layer {layer} does not exist")
+
+    def pixels(self, images: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n 3 s s"]:
+        """Normalised input of the vision tower. Raises ModelError for another resolution."""
+        if images.shape[1] != self.image_size:
+            raise ModelError(
+                f"images are {images.shape[1]} px, the model takes {self.image_size}: set ingest.image_size"
+            )
+        scaled = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2) / 255
+        return ((scaled - self._mean) / self._std).to(torch.float32)
+
+    def autocast(self) -> Any:
+        """The precision of the forward pass."""
+        return torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
+
+    def text(self, prompts: list[str]) -> Float[Tensor, "k embed"]:
+        """Unit-norm text embeddings."""
+        with torch.no_grad(), self.autocast():
+            return self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True).float()
+
+    def embed(self, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n embed"]:
+        """Unit-norm image embeddings, differentiable."""
+        with self.autocast():
+            return nn.functional.normalize(self.visual(pixels).float(), dim=-1)
+
+    def residuals(self, pixels: Float[Tensor, "n 3 s s"], layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """One forward pass: unit-norm embeddings [n, embed], and tokens [n, token, width] after each layer."""
+        kept: dict[int, Tensor] = {}
+        with recorded_residuals(self.visual, layers, kept), torch.no_grad():
+            embeddings = self.embed(pixels)
+        return embeddings, kept
+
+    def tail(self, tokens: Float[Tensor, "n token width"], layer: int) -> Float[Tensor, "n embed"]:
+        """Unit-norm embeddings from the residual stream after `layer`: only the later blocks run. Differentiable."""
+        transformer = self.visual.transformer
+        with self.autocast():
+            x = tokens if transformer.batch_first else tokens.transpose(0, 1)
+            for block in transformer.resblocks[layer:]:
+                x = block(x)
+            pooled, _ = self.visual._pool(x if transformer.batch_first else x.transpose(0, 1))
+            return nn.functional.normalize((pooled @ self.visual.proj).float(), dim=-1)
+
+    @torch.no_grad()
+    def project(self, directions: Float[Tensor, "k width"]) -> Float[Tensor, "k embed"]:
+        """Directions of the last residual stream in the joint space: through final layer norm (linearised, up to
+        scale) and projection."""
+        centred = directions - directions.mean(dim=-1, keepdim=True)
+        return (centred * self.visual.ln_post.weight @ self.visual.proj).float()
+
+
+def check_supported(visual: Any) -> None:
+    """Raise ModelError unless the vision tower is a ViT whose class token is the embedding."""
+    if not hasattr(visual, "transformer") or not hasattr(visual.transformer, "resblocks"):
+        raise ModelError(
+            f"vision tower {type(visual).__name__} has no transformer.resblocks; choose a ViT of open_clip"
+        )
+    if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", "tok") != "tok":
+        raise ModelError("the vision tower pools by attention or average; only class-token ViTs can be audited")
+    if visual.proj is None:
+        raise ModelError("the vision tower has no output projection; choose a contrastive ViT of open_clip")
+
+
+def check_finite(model: nn.Module, source: str, remedy: str) -> None:
+    """Raise ModelError, naming where they are from, if any weight is not a finite number."""
+    for name, tensor in model.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{source}: {name} holds values that are not finite; {remedy}")
+
+
+def check_towers(model_cfg: dict[str, Any], source: str) -> None:
+    """Raise ModelError, naming where they are from, for towers and tokenizers of other libraries: they are fetched, and
+    may bring code."""
+    for part in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
+        for key in part:
+            if key.startswith(("hf_", "timm_")) or key == "tokenizer_kwargs":
+                raise ModelError(f"{source}: {key} is set; only towers of open_clip's own can be audited")
+
+
+def load(directory: Path, config: Compute) -> FrozenClip:
+    """The model that `prepare_clip` saved, on the device that params.yaml asks for.
+
+    Raises ModelError if the directory does not hold one: configuration and weights, both whole and of each other.
+    """
+    import open_clip
+
+    where = compute.set_up_device(config)
+    try:
+        _check_config(directory)
+        model = open_clip.create_model(f"local-dir:{directory}", device=where)
+        check_finite(model, str(directory / WEIGHTS_FNAME), REMEDY)
+        normalised = model.visual.preprocess_cfg
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
+        clip = FrozenClip(model, tokenizer, normalised["mean"], normalised["std"], config.precision)
+        _check_runs(clip)
+    except (StudyError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a value open_clip does not expect fails wherever it is first used
+        raise ModelError(
+            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}); {REMEDY}"
+        ) from None
+    return clip
+
+
+def _check_config(directory: Path) -> None:
+    """Raise ValueError for weights that are missing (open_clip would read a pickle in their place, or make some up),
+    and for sizes beyond all weights; ModelError for towers of other libraries."""
+    if not (directory / WEIGHTS_FNAME).is_file():
+        raise ValueError(f"{WEIGHTS_FNAME} is missing")
+    n_weights = (directory / WEIGHTS_FNAME).stat().st_size
+    model_cfg = json.loads((directory / CONFIG_FNAME).read_text())["model_cfg"]
+    check_towers(model_cfg, str(directory / CONFIG_FNAME))
+    for part in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
+        for key, value in part.items():
+            if isinstance(value, int) and value > n_weights:
+                raise ValueError(f"{key} is {value}, but the weights have {n_weights} bytes")
+
+
+@torch.no_grad()
+def _check_runs(clip: FrozenClip) -> None:
+    """Raise ValueError unless an image and a text come out as finite embeddings in one space."""
+    grey = np.full((1, clip.image_size, clip.image_size, 3), 128, np.uint8)
+    image, text = clip.embed(clip.pixels(grey)), clip.text(["a picture"])
+    if image.shape != text.shape or not torch.isfinite(torch.cat([image, text])).all():
+        raise ValueError(f"embeddings {list(image.shape)} of images and {list(text.shape)} of texts, or not finite")
+
+
+@contextmanager
+def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) -> Iterator[None]:
+    """While open, a forward pass leaves the tokens [n, token, width] after each layer in `into`."""
+    first = visual.transformer.batch_first
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            into[layer] = output if first else output.transpose(0, 1)
+
+        return hook
+
+    handles = [visual.transformer.resblocks[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While open, the tokens [n, token, width] after `layer` are replaced by `change(tokens)`."""
+    first = visual.transformer.batch_first
+
+    def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return change(output) if first else change(output.transpose(0, 1)).transpose(0, 1)
+
+    handle = visual.transformer.resblocks[layer - 1].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def fingerprint(directory: Path) -> str:
+    """Hash of the saved model: configuration and weights."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FNAME, WEIGHTS_FNAME):
+        with (directory / name).open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

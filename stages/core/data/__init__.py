@@ -1,0 +1,1 @@
+"""The audit set on disk (`dataset`), and arrays of images in checked shards (`shards`)."""

@@ -1,0 +1,184 @@
+"""The audit set: pairs of pictures of the same woman with the same expression, semi-nude and clothed.
+
+On disk (`data/dataset`):
+    manifest.csv   a row per image, in the order of the arrays (columns below)
+    images.zarr    image [n, s, s, 3] uint8 RGB; bust, face [n, s, s] uint8, share of the pixel inside (255 = all);
+                   in shards (`core/shards.py`)
+
+Columns of the manifest as stored:
+    image       file name (or the name of a drawn portrait)
+    identity    the woman; empty for corpus images
+    condition   semi_nude | clothed; empty for corpus images
+    emotion     of the face; one of `ingest.emotions`; empty for corpus images
+    intensity   optional label that tells takes of one expression apart
+    prompt      the text that names the emotion
+    split       discovery | confirmation | corpus, assigned by woman
+    pair        number shared by the two twins; -1 for corpus images
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import zarr
+from jaxtyping import Float, UInt8
+from zarr.codecs import ZstdCodec
+
+from stages.core.data import shards
+from stages.core.run import outs
+from stages.core.run.errors import StudyError
+from stages.core.run.labels import CONDITIONS, REGIONS
+
+ARRAYS = ("image", *REGIONS)
+SHARD_IMAGES = 256
+REMEDY = "rerun `dvc repro --force ingest`"
+
+
+class DatasetError(StudyError):
+    """A dataset that cannot be read. Exits with its path and the remedy."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An opened `data/dataset`. Arrays stay on disk until indexed."""
+
+    table: pd.DataFrame
+    arrays: Any
+    prompts: dict[str, str]
+    """Prompt of each emotion: the set the emotion readout chooses among."""
+    sha256: str
+
+    @property
+    def emotions(self) -> list[str]:
+        return list(self.prompts)
+
+    @property
+    def image_size(self) -> int:
+        return int(self.arrays["image"].shape[1])
+
+    def images(self, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s 3"]:
+        """Pixels of the images in `rows`."""
+        return shards.read(self.arrays["image"], rows, REMEDY)
+
+    def mask(self, region: str, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s"]:
+        """Bust or face masks of the images in `rows`; 255 is inside."""
+        return shards.read(self.arrays[region], rows, REMEDY)
+
+    def coverage(self, region: str, rows: np.ndarray, grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+        """Share of each patch's area inside the bust or the face of the images in `rows`. Raises ValueError where
+        patches do not tile the image, and DamagedError."""
+        parts = np.split(rows, range(SHARD_IMAGES, len(rows), SHARD_IMAGES))
+        return np.concatenate([patch_coverage(self.mask(region, part), grid) for part in parts])
+
+    def rows(self, *splits: str) -> np.ndarray:
+        """Indices of the images of some splits, in stored order."""
+        return np.flatnonzero(self.table["split"].isin(splits))
+
+    def audit_rows(self) -> np.ndarray:
+        """Indices of all audit images (both splits of women)."""
+        return self.rows("discovery", "confirmation")
+
+    def emotion_index(self, rows: np.ndarray) -> np.ndarray:
+        """Position of each image's true emotion among `emotions`."""
+        return np.array([self.emotions.index(e) for e in self.table["emotion"].iloc[rows]], dtype=np.int64)
+
+
+def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+    """Share of each patch's area inside the mask (255 = inside). Patches must tile the image."""
+    n, height, width = mask.shape
+    gh, gw = grid
+    if height % gh or width % gw:
+        raise ValueError(f"a {gh} x {gw} grid does not tile a mask of {height} x {width} pixels")
+    return mask.reshape(n, gh, height // gh, gw, width // gw).mean(axis=(2, 4)) / 255.0
+
+
+def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
+    """Split women, never images: `discovery_share` of them (at least one on each side) to discovery."""
+    women = sorted(set(identities))
+    if len(women) < 2:
+        raise ValueError(f"{len(women)} woman in the audit set; at least 2 are needed, one for each split")
+    n_discovery = min(max(round(len(women) * discovery_share), 1), len(women) - 1)
+    chosen = set(np.random.default_rng(seed).permutation(women)[:n_discovery].tolist())
+    return {woman: "discovery" if woman in chosen else "confirmation" for woman in women}
+
+
+Append = Callable[
+    [UInt8[np.ndarray, "n s s 3"], UInt8[np.ndarray, "n s s"], UInt8[np.ndarray, "n s s"]],
+    None,
+]
+"""Adds the next images: pixels, bust masks, face masks."""
+
+
+@contextmanager
+def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
+    """A dataset of the images in `table`, to be filled in their order. It takes the place of what `directory` holds
+    when the context ends. Raises ValueError if images are missing then, DiskFull where there is no space left."""
+    with outs.atomic_output(directory) as unfinished:
+        unfinished.mkdir()
+        table.to_csv(unfinished / "manifest.csv", index=False)
+        group = zarr.create_group(unfinished / "images.zarr")
+        digests = {name: hashlib.sha256() for name in ARRAYS}
+        with ExitStack() as stack:
+            writers = {
+                name: stack.enter_context(shards.Writer(_array(group, name, len(table), size))) for name in ARRAYS
+            }
+
+            def append(*arrays: UInt8[np.ndarray, "n s s ..."]) -> None:
+                for name, values in zip(ARRAYS, arrays, strict=True):
+                    writers[name].append(values)
+                    digests[name].update(np.ascontiguousarray(values).data)
+
+            yield append
+        labels = hashlib.sha256(table.to_csv(index=False).encode() + json.dumps(prompts).encode())
+        digest = hashlib.sha256("".join(part.hexdigest() for part in (labels, *digests.values())).encode())
+        group.attrs.update({"prompts": prompts, "sha256": digest.hexdigest()})
+
+
+def _array(group: Any, name: str, n: int, size: int) -> Any:
+    shape = _shape(name, n, size)
+    return shards.create(group, name, shape, "uint8", shard_images=SHARD_IMAGES, compressors=[ZstdCodec(checksum=True)])
+
+
+def _shape(name: str, n: int, size: int) -> tuple[int, ...]:
+    return (n, size, size, 3) if name == "image" else (n, size, size)
+
+
+def load(directory: Path) -> Dataset:
+    """Open a dataset. Raises DatasetError if it is not there or damaged, and DamagedError if a shard is missing."""
+    try:
+        table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
+        table["pair"] = table["pair"].astype(int)
+        arrays: Any = zarr.open_group(directory / "images.zarr", mode="r", zarr_format=3)
+        opened = Dataset(table, arrays, dict(arrays.attrs["prompts"]), str(arrays.attrs["sha256"]))
+        _check(opened)
+    except MemoryError:
+        raise
+    except Exception as error:  # Zarr's own, those of its codecs, and of the JSON that describes the arrays
+        raise DatasetError(f"{directory} is missing or damaged ({error!r}); {REMEDY}") from None
+    for name in ARRAYS:
+        shards.check_whole(arrays[name], REMEDY)
+    return opened
+
+
+def _check(data: Dataset) -> None:
+    n, side = len(data.table), data.image_size
+    for name in ARRAYS:
+        array, wanted = data.arrays[name], _shape(name, n, side)
+        if array.shape != wanted or array.dtype != np.uint8:
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected uint8 of shape {wanted}")
+    audit, corpus = data.table[data.table["pair"] >= 0], data.table[data.table["pair"] < 0]
+    known = audit["split"].isin(["discovery", "confirmation"]) & audit["emotion"].isin(data.emotions)
+    if audit.empty or not known.all() or not (corpus["split"] == "corpus").all():
+        raise ValueError("manifest.csv names a split or an emotion that there is not")
+    if (audit.groupby("pair")["condition"].agg(sorted).map(tuple) != tuple(sorted(CONDITIONS))).any():
+        raise ValueError("manifest.csv has a pair that is not one image of each condition")
+    if not all(isinstance(prompt, str) and prompt for prompt in data.prompts.values()) or len(data.sha256) != 64:
+        raise ValueError("images.zarr lacks prompts or its hash")

@@ -1,0 +1,125 @@
+"""Arrays of images larger than memory, in sharded Zarr v3: written a shard at a time, with a checksum on every chunk.
+
+A chunk holds one image, a shard (one file) many of them. A missing shard or a damaged chunk is an error and never a
+number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from stages.core.run import outs
+from stages.core.run.errors import StudyError
+
+
+class DamagedError(StudyError):
+    """An array that lacks a shard, whose checksums are wrong, or that cannot be reached. Exits with path and remedy."""
+
+
+class WriteError(StudyError):
+    """An array that cannot be written. Exits with its path and the reason."""
+
+
+def create(
+    group: Any, name: str, shape: Sequence[int], dtype: str, *, shard_images: int, compressors: Sequence[Any]
+) -> Any:
+    """An array without any image yet. One of `compressors` has to be, or to have, a checksum."""
+    return group.create_array(
+        name,
+        shape=tuple(shape),
+        dtype=dtype,
+        chunks=(1, *shape[1:]),
+        shards=(min(shard_images, shape[0]), *shape[1:]),
+        compressors=compressors,
+        fill_value=0,
+    )
+
+
+def check_whole(array: Any, remedy: str) -> None:
+    """Raise DamagedError if a shard is missing, or is an empty file: Zarr takes both for images never written."""
+    directory = Path(str(array.store_path).removeprefix("file://"))
+    empty = [fpath for fpath in directory.rglob("*") if fpath.is_file() and not fpath.stat().st_size]
+    if empty or array.nchunks_initialized < array.nchunks:
+        raise DamagedError(f"{array.store_path} lacks a shard; {remedy}")
+
+
+def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray, "n ..."]:
+    """Some images of an array. Raises DamagedError if a chunk is damaged or cannot be reached."""
+    try:
+        return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[np.asarray(rows)])
+    except (IndexError, MemoryError):
+        raise
+    except Exception as error:  # each codec, and each kind of object storage, has errors of its own
+        raise DamagedError(f"{array.store_path} is damaged or out of reach ({error}); {remedy}") from None
+
+
+class Writer:
+    """Fills the images `first` to `stop` (the first of a shard; the first of another, or the end) of an array.
+
+    Use as a context manager: whole shards are written while the caller computes what comes next, the rest when the
+    context ends. It raises ValueError if images are missing then.
+    """
+
+    def __init__(self, array: Any, first: int = 0, stop: int | None = None):
+        self.array = array.with_config({"write_empty_chunks": True})  # a shard of zeros is there, or it is missing
+        self._written, self._stop = first, array.shape[0] if stop is None else stop
+        self._shard = np.empty(array.shards, array.dtype)
+        self._filled = 0
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._pending: Future[None] | None = None
+
+    @property
+    def next(self) -> int:
+        """Index of the image to be appended next."""
+        return self._written + self._filled
+
+    def append(self, images: Shaped[np.ndarray, "n ..."]) -> None:
+        """Add the next images."""
+        while len(images):
+            taken, images = np.split(images, [len(self._shard) - self._filled])
+            self._shard[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            if self._filled == len(self._shard):
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+        shard, self._shard = self._shard[: self._filled], np.empty_like(self._shard)
+        self._pending = self._pool.submit(self._write, self._written, shard)
+        self._written, self._filled = self.next, 0
+
+    def _write(self, start: int, shard: np.ndarray) -> None:
+        try:
+            self.array[start : start + len(shard)] = shard
+        except Exception as error:
+            if outs.out_of_space(error):
+                raise
+            raise WriteError(f"{self.array.store_path} cannot be written: {error}") from None
+
+    def _finish(self) -> None:
+        if self._filled:
+            self._flush()
+        if self._pending is not None:
+            self._pending.result()
+        if self._written != self._stop:
+            raise ValueError(f"{self.array.store_path}: images up to {self._written} of {self._stop} were appended")
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            self._pool.shutdown()

@@ -1,0 +1,61 @@
+"""What a latent writes into the residual stream: its decoder direction, by its neighbours and the prompts it points to.
+
+Prompts in the style of the logit lens (nostalgebraist 2020): the direction passes the final layer norm and the
+projection as if it stood alone after the last block. Blocks in between are skipped, so the earlier the layer,
+the more it is a hint.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from string import Formatter
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from stages.core.clip.vit import FrozenClip
+
+
+def neighbours(
+    W_dec: Float[Tensor, "d_sae d_in"], latents: Int[np.ndarray, " k"], n: int
+) -> tuple[Int[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
+    """The `n` other latents with the nearest decoder directions, and their cosines, nearest first."""
+    directions = normalize(W_dec.detach(), dim=1)
+    chosen = torch.tensor(latents, device=directions.device)
+    cosines = directions[chosen] @ directions.T
+    cosines[torch.arange(len(chosen)), chosen] = -torch.inf
+    found = cosines.topk(min(n, len(W_dec) - 1), dim=1)
+    return found.indices.cpu().numpy(), found.values.cpu().numpy()
+
+
+def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
+    """The templates with each {column} replaced by every value that the manifest's images have in it.
+
+    Raises ValueError for a column that the manifest lacks.
+    """
+    prompts = []
+    for template in templates:
+        columns = [name for _, name, _, _ in Formatter().parse(template) if name is not None]
+        missing = [name for name in columns if name not in images]
+        if missing:
+            raise ValueError(f"{template!r}: the manifest has no column {missing[0]!r}; take the prompt out")
+        values = [sorted(set(images[name]) - {""}) for name in columns]
+        prompts += [template.format(**dict(zip(columns, combined, strict=True))) for combined in product(*values)]
+    return list(dict.fromkeys(prompts))
+
+
+def prompt_cosines(
+    clip: FrozenClip, directions: Float[Tensor, "k d_in"], prompts: list[str]
+) -> Float[np.ndarray, "k prompt"]:
+    """Cosine of each direction, taken to CLIP's joint space, with each prompt less the mean of all prompts.
+
+    What all prompts share tells nothing about a latent; without it the nearest prompt is the one that differs the
+    most from the others in the latent's direction.
+    """
+    text = clip.text(prompts)
+    text = normalize(text - text.mean(0), dim=1)
+    return (normalize(clip.project(directions), dim=1) @ text.T).cpu().numpy()

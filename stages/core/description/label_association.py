@@ -1,0 +1,107 @@
+"""What latents encode: how much of their activation a label explains, and how alike the images are that excite them.
+
+    eta^2 = sum over groups of n_group (mean_group - mean)^2 / sum over images of (value - mean)^2
+
+One-way analysis of variance, descriptive; 0 means that the label tells nothing, 1 that it tells all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from stages.core.latents.pooling import POOLINGS, PooledLatents
+from stages.core.run.labels import SEMI_NUDE
+
+PLANTED = "colour"  # label that the planted bias runs on, of the top; a folder of photographs has none
+LEAST = 0.1  # of a latent's variance: with less explained by every label, it encodes none of them
+
+
+def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> Float[np.ndarray, " k"]:
+    """eta^2 of each column; 0 for a column that is constant."""
+    _, group = np.unique(labels, return_inverse=True)
+    counts = np.bincount(group)
+    centred = values - values.mean(0)
+    sums = np.zeros((len(counts), values.shape[1]))
+    np.add.at(sums, group, centred)
+    total = np.square(centred).sum(0)
+    between = (np.square(sums) / counts[:, None]).sum(0)
+    return np.divide(between, total, out=np.zeros(len(total)), where=total > 0)
+
+
+def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray, " k"]) -> pd.DataFrame:
+    """A row per latent: eta^2 of `condition`, `emotion` (the face) and, where images have one, `colour` (the top).
+
+    images: the images of `pooled`, in order. Condition is judged on all of them, the others on semi-nude ones; of
+    the three poolings the one counts that a label explains best. `encodes` names the label that explains most, or
+    `none` of them.
+    """
+    semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
+    judged_on = {"condition": np.ones(len(images), bool), "emotion": semi_nude, PLANTED: semi_nude}
+    shares = pd.DataFrame(
+        {
+            label: np.max(
+                [
+                    variance_explained(
+                        getattr(pooled, pooling)[rows][:, latents].astype(np.float64),
+                        images.loc[rows, label].to_numpy(),
+                    )
+                    for pooling in POOLINGS
+                ],
+                axis=0,
+            )
+            for label, rows in judged_on.items()
+            if label in images
+        },
+        index=latents,
+    )
+    best = shares.idxmax(axis=1) if len(shares) else pd.Series(dtype=str)
+    return shares.assign(encodes=best.where(shares.max(axis=1) >= LEAST, "none"))
+
+
+def detectors(
+    pooled: PooledLatents, images: pd.DataFrame, label: str, ranked: Int[np.ndarray, " latent"]
+) -> pd.DataFrame:
+    """For each value of a label, the latent that tells semi-nude images with it from those without it best.
+
+    A row per value: latent, eta2 (of that yes or no, in the pooling it explains best), and the latent's rank by
+    `ranked` (all latents, the most harmful first), 1 for the first. Where the label is what a bias was planted
+    on, a good ranking puts its detectors first.
+    """
+    semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
+    values = [getattr(pooled, pooling)[semi_nude].astype(np.float64) for pooling in POOLINGS]
+    rank = np.empty(len(ranked), dtype=np.int64)
+    rank[ranked] = np.arange(1, len(ranked) + 1)
+    rows = []
+    for value in sorted(set(images[label])):
+        given = (images.loc[semi_nude, label] == value).to_numpy()
+        explained = np.max([variance_explained(part, given) for part in values], axis=0)
+        latent = int(explained.argmax())
+        rows.append((value, latent, float(explained[latent]), int(rank[latent])))
+    return pd.DataFrame(rows, columns=[label, "latent", "eta2", "rank"])
+
+
+def monosemanticity(
+    values: Float[np.ndarray, "n k"], embeddings: Float[np.ndarray, "n embed"]
+) -> Float[np.ndarray, " k"]:
+    """Mean cosine between different images, weighted by how strongly both excite the latent (Pach et al. 2025).
+
+        MS = sum_{i != j} a_i a_j cos_ij / sum_{i != j} a_i a_j,   a = value scaled to [0, 1] over the images
+
+    (arXiv 2504.02821, whose image encoder is another model.) In closed form, with unit-norm embeddings e_i: (|sum_i
+    a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2). Chance is the mean cosine of all pairs, and the value
+    of a latent without a pair: one that excites fewer than two images more than the rest, or all alike.
+    """
+    low, high = values.min(0), values.max(0)
+    a = np.divide(values - low, high - low, out=np.ones(values.shape, np.float64), where=high > low)
+    squares = np.square(a).sum(0)
+    pairs = np.square(a.sum(0)) - squares
+    alike = np.square(a.T @ embeddings.astype(np.float64)).sum(1) - squares
+    return np.divide(alike, pairs, out=np.full(len(pairs), mean_cosine(embeddings)), where=pairs > 1e-9 * squares)
+
+
+def mean_cosine(embeddings: Float[np.ndarray, "n embed"]) -> float:
+    """Of all pairs of different images; unit-norm embeddings."""
+    n = len(embeddings)
+    return float((np.square(embeddings.sum(0, dtype=np.float64)).sum() - n) / (n * (n - 1)))

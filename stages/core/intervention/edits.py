@@ -1,0 +1,107 @@
+"""Edits of latents in the residual stream, with the SAE's reconstruction error kept.
+
+    edited(x) = x + D(f') - D(f)          f = encode(x), f' = the same with some latents changed
+
+The reconstruction error x - D(f) stays where it is, so only the edit acts. With nothing edited the result equals x
+exactly, because only the edited latents are encoded and decoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stages.core import schema
+from stages.core.run.labels import INSIDE
+from stages.core.sae import JumpReLUSAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentEdit:
+    """A change of some latents.
+
+    kind: `zero`; `mean`, set to `means` (of the class token, of patches); `scale`, multiplied by `factor`; `patch`,
+    set to the twin's value.
+    """
+
+    latents: Int[Tensor, " k"]
+    kind: schema.EditKind = "zero"
+    factor: float = 0.0
+    means: Float[Tensor, "2 k"] | None = None
+
+    @classmethod
+    def from_params(
+        cls,
+        edit: schema.Edit,
+        latents: Int[np.ndarray, " k"],
+        means: Float[np.ndarray, "2 d_sae"],
+        device: torch.device,
+    ) -> LatentEdit:
+        """The edit that params.yaml describes, applied to `latents`. `means` are taken over discovery images."""
+        chosen = torch.tensor(np.asarray(latents, dtype=np.int64), device=device)
+        return cls(
+            latents=chosen,
+            kind=edit.kind,
+            factor=edit.factor,
+            means=torch.tensor(means, dtype=torch.float32, device=device)[:, chosen],
+        )
+
+
+def edited(
+    x: Float[Tensor, "n token d_in"],
+    sae: JumpReLUSAE,
+    edit: LatentEdit,
+    *,
+    where: Bool[Tensor, "n token"] | None = None,
+    twin: Float[Tensor, "n token d_in"] | None = None,
+) -> Float[Tensor, "n token d_in"]:
+    """x + D(f') - D(f): the residual stream with an edit spliced in and the reconstruction error kept.
+
+    where: the tokens to edit; all if not given. twin: the twin's tokens, which a `patch` edit needs.
+    Raises ValueError if a `mean` edit has no means, or a `patch` edit no twin.
+    """
+    f = sae.encode(x, edit.latents)
+    change = _target(f, sae, edit, twin) - f
+    if where is not None:
+        change = change * where[..., None]
+    return x + change @ sae.W_dec[edit.latents]
+
+
+def _target(f: Tensor, sae: JumpReLUSAE, edit: LatentEdit, twin: Tensor | None) -> Tensor:
+    if edit.kind == "zero":
+        return torch.zeros_like(f)
+    if edit.kind == "scale":
+        return f * edit.factor
+    if edit.kind == "mean":
+        if edit.means is None:
+            raise ValueError("a mean edit needs the latents' means")
+        cls, patches = edit.means[0].expand_as(f[:, :1]), edit.means[1].expand_as(f[:, 1:])
+        return torch.cat([cls, patches], dim=1)
+    if twin is None:
+        raise ValueError("a patch edit needs the twin's tokens")
+    return sae.encode(twin, edit.latents)
+
+
+def tokens_in_scope(
+    scope: schema.EditScope, n: int, n_tokens: int, bust: Float[np.ndarray, "n gh gw"] | None = None
+) -> Bool[Tensor, "n token"]:
+    """The tokens that an edit of this scope touches; token 0 is the class token.
+
+    bust: share of each patch inside the bust mask. A patch counts as inside from half coverage on.
+    Raises ValueError if a scope of the bust comes without it.
+    """
+    chosen = torch.zeros(n, n_tokens, dtype=torch.bool)
+    if scope in ("all", "cls"):
+        chosen[:, 0] = True
+    if scope in ("all", "patches"):
+        chosen[:, 1:] = True
+    if scope in ("bust", "not_bust"):
+        if bust is None:
+            raise ValueError(f"scope {scope} needs the bust's patch coverage")
+        inside = torch.from_numpy(bust.reshape(n, -1) >= INSIDE)
+        chosen[:, 1:] = inside if scope == "bust" else ~inside
+    return chosen

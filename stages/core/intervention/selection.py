@@ -1,0 +1,125 @@
+"""The record of what `select_sae` chose: one SAE, its latents, and the latents to edit (`data/selection`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, get_args
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from stages.core.latents import lists
+from stages.core.latents.pooling import PooledLatents
+from stages.core.run.errors import StudyError
+from stages.core.sae import JumpReLUSAE
+from stages.core.schema import Count, LatentList
+
+REMEDY = "rerun `dvc repro --force select_sae`"
+TESTED = ["latent", "mean_cls", "mean_patch", "firing", "eff_mean"]
+
+
+class SelectionError(StudyError):
+    """A selection on disk cannot be used. The message names its path, the reason and the remedy."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select_sae` chose."""
+
+    layer: int
+    latents: Int[np.ndarray, " k"]
+    """The latents to edit, strongest first; empty if none was significant."""
+    edited_list: LatentList
+    """The list that they are from."""
+    lists: dict[LatentList, pd.DataFrame]
+    """Both lists of the chosen SAE in full, with the columns of `latents.lists`."""
+    tests: pd.DataFrame
+    """A row per latent of the chosen SAE, as `analyse_sae` wrote it."""
+    sae: JumpReLUSAE
+    pooled_dpath: Path
+
+    @cached_property
+    def pooled(self) -> PooledLatents:
+        """Pooled latents of the audit images, read from disk at the first use.
+
+        Raises PooledLatentsError if they are damaged, SelectionError if they are of another SAE.
+        """
+        found = PooledLatents.load(self.pooled_dpath)
+        if len(found.firing) != self.sae.d_sae:
+            raise SelectionError(
+                f"{self.pooled_dpath} has {len(found.firing)} latents, but the SAE has {self.sae.d_sae}; {REMEDY}"
+            )
+        return found
+
+    @property
+    def means(self) -> Float[np.ndarray, "2 latent"]:
+        """Mean activation over discovery images: of the class token, and of patches."""
+        return self.tests[["mean_cls", "mean_patch"]].to_numpy().T
+
+    @property
+    def ranked_once(self) -> Int[np.ndarray, " latent"]:
+        """All latents by effect gap with nothing edited, the most harmful to semi-nude women first."""
+        return (-self.tests["eff_mean"].to_numpy()).argsort(kind="stable")
+
+
+class SelectionFile(BaseModel):
+    """The content of selection.json."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    layer: Count
+    expansion: Count
+    edited_list: Annotated[LatentList, Field(alias="list")]
+    latents: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    why: str
+
+    @field_validator("latents")
+    @classmethod
+    def _distinct(cls, latents: list[int]) -> list[int]:
+        if len(set(latents)) != len(latents):
+            raise ValueError("names a latent twice")
+        return latents
+
+
+def read(directory: Path) -> SelectionFile:
+    """Read selection.json. Raises SelectionError if it is missing or damaged."""
+    try:
+        return SelectionFile.model_validate_json((directory / "selection.json").read_bytes())
+    except OSError as error:
+        raise SelectionError(f"{directory} holds no selection ({error}); {REMEDY}") from None
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise SelectionError(f"{directory / 'selection.json'} is damaged ({faults}); {REMEDY}") from None
+
+
+def load(directory: Path) -> Selection:
+    """Open what `select_sae` wrote. Raises SelectionError, or the error of the part that is damaged."""
+    chosen = read(directory)
+    found = Selection(
+        layer=chosen.layer,
+        latents=np.array(chosen.latents, dtype=np.int64),
+        edited_list=chosen.edited_list,
+        lists={kind: lists.load(directory / f"{kind}.csv") for kind in get_args(LatentList)},
+        tests=lists.read_table(directory / "tests.csv", TESTED),
+        sae=JumpReLUSAE.load(directory / "sae"),
+        pooled_dpath=directory / "pooled.zarr",
+    )
+    _check_parts(found, directory)
+    return found
+
+
+def _check_parts(found: Selection, directory: Path) -> None:
+    """Raise SelectionError unless lists, tests and layer are those of the SAE."""
+    d_sae, of_layer = found.sae.d_sae, found.sae.metadata.get("layer")
+    if of_layer != found.layer:
+        raise SelectionError(f"{directory}: an SAE of layer {of_layer}, chosen for layer {found.layer}; {REMEDY}")
+    named = np.concatenate([found.latents, *(table["latent"] for table in found.lists.values())])
+    if (named >= d_sae).any() or len(found.tests) != d_sae:
+        raise SelectionError(
+            f"{directory}: lists name latents to {named.max(initial=0)} and tests.csv has {len(found.tests)} rows, but "
+            f"the SAE has {d_sae} latents; {REMEDY}"
+        )

@@ -1,0 +1,96 @@
+"""Latents pooled over the tokens of each image: what each latent did there, and its effect on the emotion readout.
+
+Poolings, never mixed: `cls` (class token), `mean` and `max` (over patches). Effects: `latents/effects.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from jaxtyping import Bool, Float
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from stages.core.latents.effects import Batches, Gradient, attribution_patching_effect
+from stages.core.run.errors import StudyError
+from stages.core.sae import JumpReLUSAE
+
+POOLINGS = ("cls", "mean", "max")
+FIELDS = (*POOLINGS, "effect")
+
+
+class PooledLatentsError(StudyError):
+    """Pooled latents on disk cannot be used. The message names their path and the remedy."""
+
+
+@dataclass(frozen=True)
+class PooledLatents:
+    """Arrays [image, latent], float32. Images are in the order of the rows given to `pool_latents`."""
+
+    cls: Float[np.ndarray, "n latent"]
+    mean: Float[np.ndarray, "n latent"]
+    max: Float[np.ndarray, "n latent"]
+    effect: Float[np.ndarray, "n latent"]
+    """Nats of R."""
+    firing: Float[np.ndarray, " latent"]
+    """Share of all tokens on which the latent fired."""
+
+    def of_images(self, images: Bool[np.ndarray, " n"]) -> PooledLatents:
+        """The same for some of the images."""
+        return replace(self, **{name: getattr(self, name)[images] for name in FIELDS})
+
+    def save(self, directory: Path) -> None:
+        """Write as Zarr, one array per field, each chunk with a checksum."""
+        group = zarr.create_group(directory, overwrite=True)
+        for name in (*FIELDS, "firing"):
+            values = np.ascontiguousarray(getattr(self, name))
+            group.create_array(
+                name, data=values, chunks="auto", compressors=[ZstdCodec(), Crc32cCodec()], fill_value=float("nan")
+            )
+
+    @classmethod
+    def load(cls, directory: Path) -> PooledLatents:
+        """Open what `save` wrote. Raises PooledLatentsError if a chunk is missing or damaged."""
+        try:
+            group: Any = zarr.open_group(directory, mode="r")
+            arrays = {name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")}
+            _check(arrays)
+        except MemoryError:
+            raise
+        except Exception as error:  # Zarr's own, its codecs', and those of the JSON that describes the arrays
+            raise PooledLatentsError(
+                f"{directory} is damaged or missing ({error}); rerun `dvc repro --force analyse_sae select_sae`"
+            ) from None
+        return cls(**arrays)
+
+
+def _check(arrays: dict[str, np.ndarray]) -> None:
+    shape = arrays["effect"].shape
+    for name, values in arrays.items():
+        wanted = shape[1:] if name == "firing" else shape
+        if values.shape != wanted or len(shape) != 2 or values.dtype.kind != "f":
+            raise ValueError(f"{name} is {values.dtype} of shape {values.shape}, expected numbers of shape {wanted}")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} lacks a chunk, or holds values that are not finite")
+
+
+@torch.no_grad()
+def pool_latents(sae: JumpReLUSAE, batches: Batches, n_images: int, gradient: Gradient) -> PooledLatents:
+    """Encode the tokens of `n_images` images, batch by batch, and pool each latent over the tokens of each image."""
+    found = {name: np.full((n_images, sae.d_sae), np.nan, np.float32) for name in FIELDS}
+    fired = torch.zeros(sae.d_sae, dtype=torch.float64)
+    done = n_tokens = 0
+    for rows, tokens in batches:
+        f = sae.encode(tokens)
+        effect = attribution_patching_effect(sae, f, gradient(rows, tokens))
+        pooled = {"cls": f[:, 0], "mean": f[:, 1:].mean(1), "max": f[:, 1:].amax(1), "effect": effect}
+        for name, values in pooled.items():
+            found[name][done : done + len(rows)] = values.cpu().numpy()
+        done += len(rows)
+        fired += (f > 0).sum((0, 1)).cpu()
+        n_tokens += f.shape[0] * f.shape[1]
+    return PooledLatents(**found, firing=(fired / n_tokens).numpy())

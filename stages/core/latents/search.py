@@ -1,0 +1,63 @@
+"""The step-by-step search for bias latents: those whose effect on the emotion readout harms semi-nude women.
+
+Where several latents carry a bias, one hides what another does: while the first ones saturate the readout, the gradient
+through the others is nearly zero. So the most harmful latents are edited, and the others are tested again in the edited
+model, until none is significant. Without a bias the first step ends the search, so its family-wise error (max-T over
+latents) is that of the list. Each later step follows only a step that found something, and is tested at the same rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from stages.core import paired
+from stages.core.latents.lists import COLUMNS
+from stages.core.schema import Inference
+
+
+def find_bias_latents(
+    effect_gaps: Callable[[list[int]], Float[np.ndarray, "pair latent"]],
+    clusters: np.ndarray,
+    inference: Inference,
+    *,
+    n_per_step: int,
+    n_most: int,
+) -> pd.DataFrame:
+    """List the latents that harm semi-nude women, step by step, the most harmful of a step first.
+
+    effect_gaps: from the latents already edited to the effect gap of every latent in the model so edited, clothed minus
+        semi-nude twin, nats. It may be called several times.
+    clusters: the woman of each pair.
+    n_per_step, n_most: at most so many latents in a step, and in all.
+    """
+    steps: list[pd.DataFrame] = []
+    edited: list[int] = []
+    while len(edited) < n_most:
+        gaps = effect_gaps(edited)
+        gaps[:, edited] = 0
+        new = harmful_latents(gaps, clusters, inference)[: min(n_per_step, n_most - len(edited))]
+        if new.empty:
+            break
+        steps.append(new.assign(step=len(steps) + 1))
+        edited += new["latent"].tolist()
+    return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS)
+
+
+def harmful_latents(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
+    """List the latents whose effect is lower on the semi-nude twin, by more than `min_effect` with the whole interval.
+
+    gaps: effect, clothed minus semi-nude twin, nats. Returns latent, mean, low, high, p_max_t, the most harmful first.
+    """
+    p_max_t = paired.max_t(gaps, clusters, inference.n_permutations, inference.seed)
+    mean = gaps.mean(0)
+    candidates = np.flatnonzero((p_max_t <= inference.alpha) & (mean > inference.min_effect))
+    settings = paired.bootstrap_settings(inference)
+    low, high = paired.bootstrap_interval(gaps[:, candidates], clusters, **settings)
+    table = pd.DataFrame(
+        {"latent": candidates, "mean": mean[candidates], "low": low, "high": high, "p_max_t": p_max_t[candidates]}
+    )
+    return table[table["low"] > inference.min_effect].sort_values("mean", ascending=False, ignore_index=True)

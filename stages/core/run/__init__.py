@@ -1,0 +1,1 @@
+"""What every stage needs: errors, labels, parameters, outputs, devices and processes."""

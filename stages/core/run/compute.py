@@ -1,0 +1,112 @@
+"""Where numbers are computed: device, threads, deterministic kernels, and the processes that share the work.
+
+`torchrun` starts several processes, called ranks. Each rank takes its share of a batch, of the batches or of the
+shards. Only the first rank prints and writes small files. Without `torchrun` there is one rank (`ALONE`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stages.core.run.errors import StudyError
+from stages.core.schema import Compute, Precision
+
+PATIENCE = timedelta(hours=24)  # of one rank for another: the first one may wait for a lock
+
+
+class DeviceError(StudyError):
+    """The device that params.yaml asks for does not exist."""
+
+
+def set_up_device(compute: Compute) -> torch.device:
+    """Set the number of threads, switch deterministic kernels on, and return the device. Raises DeviceError."""
+    if compute.threads:
+        torch.set_num_threads(compute.threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("compute.device is cuda, but torch finds no GPU; use auto or cpu")
+    if compute.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # as torchrun numbers its processes
+    torch.cuda.set_device(device)
+    return device
+
+
+def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type of the operands of matrix products. `auto` is bfloat16 where the processor multiplies it natively."""
+    if precision == "auto":
+        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that share the work."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, n: int) -> slice:
+        """This rank's share of n consecutive items."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def sum(self, *tensors: Tensor) -> None:
+        """Replace each tensor by its sum over ranks."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def max(self, tensor: Tensor) -> None:
+        """Replace a tensor by its element-wise maximum over ranks."""
+        if self.size > 1:
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
+
+    def joined(self, rows: Tensor) -> Tensor:
+        """Join the rows of all ranks, in order of rank."""
+        if self.size == 1:
+            return rows
+        counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
+        counts[self.rank] = len(rows)
+        self.sum(counts)
+        whole = rows.new_empty(int(counts.sum()), *rows.shape[1:])
+        for rank, part in enumerate(whole.split(counts.tolist())):
+            if rank == self.rank:
+                part.copy_(rows)
+            if len(part):
+                dist.broadcast(part, src=rank)
+        return whole
+
+    def wait(self) -> None:
+        """Wait until every rank has called this."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+def join_ranks(device: torch.device) -> Ranks:
+    """Join the ranks that `torchrun` started. A process that runs by itself gets `ALONE`."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return ALONE
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    return Ranks(dist.get_rank(), size)
+
+
+def leave_ranks() -> None:
+    """Leave the other ranks."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,25 @@
+"""Errors that a user can act on, and the one place that turns them into an exit.
+
+Every error class of this project derives from `StudyError`. Library functions raise it, so that code which calls them
+in another process can catch it. Only the entry point of a command ends the process.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class StudyError(Exception):
+    """A study that cannot go on. The message names the file, row or key, what is wrong, and the remedy."""
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run the `main` of a command. A StudyError ends the process with its message and exit code 1, without traceback.
+
+    Any other exception is a fault of the program, and keeps its traceback.
+    """
+    try:
+        main()
+    except StudyError as error:
+        sys.exit(str(error))

@@ -1,0 +1,182 @@
+"""Atomic outputs: each is written beside its place and renamed into it, so it is whole or not there.
+
+A killed stage leaves no output that another stage could take for whole. Its next run removes what it began. A stage
+that finds the disk full keeps the former output. Two processes that write one output take turns: a killed DVC leaves
+its stage running.
+
+Metrics are nested numbers (`write_metrics`), tables are tidy CSV files (`write_table`).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+
+from stages.core.run.errors import StudyError
+
+LOCKS_DPATH = Path(".ckpt/outs")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class DiskFull(StudyError):
+    """An output does not fit on the disk. The message names its path and the space that is left."""
+
+
+class UnreadableError(StudyError):
+    """A file of an earlier stage cannot be read. The message names its path and the remedy."""
+
+
+def unfinished_path(path: Path) -> Path:
+    """The place where an output is written before it is renamed to `path`."""
+    return path.with_name(f".part.{path.name}")
+
+
+@contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """Give a place to write a file or a folder to. It replaces `path` when the context ends without an error.
+
+    Raises DiskFull if the disk has no space left.
+    """
+    unfinished, former = unfinished_path(path), path.with_name(f".part.former.{path.name}")
+    with naming_full_disk(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path):
+            if former.exists() and not path.exists():
+                former.rename(path)  # a kill came between the two renames
+            for left in (unfinished, former):
+                remove(left)
+            try:
+                yield unfinished
+                if unfinished.is_file():
+                    _to_disk(unfinished)
+            except BaseException:
+                remove(unfinished)
+                raise
+            _put(unfinished, path, former)
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turn any error that means a full disk into DiskFull, which names `path`."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_space(error):
+            raise DiskFull(_says(path)) from None
+        raise
+
+
+def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
+    """Write nested numbers as JSON.
+
+    Raises ValueError for what DVC drops without a message (lists, nulls, text), and for numbers that are not finite.
+    """
+    _check_numbers(metrics, fpath.stem)
+    with atomic_output(fpath) as unfinished:
+        unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
+
+
+def read_json(fpath: Path, stage: str) -> dict[str, Any]:
+    """Read a JSON object that `stage` wrote. Raises UnreadableError if the file is missing or damaged."""
+    with _reading(fpath, stage):
+        found = json.loads(fpath.read_text())
+        if not isinstance(found, dict):
+            raise ValueError(f"expected keys and values, found {type(found).__name__}")
+        return found
+
+
+def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
+    """Read metrics that `stage` wrote. Raises UnreadableError if the file is missing or damaged."""
+    with _reading(fpath, stage):
+        found = read_json(fpath, stage)
+        _check_numbers(found, fpath.stem)
+        return found
+
+
+def read_table(fpath: Path, stage: str) -> pd.DataFrame:
+    """Read a CSV table that `stage` wrote. Raises UnreadableError if the file is missing or damaged."""
+    with _reading(fpath, stage):
+        return pd.read_csv(fpath)
+
+
+@contextmanager
+def _reading(fpath: Path, stage: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableError(f"{fpath} is missing or damaged ({error}); rerun `dvc repro --force {stage}`") from None
+
+
+def write_table(fpath: Path, table: pd.DataFrame) -> None:
+    """Write a CSV table without its index."""
+    with atomic_output(fpath) as unfinished:
+        table.to_csv(unfinished, index=False)
+
+
+def out_of_space(error: BaseException) -> bool:
+    """Whether an error means that the disk or its quota is full, also where a library wraps it in its own error."""
+    return getattr(error, "errno", None) in NO_SPACE or any(os.strerror(code) in str(error) for code in NO_SPACE)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> FileLock:
+    """The lock of one output. It lies outside the folders that DVC keeps."""
+    LOCKS_DPATH.mkdir(parents=True, exist_ok=True)
+    return FileLock(LOCKS_DPATH / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
+
+
+def _put(unfinished: Path, path: Path, former: Path) -> None:
+    """Rename the new output into its place.
+
+    The system renames a file onto a file in one step. In every other case the former output is renamed away first and
+    removed last, so that one of the two is whole at any moment.
+    """
+    if unfinished.is_file() and not path.is_dir():
+        unfinished.replace(path)
+        return
+    unfinished.stat()  # raises before anything is touched if the new output is missing
+    if path.exists():
+        path.rename(former)
+    unfinished.rename(path)
+    remove(former)
+
+
+def _to_disk(fpath: Path) -> None:
+    with fpath.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _says(path: Path) -> str:
+    free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.is_dir())).free
+    return (
+        f"{path} does not fit: {free / 2**20:,.1f} MiB are free there (or a quota is used up). Make space and run the "
+        "stage again; what was there before is kept"
+    )
+
+
+def _check_numbers(value: Any, key: str) -> None:
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_numbers(part, f"{key}.{name}")
+    elif isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"metric {key} is {type(value).__name__}, not a number")
+    elif not math.isfinite(value):
+        raise ValueError(f"metric {key} is {value}")

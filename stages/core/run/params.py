@@ -1,0 +1,147 @@
+"""params.yaml, read and validated (`core/schema.py` documents each knob), and the command line of a stage.
+
+    compute, extract = params.load(Compute, Extract)      # the sections that the stage declares in dvc.yaml, no others
+    extract.batch_size
+
+A stage of the grid reads from its command line which `Point` of the grid it works on. `python -m stages.<stage> --help`
+says what a stage reads, writes and claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+from pydantic import ValidationError
+
+from stages.core.run.errors import StudyError
+from stages.core.schema import SECTIONS, Section
+
+PARAMS_FPATH = Path("params.yaml")
+NAMES = {section: name for name, section in SECTIONS.items()}
+
+A = TypeVar("A", bound=Section)
+B = TypeVar("B", bound=Section)
+C = TypeVar("C", bound=Section)
+D = TypeVar("D", bound=Section)
+E = TypeVar("E", bound=Section)
+
+
+class ParamsError(StudyError):
+    """params.yaml holds something a stage cannot use. The message names the key, what was given and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the grid: the layer and expansion of one SAE."""
+
+    layer: int
+    """Block of the vision tower, counted from 1."""
+    expansion: int
+    """d_sae / d_in."""
+
+    def __str__(self) -> str:
+        """The name in file names, such as l22_x16."""
+        return f"l{self.layer}_x{self.expansion}"
+
+    @classmethod
+    def from_command_line(cls, description: str | None) -> Point:
+        """Read --layer and --expansion from the command line. `description` is the text of --help."""
+        parser = command_line(description)
+        parser.add_argument("--layer", type=int, required=True, help="block of the vision tower, counted from 1")
+        parser.add_argument("--expansion", type=int, required=True, help="d_sae / d_in")
+        return cls(**vars(parser.parse_args()))
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """A parser for the command line of a stage. `description`, the stage's docstring, is the text of --help."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+@overload
+def load(a: type[A], /, *, fpath: Path = ...) -> A: ...
+@overload
+def load(a: type[A], b: type[B], /, *, fpath: Path = ...) -> tuple[A, B]: ...
+@overload
+def load(a: type[A], b: type[B], c: type[C], /, *, fpath: Path = ...) -> tuple[A, B, C]: ...
+@overload
+def load(a: type[A], b: type[B], c: type[C], d: type[D], /, *, fpath: Path = ...) -> tuple[A, B, C, D]: ...
+@overload
+def load(
+    a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], /, *, fpath: Path = ...
+) -> tuple[A, B, C, D, E]: ...
+def load(*sections: type[Section], fpath: Path = PARAMS_FPATH) -> Any:
+    """Read sections of params.yaml, each as its frozen type: one section by itself, several as a tuple.
+
+    Raises ParamsError for a section that is unknown or missing, and for each key, type or range that is wrong.
+    """
+    given = read(fpath)
+    names = tuple(NAMES[section] for section in sections)
+    check_names(given, names, fpath)
+    values = tuple(_validated(name, given[name], fpath) for name in names)
+    return values[0] if len(values) == 1 else values
+
+
+def validate(params: dict[Any, Any], fpath: Path = PARAMS_FPATH) -> None:
+    """Check every section of `params`, the content of `fpath`. Raises ParamsError as `load` does."""
+    check_names(params, tuple(SECTIONS), fpath)
+    for name in SECTIONS:
+        _validated(name, params[name], fpath)
+
+
+def check_names(given: dict[Any, Any], sections: tuple[str, ...], fpath: Path) -> None:
+    """Raise ParamsError for an unknown section in `given`, or where one of `sections` is missing."""
+    unknown = sorted(set(given) - set(SECTIONS), key=str)
+    if unknown:
+        raise ParamsError(f"{fpath}: unknown section {unknown[0]!r}; sections are {', '.join(SECTIONS)}")
+    missing = [name for name in sections if name not in given]
+    if missing:
+        raise ParamsError(f"{fpath}: section {missing[0]!r} is missing; add it (see stages/core/schema.py)")
+
+
+def _validated(name: str, given: Any, fpath: Path) -> Section:
+    try:
+        return SECTIONS[name].model_validate(given)
+    except ValidationError as error:
+        lines = [f"{fpath}: {len(error.errors())} fault(s) in section {name!r}"]
+        for fault in error.errors():
+            key = ".".join([name, *map(str, fault["loc"])])
+            lines.append(f"  {key}: {_remedy(fault, SECTIONS[name])}")
+        raise ParamsError("\n".join(lines)) from None
+
+
+def _remedy(fault: Any, cls: type[Section]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key; keys are {', '.join(cls.model_fields)}"
+    if fault["type"] == "missing":
+        return "missing; add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    hint = " (YAML reads 3e-4 as text: write 0.0003)" if isinstance(fault["input"], str) and "number" in message else ""
+    return f"{message}; given {fault['input']!r}{hint}"
+
+
+def read(fpath: Path) -> dict[Any, Any]:
+    """Read the sections of a file without validating them. Raises ParamsError."""
+    try:
+        return parse(fpath.read_text(), fpath)
+    except FileNotFoundError:
+        raise ParamsError(f"{fpath} not found: run from the top of the repository") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{fpath} cannot be read: {error}") from None
+
+
+def parse(text: str, fpath: Path) -> dict[Any, Any]:
+    """Read the sections of `text`, the content of `fpath`, without validating them. Raises ParamsError."""
+    import yaml
+
+    try:
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ParamsError(f"{fpath}: aliases (*name) are not read; write out what they stand for")
+        given = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError, deep nesting the last
+        raise ParamsError(f"{fpath} is not YAML: {error}") from None
+    if not isinstance(given, dict):
+        raise ParamsError(f"{fpath}: expected sections, found {type(given).__name__}")
+    return given

@@ -1,0 +1,150 @@
+"""Batches of tokens in an order that follows from the seed alone: from memory, or streamed from a store.
+
+Both start at any step without reading what the steps before read, which is how an interrupted run continues. With
+several ranks each takes its share of every batch: together they see the batches that one process would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stages.core.run.compute import ALONE, Ranks
+from stages.core.run.errors import StudyError
+from stages.core.store import Store
+
+CHUNK = 65536  # tokens looked at once
+
+
+class BufferTooSmall(StudyError):
+    """The memory given to a stream cannot hold what a step needs. Exits with the keys to change."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """All tokens on the device; epochs without replacement."""
+
+    tokens: Float[Tensor, "n d_in"]
+    size: int
+    seed: int
+    ranks: Ranks = ALONE
+
+    @property
+    def d_in(self) -> int:
+        return self.tokens.shape[1]
+
+    def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        """All tokens once, in order."""
+        return iter(self.tokens.split(CHUNK))
+
+    def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
+        """Batches from the given step on, for ever."""
+        size = min(self.size, len(self.tokens))
+        per_epoch = len(self.tokens) // size
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            order = torch.randperm(len(self.tokens), generator=generator)
+            for batch in order.split(size)[step:per_epoch]:
+                yield self.tokens[batch[self.ranks.share(size)].to(self.tokens.device)]
+            step = max(0, step - per_epoch)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """Tokens of some images (`rows`, ascending) of a store too large for memory, through a shuffle buffer of shards.
+
+    Each epoch visits the shards in a new order; tokens are drawn without replacement from those that fill half of
+    `capacity` (tokens), while a thread reads the other half. What is left of a buffer and fills no batch is
+    passed over: in another epoch other tokens are.
+    """
+
+    store: Store
+    rows: np.ndarray
+    size: int
+    seed: int
+    capacity: int
+    device: torch.device
+    ranks: Ranks = ALONE
+
+    def __post_init__(self) -> None:
+        """Raises BufferTooSmall if half the buffer cannot hold two batches."""
+        if min(self.capacity // 2, len(self.rows) * self.store.shape[1]) < 2 * self.size:
+            raise BufferTooSmall(
+                f"train_sae.memory_gib leaves a shuffle buffer of {self.capacity:,} tokens, too small for batches of "
+                f"{self.size:,}: raise it, or lower train_sae.batch_size"
+            )
+
+    @property
+    def d_in(self) -> int:
+        return self.store.shape[2]
+
+    def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        """All tokens once, a buffer at a time."""
+        return self._read(iter(self._buffers(np.array(list(self._rows_of)))))
+
+    def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
+        """Batches from the given step on, for ever."""
+        plan = self._plan(step)
+        orders: list[tuple[Tensor, int]] = []
+
+        def wanted() -> Iterator[np.ndarray]:
+            for rows, order, first in plan:
+                orders.append((order, first))
+                yield rows
+
+        for tokens in self._read(wanted()):
+            order, first = orders.pop(0)
+            for batch in order.split(self.size)[first : len(order) // self.size]:
+                yield tokens[batch[self.ranks.share(self.size)].to(self.device)]
+
+    @cached_property
+    def _rows_of(self) -> dict[int, np.ndarray]:
+        """The images to train on in each shard that has any."""
+        shards, starts = np.unique(self.rows // self.store.shard_images, return_index=True)
+        return dict(zip(shards.tolist(), np.split(self.rows, starts[1:]), strict=True))
+
+    def _buffers(self, shards: np.ndarray) -> list[np.ndarray]:
+        """Rows of consecutive shards, as many as half the capacity holds; at least a shard."""
+        images = max(1, self.capacity // 2 // self.store.shape[1])
+        buffers = [np.empty(0, int)]
+        for shard in shards:
+            rows = self._rows_of[shard]
+            if len(buffers[-1]) and len(buffers[-1]) + len(rows) > images:
+                buffers.append(rows)
+            else:
+                buffers[-1] = np.concatenate([buffers[-1], rows])
+        return buffers
+
+    def _plan(self, step: int) -> Iterator[tuple[np.ndarray, Tensor, int]]:
+        """Buffers to come: rows, order of their tokens, first batch to take."""
+        generator = torch.Generator().manual_seed(self.seed)
+        shards = np.array(list(self._rows_of))
+        while True:
+            for rows in self._buffers(shards[torch.randperm(len(shards), generator=generator).numpy()]):
+                order = torch.randperm(len(rows) * self.store.shape[1], generator=generator)
+                n_batches = len(order) // self.size
+                if step < n_batches:
+                    yield rows, order, step
+                step = max(0, step - n_batches)
+
+    def _read(self, wanted: Iterator[np.ndarray]) -> Iterator[Float[Tensor, "buffer d_in"]]:
+        """Tokens of each set of rows, the next one being read meanwhile."""
+
+        def tokens(rows: np.ndarray) -> Tensor:
+            return torch.from_numpy(self.store.read(np.sort(rows))).flatten(0, 1).to(self.device)
+
+        with ThreadPoolExecutor(1) as pool:
+            coming = None
+            for rows in wanted:
+                coming, ready = pool.submit(tokens, rows), coming
+                if ready is not None:
+                    yield ready.result()
+            if coming is not None:
+                yield coming.result()

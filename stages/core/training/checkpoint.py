@@ -1,0 +1,91 @@
+"""Checkpoints of a long computation: outside the outputs that DVC deletes, whole or not there at all.
+
+A checkpoint lives in `.ckpt/<stage>/<fingerprint of everything the result depends on>`, so one of other
+parameters or inputs is never found. It is renamed into place when it is whole, with a checksum, and a lock keeps two
+processes from sharing it: the second waits (a killed DVC leaves its child running).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stages.core.run import outs
+
+ROOT_DPATH = Path(".ckpt")
+STATE_FNAME = "state.safetensors"
+
+
+class Checkpoint:
+    """Use as a context manager; the lock is held inside. `done` removes what was kept."""
+
+    def __init__(self, directory: Path, every_seconds: float = 60.0):
+        self.directory, self.every_seconds = directory, every_seconds
+        self._fpath = directory / STATE_FNAME
+        self._lock = FileLock(directory.with_suffix(".lock"))
+        self._saved_at = time.monotonic()
+
+    @classmethod
+    def for_inputs(cls, stage: str, **inputs: Any) -> Checkpoint:
+        """The checkpoint of `stage` for these inputs (anything JSON knows: parameters, hashes, versions)."""
+        digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        return cls(ROOT_DPATH / stage / digest[:32])
+
+    def __enter__(self) -> Checkpoint:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def for_seed(self, seed: int) -> Checkpoint:
+        """The checkpoint of one seed, under this one's lock. `done` removes it too."""
+        own = Checkpoint(self.directory / f"seed{seed}", self.every_seconds)
+        own.directory.mkdir(parents=True, exist_ok=True)
+        return own
+
+    def load(self) -> dict[str, Tensor] | None:
+        """What was saved last, or None. A file that is damaged counts as none."""
+        try:
+            with safe_open(self._fpath, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                return state if (file.metadata() or {}).get("sha256") == _sha256(state) else None
+        except (OSError, SafetensorError):
+            return None
+
+    def due(self) -> bool:
+        """Whether the last save lies `every_seconds` back."""
+        return time.monotonic() - self._saved_at >= self.every_seconds
+
+    def save(self, state: dict[str, Tensor]) -> None:
+        """Replace what was saved: after a crash at any moment, either the old state is there or the new one."""
+        with outs.atomic_output(self._fpath) as unfinished:
+            save_file(state, unfinished, {"sha256": _sha256(state)})
+        self._saved_at = time.monotonic()
+
+    def done(self) -> None:
+        """Remove the checkpoint: its result is written."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _sha256(state: dict[str, Tensor]) -> str:
+    """Of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,261 @@
+"""Loss gradients of one batch, written out, with JumpReLU's pseudo-gradients: two ways to the same numbers.
+
+    z = x W_enc + b_enc,  f = z H(z - threshold),  r = f W_dec + b_dec - x,  g = dL/dx_hat = 2 r / (batch d_in)
+    dW_dec = f^T g     df = g W_dec^T     dz = df H(z - threshold)     dW_enc = x^T dz     db_enc = sum dz
+    dthreshold = -(1/bandwidth) sum_tokens K((z - threshold)/bandwidth) (threshold df + dL/dL0 / batch)
+
+`Dense` does five matrix products (the input needs no gradient). `Sparse` does the first one only, and of the rest
+just what concerns the candidates, the entries of z above threshold - bandwidth/2: few of them are, once L0 is small.
+Everything is latent-major, [latent, token]: a row is a latent, so blocks of latents are contiguous and their
+intermediates stay in the processor's cache.
+
+In bfloat16 the products' operands are rounded; sums, weights and the optimiser's moments are float32. `Sparse` takes
+from the rounded z nothing but the choice of candidates, and computes their activations again in float32.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
+from torch import Tensor
+
+BLOCK = 512  # latents: [512, 1024] floats are 2 MiB
+SPARSE_SHARE = 0.1  # of the entries of z that are candidates: below it, gathering beats multiplying (`make bench`)
+ROUNDING = 2**-6  # of a threshold: how far a rounded z may be off
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters (or their gradients) of an SAE in training: row i belongs to latent i."""
+
+    encoder: Float[Tensor, "d_sae d_in"]
+    b_enc: Float[Tensor, " d_sae"]
+    decoder: Float[Tensor, "d_sae d_in"]
+    b_dec: Float[Tensor, " d_in"]
+    threshold: Float[Tensor, " d_sae"]
+
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors."""
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+    def zeros_like(self) -> Weights:
+        """As many zeros."""
+        return Weights(**{name: torch.zeros_like(tensor) for name, tensor in self.named()})
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """What both ways start from: pre-activations of all latents (in the products' precision)."""
+
+    weights: Weights
+    bandwidth: float
+    x: Float[Tensor, "batch d_in"]
+    z: Float[Tensor, "d_sae batch"]
+
+    def product(self, a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
+        """a @ b in the precision of z; float32."""
+        return a @ b if self.z.dtype == torch.float32 else (a.to(self.z.dtype) @ b.to(self.z.dtype)).float()
+
+    def blocks(self) -> Iterator[slice]:
+        """Consecutive latents; all at once on a GPU."""
+        n = len(self.z)
+        size = n if self.z.is_cuda else BLOCK
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+    def candidates(self) -> Int[Tensor, " n"] | None:
+        """Flat positions in z that can be active or near their threshold; None if they are too many to gather."""
+        if self.z.is_cuda:
+            return None
+        found, left = [], int(SPARSE_SHARE * self.z.numel())
+        lowest = self.weights.threshold - self.bandwidth / 2
+        if self.z.dtype != torch.float32:
+            lowest = (lowest - ROUNDING * self.weights.threshold).to(self.z.dtype)
+        for rows in self.blocks():
+            above = self.z[rows] > lowest[rows, None]
+            found.append(np.flatnonzero(above.numpy()) + rows.start * self.z.shape[1])
+            left -= len(found[-1])
+            if left < 0:
+                return None
+        return torch.from_numpy(np.concatenate(found))
+
+
+class Encoder:
+    """Pre-activations of batches, into memory taken once."""
+
+    def __init__(self, weights: Weights, precision: torch.dtype):
+        self.weights, self.precision = weights, precision
+        self._z = self._rounded = torch.empty(0)
+
+    def __call__(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "d_sae batch"]:
+        """z of all latents. Overwritten by the next call."""
+        encoder, b_enc = self.weights.encoder, self.weights.b_enc
+        if self._z.shape != (len(encoder), len(x)):
+            self._z = torch.empty(len(encoder), len(x), dtype=self.precision, device=x.device)
+            self._rounded = (
+                encoder if self.precision == encoder.dtype else torch.empty_like(encoder, dtype=self.precision)
+            )
+        if self._rounded is not encoder:
+            self._rounded.copy_(encoder)
+        b, x = b_enc.to(self.precision)[:, None], x.to(self.precision)
+        return torch.addmm(b, self._rounded, x.T, out=self._z)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The forward pass with all of z. `backward` does five matrix products, and the rest block by block."""
+
+    batch: EncodedBatch
+    fired: Float[Tensor, " d_sae"]
+    """How many tokens each latent fired on."""
+    residual: Float[Tensor, "batch d_in"]
+    """x_hat - x."""
+
+    def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
+        """Write the gradients into `grad`, from the loss's derivatives.
+
+        g: derivative by x_hat. slope: derivative of the sparsity term by one entry of H.
+        """
+        weights, x, product = self.batch.weights, self.batch.x, self.batch.product
+        for rows in self.batch.blocks():
+            z, active = _activity(self.batch, rows)
+            threshold = weights.threshold[rows]
+            df = product(weights.decoder[rows], g.T)
+            near = ((z - threshold[:, None]).abs_() < self.batch.bandwidth / 2).float()
+            pull = threshold * (df * near).sum(1) + slope * near.sum(1)
+            grad.threshold[rows] = pull.div_(-self.batch.bandwidth)
+            grad.decoder[rows] = product(z * active, g)
+            dz = df.mul_(active)
+            grad.encoder[rows] = product(dz, x)
+            grad.b_enc[rows] = dz.sum(1)
+        grad.b_dec.copy_(g.sum(0))
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Some entries of z, latent by latent: entry i is of latent[i] and token[i]."""
+
+    latent: Int[Tensor, " n"]
+    token: Int[Tensor, " n"]
+    d_sae: int
+
+    def starts(self) -> Int[Tensor, " d_sae_1"]:
+        """Where each latent's entries begin, and where the last latent's end."""
+        counts = torch.bincount(self.latent, minlength=self.d_sae)
+        return F.pad(counts.cumsum(0), (1, 0))
+
+    def products(self, a: Float[Tensor, "d_sae d_in"], b: Float[Tensor, "batch d_in"]) -> Float[Tensor, " n"]:
+        """a[latent] . b[token] for each entry, without forming the rows."""
+        entries = self.starts(), self.token, torch.zeros(len(self.token)), (len(a), len(b))
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # "Sparse CSR support is in beta"
+            pattern = torch.sparse_csr_tensor(*entries, check_invariants=False)
+        return torch.sparse.sampled_addmm(pattern, a, b.T, beta=0.0).values()
+
+    def where(self, chosen: Bool[Tensor, " n"]) -> Entries:
+        """Some of the entries."""
+        return Entries(self.latent[chosen], self.token[chosen], self.d_sae)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """The forward pass with only the entries of z that are active or near their threshold."""
+
+    batch: EncodedBatch
+    active: Entries
+    f: Float[Tensor, " n_active"]
+    """Activation of each active entry."""
+    near: Entries
+    """Entries within half a bandwidth of their threshold."""
+    fired: Float[Tensor, " d_sae"]
+    """How many tokens each latent fired on."""
+    residual: Float[Tensor, "batch d_in"]
+    """x_hat - x."""
+
+    def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
+        """Write the gradients into `grad`, as `Dense.backward` does."""
+        weights, x = self.batch.weights, self.batch.x
+        token, dz = self.active.token, self.active.products(weights.decoder, g)
+        starts, near_starts = self.active.starts(), self.near.starts()
+        for rows in self.batch.blocks():
+            grad.decoder[rows] = _gathered(rows, starts, token, g, self.f)
+            grad.encoder[rows] = _gathered(rows, starts, token, x, dz)
+            near_g = _gathered(rows, near_starts, self.near.token, g)
+            df_near = near_g.mul_(weights.decoder[rows]).sum(1)
+            n_near = near_starts[rows.start + 1 : rows.stop + 1] - near_starts[rows]
+            pull = weights.threshold[rows] * df_near + slope * n_near
+            grad.threshold[rows] = pull.div_(-self.batch.bandwidth)
+        grad.b_enc.zero_().index_add_(0, self.active.latent, dz)
+        grad.b_dec.copy_(g.sum(0))
+
+
+def _gathered(
+    rows: slice, starts: Tensor, token: Tensor, table: Float[Tensor, "batch d_in"], weight: Tensor | None = None
+) -> Float[Tensor, "block d_in"]:
+    """Sum over each latent's entries of table[token], times the entry's weight."""
+    first, last = int(starts[rows.start]), int(starts[rows.stop])
+    return F.embedding_bag(
+        token[first:last],
+        table,
+        starts[rows] - first,
+        mode="sum",
+        per_sample_weights=None if weight is None else weight[first:last],
+    )
+
+
+def forward(batch: EncodedBatch) -> Dense | Sparse:
+    """Run the forward pass in the way that is faster for this batch."""
+    candidates = batch.candidates()
+    return dense_forward(batch) if candidates is None else sparse_forward(batch, candidates)
+
+
+def dense_forward(batch: EncodedBatch) -> Dense:
+    """Run the forward pass with all of z, block by block of latents."""
+    weights = batch.weights
+    fired = torch.empty_like(weights.b_enc)
+    x_hat = weights.b_dec.expand(batch.x.shape).clone()
+    for rows in batch.blocks():
+        z, active = _activity(batch, rows)
+        fired[rows] = active.sum(1)
+        x_hat += batch.product((z * active).T, weights.decoder[rows])
+    return Dense(batch, fired, residual=x_hat.sub_(batch.x))
+
+
+def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
+    """z of some latents, and 1 where it exceeds the threshold, else 0."""
+    z = batch.z[rows].float()
+    return z, (z > batch.weights.threshold[rows, None]).float()
+
+
+def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse:
+    """Run the forward pass with the entries of z at the flat positions `candidates` only."""
+    weights, n_tokens = batch.weights, len(batch.x)
+    entries = Entries(candidates // n_tokens, candidates % n_tokens, len(batch.z))
+    if batch.z.dtype == torch.float32:
+        z = batch.z.view(-1)[candidates]
+    else:
+        z = weights.b_enc[entries.latent].add_(entries.products(weights.encoder, batch.x))
+    distance = z - weights.threshold[entries.latent]
+    active, f = entries.where(distance > 0), z[distance > 0]
+    return Sparse(
+        batch,
+        active,
+        f,
+        near=entries.where(distance.abs() < batch.bandwidth / 2),
+        fired=torch.bincount(active.latent, minlength=len(weights.b_enc)).float(),
+        residual=_decoded(batch, active, f).add_(weights.b_dec).sub_(batch.x),
+    )
+
+
+def _decoded(batch: EncodedBatch, active: Entries, f: Float[Tensor, " n"]) -> Float[Tensor, "batch d_in"]:
+    """f W_dec, token by token, from the active entries."""
+    by_latent = (f.numpy(), active.token.numpy(), active.starts().numpy())
+    by_token = csr_array(by_latent, shape=batch.z.shape).tocsc()
+    latent, starts = torch.from_numpy(by_token.indices), torch.from_numpy(by_token.indptr)
+    weights = torch.from_numpy(by_token.data)
+    return F.embedding_bag(latent, batch.weights.decoder, starts[:-1], mode="sum", per_sample_weights=weights)

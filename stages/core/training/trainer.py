@@ -1,0 +1,352 @@
+"""Training of one JumpReLU SAE: `train(tokens, config) -> (sae, history)`.
+
+Two recipes share one step, whose gradients are written out in `stages/core/gradients.py`:
+
+`published`   loss = mean squared error + coefficient * share of latents active, on raw activations, as
+             the published tables imply ((total - recon) / L0 = 1e-3 in every row).
+`target_l0`   loss = mean squared error + coefficient * ((L0 - target) / target)^2, the second term warmed
+             up, on activations centred on their mean and scaled to E|x|^2 = d_in. Decoder rows have unit
+             norm (the gradient along them is projected out), W_enc starts as W_dec^T, thresholds start
+             where L0 meets its target, and latents that stopped firing learn to
+             reconstruct the residual (AuxK, Gao et al. 2024, arXiv 2406.04093). The scaling is folded
+             into what is returned: the SAE works on raw activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from stages.core.run.compute import ALONE, Ranks, matmul_dtype
+from stages.core.run.errors import StudyError
+from stages.core.sae import JumpReLUSAE
+from stages.core.schema import Precision
+from stages.core.training import gradients
+from stages.core.training.batches import CHUNK, InMemory, Streamed
+from stages.core.training.checkpoint import Checkpoint
+from stages.core.training.gradients import EncodedBatch, Encoder, Weights
+
+WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.8  # of the learning rate: linear up, constant, linear down
+ADAM_BETAS = (0.9, 0.99)
+MIN_THRESHOLD = 1e-4  # thresholds stay positive
+AUX_LATENTS = 64  # dead latents that take part in the reconstruction of one token's residual
+JUST_BELOW = 0.999  # of a token's pre-activation: a threshold it passes
+REVIVAL_EVERY = 10  # steps between looks at which latents are dead
+ROUNDING = 1e-12  # of |mean|^2: less variance than float64 sums can tell from none
+
+
+class TrainingError(StudyError):
+    """Activations or settings that no SAE can be trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What `train` needs to know. Fields and defaults as in params.yaml, section `train_sae`."""
+
+    d_sae: int
+    recipe: Literal["target_l0", "published"] = "target_l0"
+    steps: int = 300
+    batch_size: int = 1024
+    learning_rate: float = 1e-2
+    target_l0: float = 24.0
+    sparsity_coefficient: float = 1.0
+    bandwidth: float = 1.0
+    warmup_share: float = 0.2
+    aux_coefficient: float = 0.1
+    dead_after_steps: int = 10
+    log_every: int = 10
+    precision: Precision = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """x_normalised = (x - mean) * scale, with E|x_normalised|^2 = d_in."""
+
+    mean: Float[Tensor, " d_in"]
+    scale: float
+
+    @classmethod
+    def from_tokens(cls, tokens: Tensor | Iterable[Tensor]) -> Normalisation:
+        """Measured on tokens [n, d_in], given at once or in chunks; sums in float64.
+
+        Raises TrainingError if they are constant or not finite.
+        """
+        n, mean, squares = 0, torch.zeros(()), 0.0  # chunks are joined as Chan, Golub and LeVeque 1983 do
+        for chunk in (tokens,) if isinstance(tokens, Tensor) else tokens:
+            chunk_mean = chunk.mean(0, dtype=torch.float64)
+            within = sum(float((part.double() - chunk_mean).square().sum()) for part in chunk.split(CHUNK))
+            shift = chunk_mean - mean if n else torch.zeros_like(chunk_mean)
+            squares += within + float(shift.square().sum()) * n * len(chunk) / (n + len(chunk))
+            mean = (mean if n else chunk_mean) + shift * len(chunk) / (n + len(chunk))
+            n += len(chunk)
+        return cls.from_moments(mean, squares / max(n, 1))
+
+    @classmethod
+    def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
+        """From the mean and E |x - mean|^2 of tokens, in float64. Raises TrainingError as `from_tokens` does."""
+        if not np.isfinite(mean_squared_norm):
+            raise TrainingError("activations are not finite (NaN or infinite); the model or its precision is at fault")
+        if mean_squared_norm <= ROUNDING * float(mean.square().sum()):
+            raise TrainingError("activations have no variance; this layer carries nothing to learn")
+        return cls(mean.float(), (len(mean) / mean_squared_norm) ** 0.5)
+
+
+def train(
+    tokens: Float[Tensor, "n d_in"] | InMemory | Streamed | Iterable[Float[Tensor, "batch d_in"]],
+    config: TrainConfig,
+    normalisation: Normalisation | None = None,
+    checkpoint: Checkpoint | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[JumpReLUSAE, pd.DataFrame]:
+    """Train an SAE on activations.
+
+    tokens: all of them (batches are drawn without replacement, epoch by epoch), a stream of them, or an iterable
+        of ready batches, at least `steps` of them; for the last, `normalisation` must be given.
+    checkpoint: kept while training, and resumed from if it holds a state: on a CPU to the same bits as an
+        uninterrupted run. An iterable of batches is resumed by passing over those already used.
+    ranks: processes that share every batch; all return the same, and the first one keeps the checkpoint.
+    Returns the SAE on raw activations, and the history: a row per `log_every` steps with step, recon (mean
+        squared error, raw units), l0 (latents per token), l0_fraction, fvu, sparsity, total, dead_fraction.
+    Raises TrainingError for activations that cannot be learned.
+    """
+    source = InMemory(tokens, config.batch_size, config.seed, ranks) if isinstance(tokens, Tensor) else tokens
+    if normalisation is None:
+        if not isinstance(source, InMemory | Streamed):
+            raise ValueError("give the normalisation along with an iterable of batches")
+        normalisation = Normalisation.from_tokens(source.chunks())
+    if config.recipe == "published":
+        applied = Normalisation(torch.zeros_like(normalisation.mean), 1.0)
+    else:
+        applied = normalisation
+    _check_memory(config, len(normalisation.mean), normalisation.mean.device)
+    trainer = Trainer(config, applied, normalisation, ranks)
+    kept = checkpoint.load() if checkpoint else None
+    if kept is not None:
+        trainer.restore(kept)
+    batches = _starting_at(trainer.n_steps, source)
+    name = f"SAE {len(normalisation.mean)} -> {config.d_sae}"
+    with tqdm(total=config.steps, initial=trainer.n_steps, desc=name, mininterval=5, disable=not ranks.first) as bar:
+        while trainer.n_steps < config.steps:
+            if trainer.step(next(batches)):
+                bar.set_postfix_str(trainer.summary(), refresh=False)
+            bar.update()
+            if checkpoint and ranks.first and (checkpoint.due() or trainer.n_steps == config.steps):
+                checkpoint.save(trainer.state())
+    return trainer.finished(), trainer.history()
+
+
+def _starting_at(step: int, source: InMemory | Streamed | Iterable[Tensor]) -> Iterator[Tensor]:
+    if isinstance(source, InMemory | Streamed):
+        return source.starting_at(step)
+    return islice(iter(source), step, None)
+
+
+def _check_memory(config: TrainConfig, d_in: int, device: torch.device) -> None:
+    """Raise TrainingError if parameters, gradients, Adam's moments and one step's intermediates cannot fit."""
+    parameters = config.d_sae * (2 * d_in + 3) * (1 + 1 + 2)
+    intermediates = (4 if device.type == "cuda" else 1) * config.batch_size * config.d_sae
+    needed = 4 * (parameters + intermediates)  # float32
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise TrainingError(
+            f"an SAE of {config.d_sae} latents on {d_in} dimensions needs about {needed / 2**30:.1f} GiB, "
+            f"{free / 2**30:.1f} GiB are free; lower grid.expansions or train_sae.batch_size"
+        )
+
+
+class Trainer:
+    """The state of one training run. `step` takes a batch; `finished` folds and returns the SAE."""
+
+    def __init__(self, config: TrainConfig, applied: Normalisation, measured: Normalisation, ranks: Ranks = ALONE):
+        self.config, self.applied, self.measured, self.ranks = config, applied, measured, ranks
+        device, d_in, d_sae = measured.mean.device, len(measured.mean), config.d_sae
+        generator = torch.Generator().manual_seed(config.seed)
+        directions = torch.randn(d_sae, d_in, generator=generator).to(device)
+        directions /= directions.norm(dim=1, keepdim=True)
+        per_latent = torch.zeros(d_sae, device=device)
+        self.weights = Weights(
+            encoder=directions.clone(),
+            b_enc=per_latent.clone(),
+            decoder=directions,
+            b_dec=torch.zeros(d_in, device=device),
+            threshold=per_latent.clone(),
+        )
+        self.gradients = self.weights.zeros_like()
+        for (_, weight), (_, gradient) in zip(self.weights.named(), self.gradients.named(), strict=True):
+            weight.grad = gradient
+        self.optimizer = torch.optim.Adam(
+            [weight for _, weight in self.weights.named()], lr=config.learning_rate, betas=ADAM_BETAS, fused=True
+        )
+        self.encoder = Encoder(self.weights, matmul_dtype(config.precision, device))
+        self.silent_steps = per_latent.clone()
+        self.dead = torch.empty(0, dtype=torch.long, device=device)
+        self.n_steps = 0
+        self._log: list[Tensor] = []
+
+    def step(self, raw: Float[Tensor, "share d_in"]) -> bool:
+        """One gradient step on this rank's share of a batch of raw activations. Returns whether it was logged."""
+        x = (raw - self.applied.mean) * self.applied.scale
+        if self.n_steps == 0:
+            self._start_thresholds(x)
+        found = gradients.forward(EncodedBatch(self.weights, self.config.bandwidth, x, self.encoder(x)))
+        n = torch.tensor(float(len(x)), device=x.device)
+        self.ranks.sum(found.fired, n)
+        l0 = found.fired.sum() / n
+        per_entry = 1 / (n * x.shape[1])
+        found.backward(self.gradients, found.residual * (2 * per_entry), self._sparsity_slope(l0) / n)
+        if self.config.recipe == "target_l0":
+            self._add_revival_gradients(x, found.residual, per_entry)
+        self.ranks.sum(*(gradient for _, gradient in self.gradients.named()))
+        if self.config.recipe == "target_l0":
+            _project_out(self.gradients.decoder, self.weights.decoder)
+        self._update()
+        self.silent_steps.add_(1).mul_(found.fired == 0)
+        logged = self.n_steps % self.config.log_every == 0 or self.n_steps == self.config.steps - 1
+        if logged:
+            recon = found.residual.square().sum() * per_entry
+            self.ranks.sum(recon)
+            self._record(recon, l0)
+        self.n_steps += 1
+        return logged
+
+    def _start_thresholds(self, x: Tensor) -> None:
+        """Thresholds at the start: where the first batch has its target number of active latents."""
+        if self.config.recipe == "published":
+            self.weights.threshold.fill_(MIN_THRESHOLD)
+            return
+        z = self.weights.encoder @ self.ranks.joined(x).T
+        share = min(self.config.target_l0 / self.config.d_sae, 0.5)
+        k = max(1, round(share * z.shape[1]))
+        self.weights.threshold.copy_(z.topk(k, dim=1).values[:, -1].clamp_min(MIN_THRESHOLD))
+
+    def _sparsity(self, l0: Tensor) -> Tensor:
+        c = self.config
+        if c.recipe == "published":
+            return c.sparsity_coefficient * l0 / c.d_sae
+        return c.sparsity_coefficient * self._warmth() * ((l0 - c.target_l0) / c.target_l0).square()
+
+    def _sparsity_slope(self, l0: Tensor) -> Tensor:
+        """Derivative of the sparsity term by L0."""
+        c = self.config
+        if c.recipe == "published":
+            return torch.full_like(l0, c.sparsity_coefficient / c.d_sae)
+        return c.sparsity_coefficient * self._warmth() * 2 * (l0 - c.target_l0) / c.target_l0**2
+
+    def _warmth(self) -> float:
+        warmup = self.config.warmup_share * self.config.steps
+        return 1.0 if warmup == 0 else min(1.0, self.n_steps / warmup)
+
+    def _add_revival_gradients(self, x: Tensor, residual: Tensor, per_entry: Tensor) -> None:
+        """AuxK: the dead latents with the largest pre-activations reconstruct the residual, without bias.
+
+        Their thresholds come down to where each fires on one token of a batch, so that what they learned counts.
+        """
+        look = self.n_steps % REVIVAL_EVERY == 0
+        if look:
+            self.dead = (self.silent_steps >= self.config.dead_after_steps).nonzero().squeeze(1)
+        k = min(AUX_LATENTS, len(self.dead))
+        if k == 0 or self.config.aux_coefficient == 0:
+            return
+        encoder, decoder = self.weights.encoder[self.dead], self.weights.decoder[self.dead]
+        z = torch.addmm(self.weights.b_enc[self.dead], x, encoder.T)
+        if look:
+            highest = z.amax(0)
+            self.ranks.max(highest)
+            threshold = self.weights.threshold
+            threshold[self.dead] = torch.minimum(threshold[self.dead], highest * JUST_BELOW)
+        top = z.topk(k, dim=1)
+        f = torch.zeros_like(z).scatter_(1, top.indices, top.values.clamp_min(0))
+        g = (f @ decoder + residual) * (2 * self.config.aux_coefficient * per_entry)
+        dz = (g @ decoder.T).mul_(f > 0)
+        self.gradients.decoder.index_add_(0, self.dead, f.T @ g)
+        self.gradients.encoder.index_add_(0, self.dead, dz.T @ x)
+        self.gradients.b_enc.index_add_(0, self.dead, dz.sum(0))
+
+    def _update(self) -> None:
+        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * self._schedule()
+        self.optimizer.step()
+        self.weights.threshold.clamp_(min=MIN_THRESHOLD)
+        if self.config.recipe == "target_l0":
+            self.weights.decoder.div_(self.weights.decoder.norm(dim=1, keepdim=True))
+
+    def _schedule(self) -> float:
+        done, left = (self.n_steps + 1) / self.config.steps, 1 - self.n_steps / self.config.steps
+        return min(1.0, done / WARMUP_STEPS_SHARE, left / DECAY_STEPS_SHARE)
+
+    def _record(self, recon: Tensor, l0: Tensor) -> None:
+        raw_recon = recon / self.applied.scale**2
+        sparsity = self._sparsity(l0)
+        dead = (self.silent_steps >= self.config.dead_after_steps).float().mean()
+        step = torch.tensor(float(self.n_steps + 1), device=recon.device)
+        fvu = raw_recon * self.measured.scale**2
+        self._log.append(
+            torch.stack([step, raw_recon, l0, l0 / self.config.d_sae, fvu, sparsity, recon + sparsity, dead])
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything the rest of the run depends on, by name."""
+        state = dict(self.weights.named()) | {"silent_steps": self.silent_steps, "dead": self.dead}
+        for name, weight in self.weights.named():
+            for key, value in self.optimizer.state[weight].items():
+                state[f"adam.{name}.{key}"] = value
+        state["n_steps"] = torch.tensor(self.n_steps)
+        state["log"] = torch.stack(self._log)
+        return state
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        device = self.silent_steps.device
+        self.silent_steps.copy_(state["silent_steps"])
+        for name, weight in self.weights.named():
+            weight.copy_(state[name])
+            prefix = f"adam.{name}."
+            self.optimizer.state[weight] = {
+                key.removeprefix(prefix): value.to(device) for key, value in state.items() if key.startswith(prefix)
+            }
+        self.dead = state["dead"].to(device)
+        self.n_steps = int(state["n_steps"])
+        self._log = list(state["log"].to(device))
+
+    def summary(self) -> str:
+        """The figures that matter, as last logged. Waits for the device."""
+        _, _, l0, _, fvu, _, _, dead = self._log[-1].tolist()
+        return f"FVU {fvu:.3f}, L0 {l0:.0f}, dead {dead:.1%}"
+
+    def history(self) -> pd.DataFrame:
+        """The figures kept so far; one transfer from the device."""
+        columns = ["step", "recon", "l0", "l0_fraction", "fvu", "sparsity", "total", "dead_fraction"]
+        history = pd.DataFrame(torch.stack(self._log).cpu().numpy().astype(np.float64), columns=columns)
+        return history.astype({"step": int})
+
+    def finished(self) -> JumpReLUSAE:
+        """The SAE on raw activations: centring and scaling folded into its parameters.
+
+        In training z = s (x - m) W_enc + b_enc; dividing b_enc, threshold and b_dec by the scale s
+        leaves every f scaled by 1 / s, so W_dec stays of unit norm.
+        """
+        s, m, weights = self.applied.scale, self.applied.mean, self.weights
+        sae = JumpReLUSAE(len(m), self.config.d_sae, {"recipe": self.config.recipe}).to(m.device)
+        b_dec = weights.b_dec / s + m
+        sae.W_enc.data, sae.W_dec.data, sae.b_dec.data = weights.encoder.T.contiguous(), weights.decoder, b_dec
+        sae.b_enc.data = weights.b_enc / s + (b_dec - m) @ sae.W_enc.data
+        sae.threshold.data = weights.threshold / s
+        if not all(torch.isfinite(p).all() for p in sae.parameters()):
+            raise TrainingError("training diverged (parameters are not finite); lower train_sae.learning_rate")
+        return sae.requires_grad_(False)
+
+
+def _project_out(gradient: Float[Tensor, "n d"], unit: Float[Tensor, "n d"]) -> None:
+    """Remove from each gradient its part along the unit vector it belongs to."""
+    along = torch.bmm(gradient[:, None], unit[:, :, None])[:, 0]
+    gradient.addcmul_(unit, along, value=-1)
