@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-from jaxtyping import install_import_hook
-
-import tests.offline  # before anything else could ask for a network
-import tests.typecheck  # noqa: F401 (the hook finds it by name)
-
-with install_import_hook("stages.core", "tests.typecheck.checked"):
-    pass
-
-
 import numpy as np
+import pandas as pd
+import pytest
 import torch
 
+import tests.offline  # before anything could ask for a network
+import tests.typecheck  # noqa: F401 (before any module of stages.core)
+from stages.core import store
+from stages.core.data import dataset
+from stages.core.intervention.spliced_clip import SplicedClip
+from stages.core.run import labels
 from tests.studies import PHOTOGRAPHS, TOY, clone, cut_photographs, repro
 
+N_WOMEN, EMOTIONS = 4, ("happy", "sad")
 TINY = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 16},
@@ -77,6 +76,34 @@ def tiny_sae():
         parameter.data = torch.randn(parameter.shape, generator=generator) / 4
     sae.threshold.data = sae.threshold.data.abs() + 0.1
     return sae.requires_grad_(False)
+
+
+@pytest.fixture
+def data(tmp_path, rng):
+    """4 women x 2 emotions x 2 conditions of random pixels."""
+    keys = [(f"w{w}", e, c) for w in range(N_WOMEN) for e in EMOTIONS for c in labels.CONDITIONS]
+    table = pd.DataFrame(keys, columns=["identity", "emotion", "condition"])
+    table["image"] = [f"i{i}" for i in range(len(table))]
+    table["intensity"], table["prompt"] = "", [f"a {e} woman" for e in table["emotion"]]
+    table["split"] = np.where(table["identity"].isin(["w0", "w1"]), "discovery", "confirmation")
+    table["pair"] = np.arange(len(table)) // 2
+    n = len(table)
+    image = rng.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8)
+    bust, face = np.zeros((2, n, 32, 32), np.uint8)
+    bust[:, 16:24, 8:24], face[:, 0:8, 8:24] = 255, 255
+    with dataset.create(tmp_path / "dataset", table, 32, {e: f"a {e} woman" for e in EMOTIONS}) as append:
+        append(image, bust, face)
+    return dataset.load(tmp_path / "dataset")
+
+
+@pytest.fixture
+def spliced(tmp_path, tiny_clip, tiny_sae, data):
+    layer = 2
+    _, kept = tiny_clip.residuals(tiny_clip.pixels(data.images(slice(None))), [layer])
+    with store.create(tmp_path / "l2.zarr", len(data.table), 17, 32, shard_images=5) as new:
+        new.append(kept[layer].numpy())
+        new.attributes = {"mean": [0.0], "model": "m", "module": "b", "dataset_sha256": data.sha256}
+    return SplicedClip(tiny_clip, tiny_sae, layer, data, store.open(tmp_path / "l2.zarr"), batch_size=3)
 
 
 @pytest.fixture(scope="session")

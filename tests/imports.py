@@ -54,3 +54,35 @@ def dep(fpath: Path) -> str:
 def code_deps(stage: str) -> set[str]:
     """The code that a stage depends on, as dvc.yaml names it."""
     return {dep(fpath) for fpath in transitive(ROOT / "stages" / f"{stage}.py")} - set(NO_DEPS)
+
+
+def params_read(stage: str, sections: dict[str, str]) -> set[str]:
+    """The keys of params.yaml that a stage reads: `section`, or `section.key` where it uses nothing else of a section.
+
+    sections: the section of each class in `stages.core.schema`. A stage names the classes in its calls of
+    `params.load(...)`; one that calls `params.text()` reads all.
+    """
+    tree = ast.parse((ROOT / "stages" / f"{stage}.py").read_text())
+    if any(isinstance(node, ast.Call) and ast.unparse(node.func) == "params.text" for node in ast.walk(tree)):
+        return set(sections.values())
+    read = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            call, target = node.value, node.targets[0]
+            if ast.unparse(call.func) == "params.load":
+                names = [ast.unparse(name) for name in (target.elts if isinstance(target, ast.Tuple) else [target])]
+                for name, cls in zip(names, map(ast.unparse, call.args), strict=True):
+                    read |= _keys_used(tree, name, sections[cls])
+    return read
+
+
+def _keys_used(tree: ast.AST, name: str, section: str) -> set[str]:
+    """`section.key` for each key used, if the variable `name` is used for nothing but one key; else `section`."""
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+    keys = [
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
+    ]
+    loads = [node for node in uses if isinstance(node.ctx, ast.Load)]
+    return {f"{section}.{keys[0]}"} if len(set(keys)) == 1 and len(keys) == len(loads) else {section}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import re
 
 import pytest
 import yaml
 
 from stages.core import schema
-from tests.imports import ROOT, params_sections, transitive
+from tests import imports
+from tests.imports import CORE, ROOT, code_deps, params_read, transitive
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 SPLICED = ("describe_latents", "heatmap", "ablate")  # stages that read the store of the chosen SAE's layer
+SECTION_OF = {cls.__name__: name for name, cls in schema.SECTIONS.items()}
+SUBTRACTION = re.compile(r"\[(CLOTHED|SEMI_NUDE)\]\S* - \S*\[(CLOTHED|SEMI_NUDE)\]")
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
@@ -26,27 +28,51 @@ def test_a_stage_file_for_every_node():
     assert all(DVC[stage]["desc"] for stage in STAGES)
 
 
+def declared_code(stage: str) -> set[str]:
+    return {path for path in paths(stage, "deps") if path.startswith("stages/")}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_code_deps_are_the_modules_imported(stage):
-    declared = {dep for dep in paths(stage, "deps") if dep.endswith(".py")}
-    imported = {path.relative_to(ROOT).as_posix() for path in transitive(ROOT / "stages" / f"{stage}.py")}
+def test_code_deps_are_what_is_imported(stage):
+    declared, imported = declared_code(stage), code_deps(stage)
     assert imported - declared == set(), f"add to deps of {stage} in dvc.yaml"
     assert declared - imported == set(), f"remove from deps of {stage} in dvc.yaml"
 
 
+def test_code_deps_are_few_and_each_is_there():
+    declared = [path for stage in STAGES for path in declared_code(stage)]
+    assert len(declared) <= 110
+    assert all((ROOT / path).exists() for path in declared)
+    assert len([path for path in CORE.iterdir() if path.name != "__pycache__"]) <= 22
+
+
+def test_imports_are_followed_into_packages_and_their_init_files(tmp_path, monkeypatch):
+    """A stage that imports one module of a package, whose __init__ imports another package, depends on both."""
+    core = tmp_path / "stages" / "core"
+    for name, text in {
+        "stages/__init__.py": "",
+        "stages/draw.py": "def main():\n    from stages.core.deep.er import module\n",
+        "stages/core/deep/__init__.py": "import stages.core.flat\n",
+        "stages/core/deep/er/__init__.py": "from stages.core import beside\n",
+        "stages/core/deep/er/module.py": "",
+        "stages/core/flat.py": "",
+        "stages/core/beside/__init__.py": "",
+        "stages/core/unused.py": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(imports, "ROOT", tmp_path)
+    monkeypatch.setattr(imports, "CORE", core)
+    packages = {"stages/core/deep", "stages/core/flat.py", "stages/core/beside"}
+    assert imports.code_deps("draw") == packages | {"stages/draw.py", "stages/__init__.py"}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_params_are_the_sections_loaded(stage):
-    fpath = ROOT / "stages" / f"{stage}.py"
-    declared = paths(stage, "params")
-    loaded = params_sections(fpath)
-    read = set(schema.SECTIONS) if loaded is None else loaded
-    assert {key.split(".")[0] for key in declared} == read, f"params of {stage} in dvc.yaml"
-    for key in declared:  # a declared key such as grid.layers: no other key of that section may be read
-        if "." in key:
-            section, name = key.split(".")
-            source = ast.unparse(ast.parse(fpath.read_text()))
-            assert source.count(f"config.{section}") == source.count(f"config.{key}"), f"{stage} reads more than {key}"
-            assert name in schema.SECTIONS[section].model_fields
+def test_params_are_those_read(stage):
+    declared, read = set(paths(stage, "params")), params_read(stage, SECTION_OF)
+    assert {key.split(".")[0] for key in declared} == {key.split(".")[0] for key in read}, f"params of {stage}"
+    for key in declared - set(schema.SECTIONS):  # a key such as grid.layers: no other key of that section may be read
+        assert key in read, f"{stage} reads more of {key.split('.')[0]} than {key}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -57,15 +83,49 @@ def test_stages_meet_only_through_files(stage):
 
 def test_core_never_imports_stages():
     stage_files = {ROOT / "stages" / f"{stage}.py" for stage in STAGES}
-    for module in (ROOT / "stages" / "core").glob("*.py"):
+    for module in CORE.rglob("*.py"):
         assert transitive(module).isdisjoint(stage_files)
 
 
-def test_every_annotated_shape_is_checked():
-    """By the import hook in conftest.py, in every test."""
-    annotated = {path.stem for path in (ROOT / "stages" / "core").glob("*.py") if "jaxtyping" in path.read_text()}
-    hooked = re.findall(r"^    import stages\.core\.(\w+)", (ROOT / "tests" / "conftest.py").read_text(), re.MULTILINE)
-    assert annotated <= set(hooked)
+def test_one_function_subtracts_the_conditions():
+    """The gap is clothed minus semi-nude: `paired.gap`, and no other place."""
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "stages").rglob("*.py"))
+        if SUBTRACTION.search(path.read_text())
+    ]
+    assert found == ["stages/core/paired.py"]
+
+
+def test_no_error_of_the_library_ends_the_process():
+    """Only entry points exit (`run_command`): what is called in other people's processes raises StudyError."""
+    exiting = [
+        path.relative_to(CORE).as_posix()
+        for path in sorted(CORE.rglob("*.py"))
+        if re.search(r"SystemExit|sys\.exit|os\._exit", path.read_text())
+    ]
+    assert exiting == ["run/errors.py"]
+    for stage in STAGES:
+        assert "run_command(main)" in (ROOT / "stages" / f"{stage}.py").read_text()
+
+
+EDITS = {  # what is edited -> stages that DVC finds changed
+    "stages/core/ablation/arms.py": {"ablate"},
+    "stages/core/data/dataset.py": set(STAGES) - {"prepare_clip", "select_sae", "export_clip"},
+    "stages/core/planted/demo.py": {"ingest", "prepare_clip"},
+    "stages/core/description/decoder_directions.py": {"describe_latents"},
+    "stages/core/schema.py": set(),
+    "stages/core/run/labels.py": set(STAGES),
+    "stages/__init__.py": set(STAGES),
+    "stages/ablate.py": {"ablate"},
+}
+
+
+@pytest.mark.parametrize("edited", EDITS)
+def test_an_edit_touches_the_stages_that_declare_it(edited):
+    assert {
+        stage for stage in STAGES if any((ROOT / edited).is_relative_to(ROOT / dep) for dep in declared_code(stage))
+    } == (EDITS[edited])
 
 
 def missing_grid_lines(dvc: dict, grid: dict) -> list[str]:

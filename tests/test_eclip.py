@@ -11,6 +11,7 @@ from torch.nn.functional import cosine_similarity, normalize
 from stages.core import eclip
 from stages.core.planted import demo
 from stages.core.run import params
+from stages.core.schema import Demo
 from tests.imports import ROOT
 
 
@@ -72,7 +73,7 @@ def vit_l_14():
 @pytest.fixture
 def demo_model():
     """The demo CLIP as it is before training, at its default size."""
-    model = CLIP(**demo.architecture(params.load("demo", fpath=ROOT / "params.yaml").demo, 64))
+    model = CLIP(**demo.architecture(params.load(Demo, fpath=ROOT / "params.yaml"), 64))
     images = torch.randn(4, 3, 64, 64, dtype=torch.float64)
     return model.double().eval(), images, normalize(torch.randn(4, 128, dtype=torch.float64), dim=-1)
 

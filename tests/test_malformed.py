@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from stages.core import schema
 from stages.core.clip import vit
 from stages.core.ingestion import manifest
 from stages.core.ingestion.manifest import Limits, ManifestError
@@ -243,7 +244,7 @@ def test_any_value_of_any_key_is_valid_or_refused_by_its_name(tmp_path_factory, 
     fpath = tmp_path_factory.getbasetemp() / "params.yaml"
     fpath.write_text(yaml.safe_dump({**GOOD, section: {**GOOD[section], key: value}}))
     try:
-        loaded = getattr(params.load(section, fpath=fpath), section)
+        loaded = params.load(schema.SECTIONS[section], fpath=fpath)
     except params.ParamsError as refused:
         assert f"{section}.{key}" in str(refused) or key in str(refused)
     else:
@@ -264,7 +265,7 @@ def test_any_value_of_any_key_is_valid_or_refused_by_its_name(tmp_path_factory, 
 def test_yaml_that_python_stumbles_over(tmp_path, text, says):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(params.ParamsError, match=says):
-        params.load("grid", fpath=tmp_path / "params.yaml")
+        params.load(schema.Grid, fpath=tmp_path / "params.yaml")
     assert not (ROOT / MARKER).exists()
 
 

@@ -24,7 +24,8 @@ from stages.core.clip import vit
 from stages.core.clip.readout import Readout
 from stages.core.data import dataset
 from stages.core.intervention import selection
-from stages.core.training.trainer import Normalisation
+from stages.core.paired import Pairs
+from stages.core.training import Normalisation
 from tests.studies import ENV, PHOTOGRAPHS, change_params, clone, cut_photographs, ran, run
 
 
@@ -75,7 +76,7 @@ def test_to_find_nothing_to_do_takes_little_longer_than_the_status(studies):
 def test_the_folder_came_through_at_the_models_resolution(studies):
     data = dataset.load(studies["folder"] / "data" / "dataset")
     assert data.image_size == 224
-    assert len(data.pairs()) == 8 and len(data.rows("corpus")) == 1
+    assert len(Pairs.from_images(data.table)) == 8 and len(data.rows("corpus")) == 1
     assert data.prompts == {"calm": "a calm picture", "lively": "a lively picture"}
     bust = data.mask("bust", data.audit_rows())
     assert np.allclose(bust[0].mean() / 255, 40 * 30 / (100 * 100), atol=0.01)  # 120 x 100, the centre 100 x 100 kept
@@ -160,7 +161,7 @@ def test_any_image_and_any_text_give_a_map(copied):
     from sklearn.datasets import load_sample_image
 
     Image.fromarray(load_sample_image("flower.jpg")).save(copied / "flower.jpg")
-    run(copied, sys.executable, "-m", "stages.heatmap", "--image", "flower.jpg", "--text", "a flower")
+    run(copied, sys.executable, "-m", "stages.studies.map_image", "--image", "flower.jpg", "--text", "a flower")
     assert np.asarray(Image.open(copied / "flower_map.png").convert("L")).std() > 20
     (copied / "broken.jpg").write_bytes((copied / "flower.jpg").read_bytes()[:500])
     for options, says in (

@@ -28,6 +28,7 @@ from stages import ingest
 from stages.core import store
 from stages.core.ingestion import manifest
 from stages.core.run import labels, params
+from stages.core.schema import Ingest
 from tests.bench.table import markdown
 from tests.imports import ROOT
 
@@ -96,7 +97,7 @@ def ingested(folder: Path, n: int = 300, side: int = 640) -> float:
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(folder / "raw" / f"{number}.jpg")
     table = pd.DataFrame(rows).assign(image=[f"{number}.jpg" for number in range(len(rows))])
     table.to_csv(folder / "raw" / manifest.MANIFEST_FNAME, index=False)
-    config = params.load("ingest", fpath=ROOT / "params.yaml").ingest
+    config = params.load(Ingest, fpath=ROOT / "params.yaml")
     config = config.model_copy(update={"folder": str(folder / "raw"), "image_size": 224})
     start = time.perf_counter()
     table, look = ingest.from_folder(config)

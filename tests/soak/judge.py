@@ -1,7 +1,7 @@
 """Runs one use of some files and says whether it was accepted, refused with a word of what is wrong, or failed.
 
 A failure is anything that a user would see as a traceback, wait for in vain, or lose files to: another exception than
-SystemExit, a refusal that does not name what it is about, more seconds than it may take, code or a process started, a
+StudyError, a refusal that does not name what it is about, more seconds than it may take, code or a process started, a
 connection, a file made or changed outside the outs, any file at all changed by what was then refused.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.core.run import outs as outputs
+from stages.core.run.errors import StudyError
 
 SECONDS = 20
 EXECUTION = {"pickle.find_class", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
@@ -129,9 +130,9 @@ def attempt(use: Callable[[], str], named: tuple[str, ...], outs: tuple[Path, ..
         with silence[0], silence[1], warnings.catch_warnings(), alarm(SECONDS), WATCH.watching(outs):
             warnings.simplefilter("ignore")
             return Verdict("accepted", "", use())
-    except SystemExit as refusal:
-        said = str(refusal.code)
-        if refusal.code in (None, 0) or not any(name in said for name in named):
+    except (StudyError, SystemExit) as refusal:
+        said = str(refusal)
+        if said in ("None", "0", "") or not any(name in said for name in named):
             return Verdict("failure", f"refused without a word of {' or '.join(named)}: {said!r:.400}")
         return Verdict("refused", said)
     except Hang:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from stages.core.run import params
 from stages.core.run.params import Point
+from stages.core.schema import World
 from tests.bench.table import markdown
 from tests.imports import ROOT
 from tests.memory import peak
@@ -51,7 +52,7 @@ def peaks(folder: Path, point: Point) -> dict[str, int]:
 
 
 def main() -> None:
-    world = params.load("world", fpath=ROOT / "params.yaml").world
+    world = params.load(World, fpath=ROOT / "params.yaml")
     with tempfile.TemporaryDirectory() as workplace:
         folder = Path(workplace)
         point = study(folder)

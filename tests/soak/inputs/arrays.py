@@ -11,6 +11,7 @@ from numpy.random import Generator
 from stages.core import store
 from stages.core.data import dataset
 from stages.core.latents.pooling import FIELDS, PooledLatents
+from stages.core.paired import Pairs
 from stages.core.run import labels
 from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs.kinds import D_IN, D_SAE, N_IMAGES, SIDE, Damage, digest
@@ -79,7 +80,7 @@ def use_dataset() -> str:
     side = data.image_size
     assert images.shape == (len(rows), side, side, 3) and images.dtype == np.uint8, images.shape
     assert all(mask.shape == (len(audit), side, side) and mask.any((1, 2)).all() for mask in masks), "an empty mask"
-    pairs = data.pairs()
+    pairs = Pairs.from_images(data.table).table
     assert len(pairs) and not pairs.isna().to_numpy().any(), pairs
     assert (data.emotion_index(audit) >= 0).all() and all(data.prompts.values()) and len(data.sha256) == 64
     return digest(images, *masks, pairs[list(labels.CONDITIONS)].to_numpy())

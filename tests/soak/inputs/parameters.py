@@ -62,9 +62,9 @@ def finite(value: Any) -> None:
 
 
 def use() -> str:
-    loaded = params.load(*schema.SECTIONS)
+    loaded = dict(zip(schema.SECTIONS, params.load(*schema.SECTIONS.values()), strict=True))
     for name in schema.SECTIONS:
-        values = getattr(loaded, name).model_dump()
+        values = loaded[name].model_dump()
         finite(values)
         if "seed" in values:
             torch.Generator().manual_seed(values["seed"])

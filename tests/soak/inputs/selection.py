@@ -59,7 +59,7 @@ def use() -> str:
     assert np.isin(chosen.latents, np.arange(chosen.sae.d_sae)).all()
     assert len(set(chosen.latents)) == len(chosen.latents), chosen.latents
     assert chosen.means.shape == (2, chosen.sae.d_sae) and np.isfinite(chosen.means).all()
-    assert chosen.codes.effect.shape[1] == chosen.sae.d_sae
+    assert chosen.pooled.effect.shape[1] == chosen.sae.d_sae
     for table in chosen.lists.values():
         assert list(table.columns) == COLUMNS and table["latent"].isin(range(chosen.sae.d_sae)).all()
         assert np.isfinite(table.to_numpy(dtype=np.float64)).all()

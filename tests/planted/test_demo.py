@@ -8,9 +8,10 @@ import torch
 
 from stages.core.planted import demo, world
 from stages.core.run import params
+from stages.core.schema import Demo, World
 from tests.imports import ROOT
 
-DEFAULT = params.load("demo", "world", fpath=ROOT / "params.yaml")
+DEMO, WORLD = params.load(Demo, World, fpath=ROOT / "params.yaml")
 IMAGE_SIZE = 64
 
 
@@ -21,9 +22,9 @@ def accuracy(bias: float) -> dict[str, float]:
     from stages.core.clip.readout import Readout
     from stages.core.clip.vit import FrozenClip
 
-    trained = demo.train(DEFAULT.demo.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
+    trained = demo.train(DEMO.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
     assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
-    assert trained.clothed_accuracy >= DEFAULT.demo.min_accuracy
+    assert trained.clothed_accuracy >= DEMO.min_accuracy
     tokenizer = SimpleTokenizer(context_length=demo.CONTEXT_LENGTH)
     clip = FrozenClip(trained.model, tokenizer, demo.PREPROCESSING["mean"], demo.PREPROCESSING["std"])
     readout = Readout.from_prompts(clip, [world.caption(e, "", "clothed", 0) for e in world.EMOTIONS])
@@ -43,12 +44,12 @@ def test_without_a_planted_bias_both_conditions_are_read():
 
 
 def test_the_default_bias_costs_semi_nude_women_their_face():
-    found = accuracy(DEFAULT.demo.bias)
+    found = accuracy(DEMO.bias)
     assert found["clothed"] >= 0.9
     assert found["semi_nude"] < 0.6
 
 
-TINY = DEFAULT.demo.model_copy(update={"n_portraits": 32, "width": 32, "layers": 1, "steps": 2, "batch_size": 16})
+TINY = DEMO.model_copy(update={"n_portraits": 32, "width": 32, "layers": 1, "steps": 2, "batch_size": 16})
 
 
 def test_a_training_that_did_not_learn_is_started_anew_from_other_weights(monkeypatch):
@@ -60,7 +61,7 @@ def test_a_training_that_did_not_learn_is_started_anew_from_other_weights(monkey
 
 
 def test_a_demo_that_never_learns_is_refused():
-    with pytest.raises(SystemExit, match=r"demo\.min_accuracy: 0\.9 .* raise demo\.steps"):
+    with pytest.raises(demo.DemoError, match=r"demo\.min_accuracy: 0\.9 .* raise demo\.steps"):
         demo.train(TINY, 32, torch.device("cpu"))
 
 
@@ -71,5 +72,5 @@ def test_the_loss_by_hand():
 
 
 def test_a_patch_size_must_divide_the_image():
-    with pytest.raises(SystemExit, match=r"demo\.patch_size"):
-        demo.architecture(DEFAULT.demo, 60)
+    with pytest.raises(demo.DemoError, match=r"demo\.patch_size"):
+        demo.architecture(DEMO, 60)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from stages.core import paired, schema
 from stages.core.latents import lists
+from stages.core.latents.search import find_bias_latents, harmful_latents
 
 INFERENCE = schema.Inference(
     confidence=0.95, alpha=0.05, min_effect=0.01, min_readout=0.0, n_bootstrap=200, n_permutations=199, seed=0
@@ -14,27 +15,27 @@ INFERENCE = schema.Inference(
 TESTS = (
     pd.DataFrame(
         [
-            (0.2, 0.001),  # 0 rises a little
-            (0.5, 0.001),  # 1 rises most
-            (0.9, 0.900),  # 2 is not significant
-            (-0.7, 0.001),  # 3 fires on the clothed twin
+            (-0.2, 0.001),  # 0 rises a little
+            (-0.5, 0.001),  # 1 rises most
+            (-0.9, 0.900),  # 2 is not significant
+            (0.7, 0.001),  # 3 fires on the clothed twin
         ],
         columns=["act_mean", "act_p_max_t"],
     )
-    .assign(act_low=0.0, act_high=1.0)
+    .assign(act_low=-1.0, act_high=0.0)
     .rename_axis("latent")
     .reset_index()
 )
 
 
 def test_perception_latents_rise_on_the_semi_nude_twin_the_largest_first():
-    found = lists.perception(TESTS, alpha=0.05)
+    found = lists.perception_latents(TESTS, alpha=0.05)
     assert list(found) == lists.COLUMNS
-    assert found["latent"].tolist() == [1, 0] and found["mean"].tolist() == [0.5, 0.2]
+    assert found["latent"].tolist() == [1, 0] and found["mean"].tolist() == [-0.5, -0.2]
 
 
 def gaps(*means: float, seed: int = 0) -> np.ndarray:
-    """Effect gaps of twelve women, two pairs each, around the means given."""
+    """Effect gaps of twelve women, two pairs each, around the means given; above 0 the latent harms semi-nude women."""
     return np.array(means) + 0.002 * np.random.default_rng(seed).normal(size=(24, len(means)))
 
 
@@ -42,11 +43,11 @@ WOMEN = np.repeat(np.arange(12), 2)
 
 
 def test_harmful_latents_lower_the_readout_for_certain_and_by_enough():
-    found = lists.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, INFERENCE)
+    found = harmful_latents(gaps(0.0, 0.3, 0.5, 0.009, -0.4), WOMEN, INFERENCE)
     assert found["latent"].tolist() == [2, 1]
     assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
     every = INFERENCE.model_copy(update={"min_effect": 0.0})
-    assert lists.harmful(gaps(0.0, -0.3, -0.5, -0.009, 0.4), WOMEN, every)["latent"].tolist() == [2, 1, 3]
+    assert harmful_latents(gaps(0.0, 0.3, 0.5, 0.009, -0.4), WOMEN, every)["latent"].tolist() == [2, 1, 3]
 
 
 def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
@@ -55,18 +56,18 @@ def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
 
     def effect_gaps(edited: list[int]) -> np.ndarray:
         asked.append(list(edited))
-        return gaps(-0.5, 0.0, -0.3 if 0 in edited else 0.0, -0.1 if 2 in edited else 0.0)
+        return gaps(0.5, 0.0, 0.3 if 0 in edited else 0.0, 0.1 if 2 in edited else 0.0)
 
-    found = lists.bias(effect_gaps, WOMEN, INFERENCE, n_per_step=2, n_most=10)
+    found = find_bias_latents(effect_gaps, WOMEN, INFERENCE, n_per_step=2, n_most=10)
     assert found[["latent", "step"]].to_numpy().tolist() == [[0, 1], [2, 2], [3, 3]]
     assert asked == [[], [0], [0, 2], [0, 2, 3]]
 
 
 def test_no_more_latents_than_asked_for_and_none_where_none_harms(tmp_path):
-    harm = gaps(-0.5, -0.4, -0.3, -0.2, -0.1)
-    found = lists.bias(lambda edited: harm.copy(), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    harm = gaps(0.5, 0.4, 0.3, 0.2, 0.1)
+    found = find_bias_latents(lambda edited: harm.copy(), WOMEN, INFERENCE, n_per_step=2, n_most=3)
     assert found["latent"].tolist() == [0, 1, 2] and found["step"].tolist() == [1, 1, 2]
-    none = lists.bias(lambda edited: gaps(0.0, 0.1), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    none = find_bias_latents(lambda edited: gaps(0.0, -0.1), WOMEN, INFERENCE, n_per_step=2, n_most=3)
     assert none.empty and list(none) == lists.COLUMNS
     none.to_csv(tmp_path / "none.csv", index=False)
     assert lists.load(tmp_path / "none.csv")["latent"].tolist() == []
@@ -87,16 +88,16 @@ def study(bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return 0.1 * of_woman + 0.2 * rng.normal(size=(len(women), N_LATENTS))
 
     activation, effect = noise(), noise()
-    activation[:, np.concatenate([CLOTHING, BIASED])] += 1
+    activation[:, np.concatenate([CLOTHING, BIASED])] -= 1
 
     def effect_gaps(edited: list[int]) -> np.ndarray:
         shown = BIASED if set(BIASED[:2]) <= set(edited) else BIASED[:2]
-        return effect - 0.5 * bias * np.isin(np.arange(N_LATENTS), shown)
+        return effect + 0.5 * bias * np.isin(np.arange(N_LATENTS), shown)
 
     inference = INFERENCE.model_copy(update={"seed": seed})
-    found = lists.bias(effect_gaps, women, inference, n_per_step=2, n_most=8)
+    found = find_bias_latents(effect_gaps, women, inference, n_per_step=2, n_most=8)
     tests = paired.paired_tests(activation, women, n_permutations=199, n_bootstrap=1, seed=seed).add_prefix("act_")
-    seen = lists.perception(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
+    seen = lists.perception_latents(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
     return found["latent"].to_numpy(), seen["latent"].to_numpy()
 
 

@@ -70,7 +70,7 @@ def test_detectors_of_each_colour_and_their_rank_by_harm(images):
     semi_nude = images["condition"] == "semi_nude"
     of_colour = [semi_nude & (images["colour"] == colour) for colour in ("red", "blue", "green")]
     codes = codes_of(rng.random(400), *(part + 0.1 * rng.random(400) for part in of_colour))
-    found = detectors(codes, images, "colour", effect=np.array([0.1, -0.5, 0.2, -0.1]))
+    found = detectors(codes, images, "colour", ranked=np.array([1, 3, 0, 2]))
     assert found[["colour", "latent", "rank"]].to_numpy().tolist() == [["blue", 2, 4], ["green", 3, 2], ["red", 1, 1]]
     assert (found["eta2"] > 0.9).all()
 

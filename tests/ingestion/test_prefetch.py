@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from stages.core.ingestion.prefetch import ahead
+from stages.core.ingestion.prefetch import ordered_map
 
 
 def test_results_come_in_order():
@@ -15,12 +15,12 @@ def test_results_come_in_order():
         time.sleep(0.01 * (n % 3))
         return n * n
 
-    assert list(ahead(work, range(20))) == [n * n for n in range(20)]
+    assert list(ordered_map(work, range(20))) == [n * n for n in range(20)]
 
 
 def test_some_are_worked_on_at_once_and_never_all():
     begun: list[int] = []
-    results = ahead(begun.append, range(1000))
+    results = ordered_map(begun.append, range(1000))
     for asked in range(1, 6):
         next(results)
         time.sleep(0.05)
@@ -29,7 +29,7 @@ def test_some_are_worked_on_at_once_and_never_all():
 
 
 def test_an_error_comes_in_its_turn():
-    results = ahead(lambda n: 1 // n, [1, 0, 1])
+    results = ordered_map(lambda n: 1 // n, [1, 0, 1])
     assert next(results) == 1
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -19,7 +19,7 @@ from stages.core.training.checkpoint import Checkpoint
 from stages.core.training.trainer import TrainConfig, train
 from tests.imports import ROOT
 from tests.studies import run
-from tests.test_checkpoint import tokens
+from tests.training.test_checkpoint import tokens
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CONFIG = TrainConfig(d_sae=96, steps=40, batch_size=65, target_l0=4, dead_after_steps=2, precision="float32")

@@ -6,33 +6,31 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core.ablation import endpoints
-from stages.core.ablation.endpoints import Tried, Women
+from stages.core.ablation.endpoints import ArmOutcomes, CausalTest
 from stages.core.intervention.spliced_clip import Outcomes, original
+from stages.core.paired import Pairs
 from stages.core.run import params
+from stages.core.schema import Inference
 from tests.imports import ROOT
 
-INFERENCE = params.load("inference", fpath=ROOT / "params.yaml").inference
+INFERENCE = params.load(Inference, fpath=ROOT / "params.yaml")
 
 
-@pytest.fixture
-def women() -> Women:
-    """Two women, one pair each: rows 0 and 1 semi-nude, 2 and 3 clothed."""
-    pairs = pd.DataFrame({"identity": ["a", "b"], "semi_nude": [0, 1], "clothed": [2, 3]})
-    return Women(pairs, ["happy", "sad"], INFERENCE)
+PAIRS = Pairs(pd.DataFrame({"identity": ["a", "b"], "semi_nude": [0, 1], "clothed": [2, 3]}))  # two women
 
 
-def tried(**R: list[float]) -> Tried:
+def tried(**R: list[float]) -> ArmOutcomes:
     """Arms with R of the four images; right where R is above -1."""
     values = np.array(list(R.values()))
-    return Tried(dict.fromkeys(R, original), Outcomes(values, (values > -1).astype(float), np.ones_like(values)))
+    return ArmOutcomes(dict.fromkeys(R, original), Outcomes(values, (values > -1).astype(float), np.ones_like(values)))
 
 
 WHOLE = {"original": [-3.0, -2.0, -0.5, -0.5], "edited": [-1.5, -0.5, -0.5, -0.7]}
 WITHOUT_BUST = {"original": [-1.0, -0.5, -0.6, -0.5], "edited": [-1.0, -0.5, -0.5, -0.7]}
+TEST = CausalTest(PAIRS, INFERENCE, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)})
 
 
-def test_the_edit_is_judged_beside_its_controls(women):
+def test_the_edit_is_judged_beside_its_controls():
     controls = pd.DataFrame(
         {
             "semi_nude_R_gain": [0.0, 0.1, 2.0],
@@ -40,7 +38,7 @@ def test_the_edit_is_judged_beside_its_controls(women):
             "bust_reliance_R": [1.75, 1.5, 1.2],
         }
     )
-    found = endpoints.judge_edit(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, controls)
+    found = TEST.judge_edit(controls)
     assert found["R"]["semi_nude_gain"]["estimate"] == pytest.approx(1.5)
     assert found["R"]["clothed_loss"]["estimate"] == pytest.approx(0.1)
     assert found["R"]["share_of_gap_recovered"] == pytest.approx(1.5 / 2)
@@ -52,8 +50,8 @@ def test_the_edit_is_judged_beside_its_controls(women):
     assert reliance["best_random_set"] == pytest.approx(0.55) and reliance["p_random_sets"] == pytest.approx(1 / 4)
 
 
-def test_reliance_is_the_change_when_a_region_is_hidden(women):
-    found = endpoints.summarise_reliance(women, tried(**WHOLE), {"bust": tried(**WITHOUT_BUST)}, "original")["bust"]
+def test_reliance_is_the_change_when_a_region_is_hidden():
+    found = TEST.summarise_reliance("original")["bust"]
     assert found["R"]["semi_nude"]["estimate"] == pytest.approx(1.75)
     assert found["R"]["clothed"]["estimate"] == pytest.approx(-0.05)
     assert found["accuracy"]["semi_nude"]["estimate"] == pytest.approx(0.5)
@@ -62,12 +60,17 @@ def test_reliance_is_the_change_when_a_region_is_hidden(women):
 def test_arms_tried_apart_join_on_the_same_images():
     both = tried(original=[0.0, -2.0, 0.0, 0.0]) | tried(edited=[-1.0, -2.0, -3.0, -4.0])
     assert list(both.arms) == ["original", "edited"]
-    assert both.of("edited").R.tolist() == [-1, -2, -3, -4] and both.of("original").correct.tolist() == [1, 0, 1, 1]
+    assert both.of_arm("edited").R.tolist() == [-1, -2, -3, -4] and both.of_arm("original").correct.tolist() == [
+        1,
+        0,
+        1,
+        1,
+    ]
 
 
-def test_guardrails_tell_the_largest_change_where_none_may_be(women):
+def test_guardrails_tell_the_largest_change_where_none_may_be():
     arms = WHOLE | {"error_kept": WHOLE["original"], "edited_patches": [-3.0, -2.0, -0.5, -0.4]}
-    found = endpoints.guard(women, tried(**arms))
+    found = CausalTest(PAIRS, INFERENCE, tried(**arms), {}).guardrails(n_emotions=2)
     assert found["error_kept_largest_R_change"] == 0
     assert found["edited_patches_largest_R_change"] == pytest.approx(0.1)
     assert found["readout_skill"] == 1 and found["cosine_to_original_clothed"] == 1

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from stages.core.training import gradients, sae_metrics
-from stages.core.training.gradients import Batch, Dense, Encoder, Sparse, Weights
+from stages.core.training.gradients import Dense, EncodedBatch, Encoder, Sparse, Weights, dense_forward, sparse_forward
 from stages.core.training.trainer import Normalisation, TrainConfig, Trainer, TrainingError, train
 from tests.bench.toy import Toy
 from tests.imports import ROOT
@@ -68,14 +68,14 @@ def test_gradients_equal_autograd(recipe, sparse, monkeypatch):
     ((x_hat - x).square().mean() + config.sparsity_coefficient * ratio).backward()
 
     trainer.n_steps = 1  # thresholds are set already
-    monkeypatch.setattr("stages.core.training._project_out", lambda *_: None)
+    monkeypatch.setattr("stages.core.training.trainer._project_out", lambda *_: None)
     trainer._update = lambda: None  # keep the raw gradients
     trainer.step(x)
     for name, gradient in trainer.gradients.named():
         assert torch.allclose(gradient, leaves[name].grad, rtol=1e-4, atol=1e-7), name
 
 
-def batch_of(precision: torch.dtype, n_tokens: int = 40, d_in: int = 32, d_sae: int = 1100) -> Batch:
+def batch_of(precision: torch.dtype, n_tokens: int = 40, d_in: int = 32, d_sae: int = 1100) -> EncodedBatch:
     generator = torch.Generator().manual_seed(3)
     randn = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     weights = Weights(
@@ -86,7 +86,7 @@ def batch_of(precision: torch.dtype, n_tokens: int = 40, d_in: int = 32, d_sae: 
         threshold=1.5 + randn(d_sae).abs(),
     )
     x = randn(n_tokens, d_in)
-    return Batch(weights, 0.4, x, Encoder(weights, precision)(x))
+    return EncodedBatch(weights, 0.4, x, Encoder(weights, precision)(x))
 
 
 def passed_through(way: Dense | Sparse) -> Weights:
@@ -97,7 +97,7 @@ def passed_through(way: Dense | Sparse) -> Weights:
 
 def test_the_sparse_way_equals_the_dense_one():
     batch = batch_of(torch.float32)
-    dense, sparse = Dense(batch), Sparse(batch, batch.candidates())
+    dense, sparse = dense_forward(batch), sparse_forward(batch, batch.candidates())
     assert torch.equal(dense.fired, sparse.fired) and dense.fired.sum() > 100
     assert torch.allclose(dense.residual, sparse.residual, atol=1e-5)
     for (name, a), (_, b) in zip(passed_through(dense).named(), passed_through(sparse).named(), strict=True):
@@ -108,7 +108,7 @@ def test_the_sparse_way_equals_the_dense_one():
 def test_bfloat16_chooses_candidates_and_float32_computes_them():
     exact, rounded = batch_of(torch.float32), batch_of(torch.bfloat16)
     assert not torch.equal(exact.z, rounded.z.float())
-    a, b = Sparse(exact, exact.candidates()), Sparse(rounded, rounded.candidates())
+    a, b = sparse_forward(exact, exact.candidates()), sparse_forward(rounded, rounded.candidates())
     assert torch.equal(a.latent, b.latent) and torch.allclose(a.f, b.f, atol=1e-5)
     for (name, x), (_, y) in zip(passed_through(a).named(), passed_through(b).named(), strict=True):
         assert torch.allclose(x, y, rtol=1e-3, atol=1e-5), name
@@ -118,7 +118,7 @@ def test_dense_products_in_bfloat16_are_near_those_in_float32():
     batches = [batch_of(precision) for precision in (torch.float32, torch.bfloat16)]
     for batch in batches:
         batch.weights.threshold.fill_(0.0)  # where an entry that rounding moves across changes next to nothing
-    exact, rounded = map(Dense, batches)
+    exact, rounded = map(dense_forward, batches)
     apart = (exact.residual - rounded.residual).norm() / exact.residual.norm()
     assert 0 < apart < 0.02
     for (name, a), (_, b) in zip(passed_through(exact).named(), passed_through(rounded).named(), strict=True):
@@ -127,9 +127,9 @@ def test_dense_products_in_bfloat16_are_near_those_in_float32():
 
 def test_many_candidates_are_multiplied_and_few_are_gathered():
     batch = batch_of(torch.float32)
-    assert isinstance(gradients.of(batch), Sparse)
+    assert isinstance(gradients.forward(batch), Sparse)
     batch.weights.threshold.fill_(0.0)
-    assert batch.candidates() is None and isinstance(gradients.of(batch), Dense)
+    assert batch.candidates() is None and isinstance(gradients.forward(batch), Dense)
 
 
 def test_bfloat16_products_do_not_cost_reconstruction():
