@@ -1,7 +1,8 @@
-"""Heatmaps of CLIP's class token: Grad-ECLIP (Zhao et al., ICML 2024) and its relatives, without changing the model.
+"""Heatmaps of CLIP's class token: Grad-ECLIP (Zhao et al., ICML 2024) and related maps, without changing the model.
 
-For the attention of one block, with X its input (the output of ln_1), q, k, v the thirds of in_proj(X), A the class
-token's attention (a row for each head h), y the output, and S = cosine(image, text):
+For the attention of one block, X is the input (the output of ln_1), q, k, v are the thirds of in_proj(X), A is the
+attention of the class token (a row for each head h), y is the output, a_cls is the class token's output before
+out_proj, and S = cosine(image, text):
     G = dS/dy at the class token                      gradient after out_proj
     g = G W_out                                       the same before out_proj, exact
     lambda_i = min-max over patches of cos(q_cls, k_i)
@@ -12,9 +13,10 @@ token's attention (a row for each head h), y the output, and S = cosine(image, t
     attention        mean_h A_hi                      the same for every text: a baseline
 
 Maps of several blocks are added up. S is linear in the text, so a difference of text embeddings gives the map of a
-contrast. The model keeps its heads and its attention code: a pre-hook reads X, a forward hook makes y the start
-of the gradient, so only what follows the attention is differentiated, once for each text. In the last block no other
-token reaches the embedding, so the class token alone goes through the MLP's gradient: further texts cost little.
+contrast. The model keeps its heads and its attention code. A pre-hook reads X, and a forward hook makes y the start of
+the gradient. So only the part after the attention is differentiated, once for each text. After the last attention only
+the class token reaches the embedding, so the gradient of the MLP is taken for the class token alone, and further texts
+cost little.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from torch.nn.functional import cosine_similarity, linear, normalize
 
 from stages.core.run.errors import StudyError
 
-UNEXPLAINED = {  # of open_clip's own attention, where they are switched on
+UNEXPLAINED = {  # options of open_clip's own attention that the formulas do not cover
     "ln_q": "a norm of its queries",
     "ln_k": "a norm of its keys",
     "ln_inner": "a norm before its output projection",
@@ -42,7 +44,7 @@ Method = Literal["grad_eclip", "attribution", "legrad", "attention"]
 
 
 class ExplainError(StudyError):
-    """A model that cannot be explained. Exits with the reason."""
+    """A model that the maps cannot explain. The message names the reason."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ class Explanation:
     """Maps of n images for k texts, float32."""
 
     raw: dict[Method, Float[Tensor, "n k gh gw"]]
-    """Signed, before the positive part is taken; of several blocks the sum."""
+    """Signed maps, before the positive part is taken, summed over the explained blocks."""
     similarity: Float[Tensor, "n k"]
     """Cosine of image and text."""
 
 
-class _Attention:
-    """What the hooks on one block's attention leave behind: its input x and output y, [n, token, width]."""
+class _AttentionRecord:
+    """Input x and output y of one block's attention, [n, token, width], as the hooks on it record them."""
 
     x: Tensor
     y: Tensor
@@ -92,11 +94,15 @@ def explain(
 ) -> Explanation:
     """Maps and cosines of every image for k texts of its own, from one forward pass.
 
-    Batch and single-image results agree because the images of a batch do not interact: the sum of
-    their cosines is differentiated.
+    images: normalised pixels.
+    texts: unit-norm embeddings, or differences of them for a contrast.
+    methods: the maps to compute; the module docstring gives their formulas.
     layers: the blocks to explain, counted from 1; the last one if not given.
     single_head: run the explained blocks with one attention head, as the published code does. That is another
-        model: its cosines differ, and `Explanation.similarity` says by how much.
+        model, with other cosines (`Explanation.similarity`).
+    The sum of the cosines over the batch is differentiated. The images of a batch do not interact, so batch and
+    single-image results agree.
+    Raises ExplainError for a model or a block to which the formulas do not apply.
     """
     visual = model.visual
     blocks = [_explained_block(visual, layer) for layer in ([None] if layers is None else layers)]
@@ -111,17 +117,17 @@ def explain(
         seen = [stack.enter_context(_watching(block.attn, visual.transformer.batch_first)) for block in blocks]
         embeddings = normalize(visual(images).float(), dim=-1)
         similarity = (embeddings[None] * texts).sum(-1)
-        outputs = [one.y for one in seen]
+        outputs = [record.y for record in seen]
         gradients = [
-            torch.autograd.grad(one.sum(), outputs, retain_graph=i < len(similarity) - 1)
-            for i, one in enumerate(similarity)
+            torch.autograd.grad(cosines.sum(), outputs, retain_graph=i < len(similarity) - 1)
+            for i, cosines in enumerate(similarity)
         ]
         with torch.no_grad():
             raw: dict[Method, Tensor] = dict.fromkeys(methods, torch.zeros(()))
-            for block, one, of_block in zip(blocks, seen, zip(*gradients, strict=True), strict=True):
-                G = torch.stack([gradient[:, 0] for gradient in of_block], 1)
+            for block, record, block_gradients in zip(blocks, seen, zip(*gradients, strict=True), strict=True):
+                G = torch.stack([gradient[:, 0] for gradient in block_gradients], 1)
                 for method in methods:
-                    raw[method] = raw[method] + maps(block.attn, one.x, G, method)
+                    raw[method] = raw[method] + maps(block.attn, record.x, G, method)
     grid = tuple(visual.grid_size)
     return Explanation(
         {method: grids.unflatten(-1, grid).float() for method, grids in raw.items()}, similarity.detach().T.float()
@@ -131,11 +137,14 @@ def explain(
 def maps(
     attn: Any, x: Float[Tensor, "n token width"], gradient: Float[Tensor, "n k width"], method: Method
 ) -> Float[Tensor, "n k patch"]:
-    """A map from the attention's input x and G, as in the module's docstring."""
+    """Maps of one block and one method, from the module docstring's formulas.
+
+    attn: the attention. x: its input X. gradient: G = dS/dy at the class token, for each text.
+    """
     q, k, v = linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
     g = gradient @ attn.out_proj.weight
     if method == "grad_eclip":
-        return torch.einsum("nkc,npc->nkp", g, v[:, 1:]) * alike(q, k)[:, None]
+        return torch.einsum("nkc,npc->nkp", g, v[:, 1:]) * key_query_similarity(q, k)[:, None]
     by_head = torch.einsum("nkhc,nphc->nkhp", _heads(g, attn), _heads(v[:, 1:], attn))  # dS/dA
     if method == "legrad":
         return by_head.clamp_min(0).mean(2)
@@ -146,8 +155,10 @@ def maps(
     return attention.mean(2).expand(-1, gradient.shape[1], -1)
 
 
-def alike(q: Float[Tensor, "n token width"], k: Float[Tensor, "n token width"]) -> Float[Tensor, "n patch"]:
-    """lambda: how alike each patch's key is to the class token's query, min-max scaled to [0, 1]."""
+def key_query_similarity(
+    q: Float[Tensor, "n token width"], k: Float[Tensor, "n token width"]
+) -> Float[Tensor, "n patch"]:
+    """lambda: cosine of each patch's key with the class token's query, min-max scaled to [0, 1] over patches."""
     cosines = cosine_similarity(q[:, :1], k[:, 1:], dim=-1)
     low, high = cosines.amin(-1, keepdim=True), cosines.amax(-1, keepdim=True)
     return (cosines - low) / (high - low).clamp_min(torch.finfo(cosines.dtype).eps)
@@ -158,7 +169,7 @@ def _heads(values: Tensor, attn: Any) -> Tensor:
 
 
 def _explained_block(visual: Any, layer: int | None) -> Any:
-    """The block, counted from 1; the last one for None. Raises ExplainError where the formulas do not hold."""
+    """Block `layer`, counted from 1; the last one for None. Raises ExplainError if the formulas do not apply to it."""
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
     if blocks is None:
         raise ExplainError(f"{type(visual).__name__} has no transformer.resblocks; Grad-ECLIP needs a ViT")
@@ -178,6 +189,7 @@ def _explained_block(visual: Any, layer: int | None) -> Any:
 
 @contextmanager
 def _one_head(attn: Any) -> Iterator[None]:
+    """While open, the attention has one head of the full width."""
     heads, width = attn.num_heads, attn.head_dim
     attn.num_heads, attn.head_dim = 1, heads * width
     try:
@@ -187,8 +199,9 @@ def _one_head(attn: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _watching(attn: Any, batch_first: bool) -> Iterator[_Attention]:
-    seen = _Attention()
+def _watching(attn: Any, batch_first: bool) -> Iterator[_AttentionRecord]:
+    """While open, a forward pass records x and y of `attn`. The gradient starts at y of the first explained block."""
+    seen = _AttentionRecord()
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         x = args[0] if args else kwargs["query"]
@@ -211,7 +224,7 @@ def _watching(attn: Any, batch_first: bool) -> Iterator[_Attention]:
 
 @contextmanager
 def _class_token_only(mlp: nn.Module, batch_first: bool) -> Iterator[None]:
-    """While open, the gradient through this MLP is the class token's alone; its output stays what it is."""
+    """While open, only the class token has a gradient through this MLP. The output of the MLP stays the same."""
     axis, given = (1 if batch_first else 0), []
 
     def before(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
@@ -231,7 +244,7 @@ def _class_token_only(mlp: nn.Module, batch_first: bool) -> Iterator[None]:
 
 @contextmanager
 def _frozen(model: Any) -> Iterator[None]:
-    """No parameter takes part in the gradient; every requires_grad is put back afterwards."""
+    """While open, no parameter requires a gradient. Afterwards each `requires_grad` is as before."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

@@ -1,9 +1,9 @@
-"""Does a heatmap lie on a region? Scores of one map against one mask, each with its chance level.
+"""Localisation of a heatmap: scores of one map against the mask of one region, each with its chance level.
 
 Maps are patch grids [gh, gw]; only their positive part is relevance. Masks are patch coverages
 [gh, gw] in [0, 1]: the exact share of each patch's area inside the region (`Dataset.coverage`).
-A zero map, an empty mask or a full mask has a defined score (stated at each function) and is
-counted by `degenerate`.
+A zero map, an empty mask and a full mask have defined scores, which each function states.
+`degenerate` detects such cases, so that they can be counted.
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ Grid = Float[np.ndarray, "gh gw"]
 
 
 def degenerate(heat: Grid, mask: Grid) -> bool:
-    """Whether the map has no relevance at all, or the mask is empty or covers everything."""
+    """Whether the map has no positive value, or the mask is empty or covers the whole image."""
     return bool(not (heat > 0).any() or mask.sum() == 0 or (mask >= 1).all())
 
 
 def energy_lift(heat: Grid, mask: Grid) -> float:
     """(share of the map's mass in the mask) / (the mask's share of the area). Chance: 1.
 
-    A zero map, or an empty mask: 1 (no preference).
+    A zero map or an empty mask scores 1 (no preference).
     """
     area = mask.mean()
     return relevance_mass(heat, mask) / float(area) if (heat > 0).any() and area > 0 else 1.0
 
 
 def relevance_mass(heat: Grid, mask: Grid) -> float:
-    """Share of the map's mass in the mask (Arras et al. 2022). Chance, and a zero map: the mask's share of the area."""
+    """Share of the map's mass in the mask (Arras et al. 2022). Chance: the mask's share of the area.
+
+    A zero map scores chance.
+    """
     positive = np.maximum(heat, 0).astype(np.float64)
     total = positive.sum()
     return float((positive * mask).sum() / total) if total > 0 else float(mask.mean())
@@ -41,8 +44,8 @@ def relevance_mass(heat: Grid, mask: Grid) -> float:
 def matched_area_iou(heat: Grid, mask: Grid) -> float:
     """IoU of the mask with the map's top patches of the same area. Chance: a / (2 - a) for area share a.
 
-    The number of patches is the mask's area, rounded, at least one; ties at the cut share what is left
-    of the area, so the score does not depend on the order of patches. A zero map scores chance; an
+    The number of patches is the mask's area in patches, rounded, at least one. Patches tied at the cut share
+    the remaining area, so the score does not depend on the order of patches. A zero map scores chance, an
     empty mask 0.
     """
     if mask.sum() == 0:
@@ -54,12 +57,13 @@ def matched_area_iou(heat: Grid, mask: Grid) -> float:
 
 
 def chance_iou(mask: Grid) -> float:
-    """Expected matched-area IoU of a map without information: a / (2 - a), a the mask's share of the area."""
+    """Expected matched-area IoU of a map without information: a / (2 - a), where a is the mask's share of the area."""
     area = float(mask.mean())
     return area / (2 - area)
 
 
 def _top(heat: Grid, n: int) -> Grid:
+    """Weight of each patch among the n largest: 1 or 0, and an equal share of the rest for ties at the cut."""
     cut = np.partition(heat.ravel(), -n)[-n]
     above, ties = heat > cut, heat == cut
     return above + ties * (n - above.sum()) / ties.sum()
@@ -72,9 +76,9 @@ def _soft_iou(chosen: Grid, mask: Grid) -> float:
 
 
 def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
-    """IoU of the mask with the map cut at `threshold` of its min-max range: for comparison with other work only.
+    """IoU of the mask with the map cut at `threshold` of its min-max range. For comparison with other work only.
 
-    A constant map selects nothing: 0.
+    A constant map selects nothing and scores 0.
     """
     low, high = float(heat.min()), float(heat.max())
     chosen = (heat - low) >= threshold * (high - low) if high > low else np.zeros_like(heat, bool)
@@ -84,7 +88,7 @@ def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
 def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
     """Share of the map's top |M| patches that lie in the mask (Arras et al. 2022). Chance: |M| / patches.
 
-    A patch is in the mask from half coverage on. An empty mask scores 0, a zero map chance.
+    A patch with at least half coverage is in the mask. An empty mask scores 0, a zero map chance.
     """
     inside = mask >= INSIDE
     n = int(inside.sum())
@@ -96,9 +100,9 @@ def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
 
 
 def pixel_auc(heat: Grid, mask: Grid) -> float:
-    """Probability that a patch inside scores higher than one outside, ties half. Chance: 0.5.
+    """Probability that a patch inside the mask scores higher than one outside; ties count half. Chance: 0.5.
 
-    An empty or full mask: 0.5.
+    An empty or full mask scores 0.5.
     """
     inside = (mask >= INSIDE).ravel()
     n_in, n_out = int(inside.sum()), int((~inside).sum())
@@ -109,7 +113,7 @@ def pixel_auc(heat: Grid, mask: Grid) -> float:
 
 
 def pointing_hit(heat: Grid, mask: Grid) -> float:
-    """Share of the map's maxima that lie in the mask: 1 or 0 where there is one maximum. Chance: |M| / patches.
+    """Share of the map's maxima that lie in the mask: 1 or 0 if there is one maximum. Chance: |M| / patches.
 
     A zero map scores chance, never a hit.
     """
@@ -133,7 +137,7 @@ def scores(heat: Grid, mask: Grid) -> dict[str, float]:
 
 
 def chance(mask: Grid) -> dict[str, float]:
-    """What a map without information would score, under the same names (none is defined for threshold_iou)."""
+    """Chance level of each score, under the same names. threshold_iou has none."""
     area, inside = float(mask.mean()), float((mask >= INSIDE).mean())
     return {
         "energy_lift": 1.0,

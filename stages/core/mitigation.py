@@ -1,10 +1,10 @@
-"""The edit as a part of CLIP: a hook after one block, which needs the edited latents and nothing else of the SAE.
+"""The edit as a part of CLIP: a hook after one block. It needs only the edited latents of the SAE.
 
     model, _, preprocess = open_clip.create_model_and_transforms("local-dir:data/mitigated")
     mitigation.attach(model, "data/mitigated")
 
-On disk, beside the model in open_clip's layout: `latents/`, an SAE of the edited latents alone in SAELens' format, and
-`edit.json`. The reconstruction error is kept, so what these latents do not write is left as it was.
+On disk, beside the model in open_clip's layout, lie `latents/`, an SAE of the edited latents alone in SAELens' format,
+and `edit.json`. The reconstruction error is kept, so only what these latents write is changed.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ KINDS = ("zero", "mean", "scale")
 
 
 class MitigationError(StudyError):
-    """An edit that no model alone can carry, or a directory that holds none. Exits with the reason."""
+    """An edit that a model cannot carry by itself, or a directory without a usable edit. The message says why."""
 
 
 def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditScope, layer: int) -> None:
-    """Write the edit of some latents of `sae` after block `layer`.
+    """Write an edit of some latents of `sae`, after block `layer`, into `directory`.
 
+    scope: the tokens that it changes. Only the edited latents of `sae` are written.
     Raises MitigationError for an edit that needs more than the image itself: its clothed twin, or its mask.
     """
     if edit.kind not in KINDS or scope not in SCOPES:
@@ -44,7 +45,7 @@ def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditS
             f"edit.kind {edit.kind}, edit.scope {scope}: needs the twin or the bust mask of each image; a model that "
             f"carries its edit takes edit.kind zero, mean or scale, and edit.scope {', '.join(SCOPES)}"
         )
-    few = JumpReLUSAE(sae.d_in, len(edit.latents), {"latents": edit.latents.tolist(), "layer": layer})
+    edited_only = JumpReLUSAE(sae.d_in, len(edit.latents), {"latents": edit.latents.tolist(), "layer": layer})
     for name, values in (
         ("W_enc", sae.W_enc[:, edit.latents]),
         ("b_enc", sae.b_enc[edit.latents]),
@@ -52,17 +53,19 @@ def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditS
         ("threshold", sae.threshold[edit.latents]),
         ("b_dec", sae.b_dec),
     ):
-        getattr(few, name).data.copy_(values)
-    few.save(Path(directory) / LATENTS_DNAME)
+        getattr(edited_only, name).data.copy_(values)
+    edited_only.save(Path(directory) / LATENTS_DNAME)
     means = None if edit.means is None else edit.means.tolist()
     described = {"layer": layer, "scope": scope, "kind": edit.kind, "factor": edit.factor, "means": means}
     (Path(directory) / EDIT_FNAME).write_text(json.dumps(described, indent=2) + "\n")
 
 
 def attach(model: Any, directory: Path | str) -> ExitStack:
-    """Put the edit into an open_clip model: from now on it is part of every forward pass.
+    """Put the edit in `directory` into an open_clip model. From now on it is part of every forward pass.
 
-    Returns what holds it there, kept as `model.mitigation` too: `close()` takes the edit out again.
+    Returns the context that holds the edit, also kept as `model.mitigation`; its `close()` removes the edit.
+    Raises MitigationError if the directory holds no edit or a damaged one, or if the model lacks its block; SAEError if
+    the saved latents are damaged.
     """
     directory = Path(directory)
     if not (directory / EDIT_FNAME).is_file():
@@ -82,7 +85,7 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         )
         if scope not in SCOPES or edit.kind not in KINDS or (edit.kind == "mean" and means is None):
             raise ValueError(f"kind {edit.kind!r}, scope {scope!r}, means {means!r}")
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # torch names another shape so
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:  # RuntimeError: means of a wrong shape
         raise MitigationError(
             f"{directory / EDIT_FNAME} is damaged ({error!r}); rerun `dvc repro --force export_clip`"
         ) from None

@@ -4,8 +4,8 @@
     f = z * H(z - threshold)             latents          [.., d_sae]
     x_hat = f W_dec + b_dec              reconstruction   [.., d_in]
 
-Training gradients follow Rajamanoharan et al. 2024 (arXiv 2407.14435, eq. 11 and 12): the step has
-none of its own, so the threshold learns through a kernel K, the rectangle on (-1/2, 1/2):
+The step H gives the threshold no gradient. In training the threshold therefore learns through a kernel K, the
+rectangle on (-1/2, 1/2), as in Rajamanoharan et al. 2024 (arXiv 2407.14435, eq. 11 and 12):
     df/dthreshold = -(threshold / bandwidth) K((z - threshold) / bandwidth)
     dH/dthreshold = -(1 / bandwidth) K((z - threshold) / bandwidth)
 """
@@ -30,11 +30,14 @@ PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 
 
 class SAEError(StudyError):
-    """An SAE on disk that cannot be used. Exits with file, tensor and reason."""
+    """An SAE on disk that cannot be used. The message names the file, the tensor or key, and the reason."""
 
 
 class JumpReLUSAE(nn.Module):
-    """See the module docstring. All parameters are float32 and act on raw activations."""
+    """A JumpReLU sparse autoencoder. The module docstring gives its formulas.
+
+    All parameters are float32 and act on raw activations. `metadata` is kept in `cfg.json`.
+    """
 
     def __init__(self, d_in: int, d_sae: int, metadata: dict[str, Any] | None = None):
         super().__init__()
@@ -54,18 +57,18 @@ class JumpReLUSAE(nn.Module):
         return self.W_enc.shape[1]
 
     def pre_activations(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
-        """z of all latents, or of the chosen ones only."""
+        """Pre-activations z of all latents, or only of those whose indices are in `latents`."""
         W, b = (self.W_enc, self.b_enc) if latents is None else (self.W_enc[:, latents], self.b_enc[latents])
         return (x - self.b_dec) @ W + b
 
     def encode(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
-        """Latent activations f of all latents, or of the chosen ones only. Differentiable in x."""
+        """Activations f of all latents, or only of those whose indices are in `latents`. Differentiable in x."""
         z = self.pre_activations(x, latents)
         threshold = self.threshold if latents is None else self.threshold[latents]
         return z * (z > threshold)
 
     def decode(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_in"]:
-        """Reconstruction from latents."""
+        """Reconstruction x_hat from the activations f of all latents."""
         return f @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
@@ -73,7 +76,7 @@ class JumpReLUSAE(nn.Module):
         return self.decode(self.encode(x))
 
     def save(self, directory: Path | str) -> None:
-        """Write `cfg.json` and `sae_weights.safetensors` as SAELens does."""
+        """Write `cfg.json` and `sae_weights.safetensors` into `directory`, in SAELens' format."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         save_file(
@@ -94,9 +97,10 @@ class JumpReLUSAE(nn.Module):
 
     @classmethod
     def load(cls, directory: Path | str) -> JumpReLUSAE:
-        """Open an SAE in SAELens' format: JumpReLU, or ReLU (`standard`), whose thresholds are zero.
+        """Read an SAE in SAELens' format from `directory`: JumpReLU, or ReLU (`standard`), whose thresholds are zero.
 
-        Raises SAEError for another architecture, a missing or misshapen tensor, or a value that is not finite.
+        Raises SAEError for a missing or damaged file, another architecture, a tensor that is missing or of the wrong
+        shape, or a value that is not finite.
         """
         directory = Path(directory)
         config = _read_config(directory / CONFIG_FNAME)
@@ -108,7 +112,7 @@ class JumpReLUSAE(nn.Module):
         sae = cls(d_in, d_sae, config.get("metadata"))
         for name in PARAMETERS:
             getattr(sae, name).data.copy_(tensors[name])
-        if not config.get("apply_b_dec_to_input", True):
+        if not config.get("apply_b_dec_to_input", True):  # such an SAE encodes x, ours x - b_dec
             sae.b_enc.data += sae.b_dec.data @ sae.W_enc.data
         return sae.requires_grad_(False)
 

@@ -1,12 +1,12 @@
-"""The activation store: tokens [image, token, width] of one layer, float32, in shards (`core/shards.py`).
+"""The activation store: tokens [image, token, width] of one layer, float32, in shards (`core/data/shards.py`).
 
-The store's attributes say what the activations are: model, module path, layer, dataset hash, and the normalisation
-statistics
-    mean                 [width], over the tokens of all images but those of confirmation women
+The attributes of a store say where its activations come from (model, module path, layer, dataset hash). They also hold
+the normalisation statistics:
+    mean                 [width], over the tokens of all images except those of confirmation women
     mean_squared_norm    E |x - mean|^2 over the same tokens
 
-A store too large for this machine lies in object storage: its place then holds a small JSON file with the URL and the
-attributes, so that DVC sees what it depends on, and `open` follows it.
+A store that is too large for this machine lies in object storage. Its place on disk then holds a small JSON file with
+the URL and the attributes. DVC tracks this file, so later stages depend on the attributes. `open` follows the URL.
 """
 
 from __future__ import annotations
@@ -33,11 +33,14 @@ REMEDY = "rerun `dvc repro --force extract`"
 
 
 class StoreError(StudyError):
-    """A store that is not there, out of reach, or not the one that is meant. Exits with its path and the remedy."""
+    """A store that is missing, out of reach, or not the expected one. The message names its path and the remedy."""
 
 
 class StoreWriter:
-    """A store that is being filled: every rank appends its own `images`, in order."""
+    """A store that is being filled. Each rank appends the images of its own slice, `images`, in order.
+
+    The caller sets `attributes`; the first rank writes them when the store is complete.
+    """
 
     def __init__(self, place: Path, array: Any, ranks: Ranks):
         self.place = place
@@ -49,7 +52,7 @@ class StoreWriter:
         self.writer = shards.Writer(array, self.images.start, self.images.stop)
 
     def append(self, tokens: Float32[np.ndarray, "batch token width"]) -> None:
-        """Add the next images. Raises StoreError if an activation is not finite."""
+        """Add the tokens of the next images. Raises StoreError if an activation is not finite."""
         if not np.isfinite(tokens).all():
             first = self.writer.next
             raise StoreError(
@@ -70,10 +73,13 @@ def create(
     remote: str = "",
     ranks: Ranks = ALONE,
 ) -> Iterator[StoreWriter]:
-    """A store to be filled. It takes the place of what is at `place` when the context ends.
+    """Create a store of shape [n_images, n_tokens, width], filled inside the context. It replaces `place` at the end.
 
-    `remote` is the URL of a folder in object storage that is to keep it, where a store of that name is written over.
-    Raises ValueError if images are missing at the end, DiskFull where there is no space left, StoreError if storage
+    shard_images: images in one shard.
+    remote: URL of a folder in object storage that keeps the store; a store of the same name there is overwritten. Empty
+        for a store on this disk.
+    ranks: processes that fill the store together.
+    Raises ValueError if images are missing at the end, DiskFull if there is no space left, StoreError if the storage
     cannot be reached, WriteError if it cannot be written.
     """
     url = f"{remote.rstrip('/')}/{place.name}" if remote else str(outs.unfinished_path(place))
@@ -83,13 +89,13 @@ def create(
                 group = zarr.create_group(url, overwrite=True)
                 shape = (n_images, n_tokens, width)
                 shards.create(group, "tokens", shape, "float32", shard_images=shard_images, compressors=[Crc32cCodec()])
-        ranks.wait()  # until there is something to fill
+        ranks.wait()  # until the first rank has created the array
         with _reaching(url):
             group = zarr.open_group(url, mode="r+", zarr_format=3)
             new = StoreWriter(place, group["tokens"], ranks)
         with new.writer:
             yield new
-        ranks.wait()  # until every rank's shards are written
+        ranks.wait()  # until every rank has written its shards
         if ranks.first:
             with _reaching(url):
                 group.attrs.update(new.attributes)
@@ -97,11 +103,14 @@ def create(
                 outs.unfinished_path(place).write_text(
                     json.dumps({"url": url, "attributes": new.attributes}, indent=2) + "\n"
                 )
-    ranks.wait()  # until it is in its place
+    ranks.wait()  # until the store is in its place
 
 
 class Store:
-    """An opened store. Shape [image, token, width]; indexing with rows reads float32 tokens."""
+    """An open store, [image, token, width]. `read` gives the float32 tokens of some images.
+
+    Raises ValueError if `group` holds no sharded float32 array of three axes.
+    """
 
     def __init__(self, place: Path, group: Any):
         self.place, self.array, self.attributes = place, group["tokens"], dict(group.attrs)
@@ -112,7 +121,7 @@ class Store:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Which model and data these activations are of. Raises StoreError if the store does not say."""
+        """Model, module path and dataset hash of these activations. Raises StoreError if the store lacks one."""
         try:
             return {key: str(self.attributes[key]) for key in ("model", "module", "dataset_sha256")}
         except KeyError as missing:
@@ -120,8 +129,10 @@ class Store:
 
     @property
     def moments(self) -> tuple[Float64[np.ndarray, " width"], float]:
-        """Mean, and E |x - mean|^2, over the tokens of all images but those of confirmation women. Raises StoreError if
-        the store does not say."""
+        """Mean, and E |x - mean|^2, over the tokens of all images except those of confirmation women.
+
+        Raises StoreError if the store lacks one of them.
+        """
         try:
             mean = np.array(self.attributes["mean"], dtype=np.float64).reshape(self.shape[2])
             return mean, float(self.attributes["mean_squared_norm"])
@@ -134,26 +145,30 @@ class Store:
 
     @property
     def shard_images(self) -> int:
-        """Images in one shard, the last one perhaps excepted."""
+        """Images in one shard. The last shard may hold fewer."""
         return int(self.array.shards[0])
 
     def read(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "n token width"]:
-        """Tokens of some images. Raises DamagedError if a shard is damaged."""
+        """Tokens of the images in `rows`. Raises DamagedError if a shard is damaged."""
         return shards.read(self.array, rows, REMEDY)
 
 
 def open(place: Path, data: Dataset | None = None) -> Store:
-    """Open a store. Raises StoreError if there is none, or another than was written, or one that is not of `data`, and
-    DamagedError if it lacks a shard."""
-    kept = _pointer(place) if place.is_file() else {}
-    url = kept.get("url", str(place))
+    """Open the store at `place`, or the remote store that the file at `place` points to.
+
+    data: the dataset that the activations must come from; not checked if not given.
+    Raises StoreError if there is no store, if a remote store has other attributes than the file says, or if the store
+    comes from another dataset. Raises DamagedError if a shard is missing.
+    """
+    pointer = _pointer(place) if place.is_file() else {}
+    url = pointer.get("url", str(place))
     with _reaching(url):
         try:
             store = Store(place, zarr.open_group(url, mode="r", zarr_format=3))
         except (GroupNotFoundError, FileNotFoundError, KeyError):
             raise StoreError(f"{url} holds no activation store; run `dvc repro extract`") from None
-        if kept and kept["attributes"] != store.attributes:
-            raise StoreError(f"{url} holds other activations than {place} tells of; {REMEDY}")
+        if pointer and pointer["attributes"] != store.attributes:
+            raise StoreError(f"{url} holds other activations than {place} describes; {REMEDY}")
         if data is not None and store.provenance["dataset_sha256"] != data.sha256:
             raise StoreError(f"{url} is of another dataset; {REMEDY}")
         shards.check_whole(store.array, REMEDY)
@@ -162,7 +177,10 @@ def open(place: Path, data: Dataset | None = None) -> Store:
 
 @contextmanager
 def _reaching(url: str) -> Iterator[None]:
-    """Turn any error of the storage behind `url` into StoreError: each kind of object storage has errors of its own."""
+    """Turn an error of the storage behind `url` into StoreError. Each kind of object storage has its own error classes.
+
+    StudyError and an error that means a full disk pass unchanged.
+    """
     try:
         yield
     except StudyError:
@@ -176,8 +194,9 @@ def _reaching(url: str) -> Iterator[None]:
 
 
 def _pointer(place: Path) -> dict[str, Any]:
+    """URL and attributes of a remote store, from the JSON file at `place`."""
     try:
         kept = json.loads(place.read_text())
         return {"url": str(kept["url"]), "attributes": dict(kept["attributes"])}
     except (ValueError, KeyError, TypeError):
-        raise StoreError(f"{place} is no activation store, and tells of none; {REMEDY}") from None
+        raise StoreError(f"{place} is no activation store, and points to none; {REMEDY}") from None

@@ -8,7 +8,8 @@ from stages.core.checks import randomisation
 
 
 def test_every_parameter_is_in_one_part(tiny_clip):
-    found = [id(parameter) for _, parameters in randomisation.parts(tiny_clip.visual) for parameter in parameters]
+    groups = randomisation.parameter_groups(tiny_clip.visual)
+    found = [id(parameter) for _, parameters in groups for parameter in parameters]
     assert sorted(found) == sorted(id(parameter) for parameter in tiny_clip.visual.parameters())
 
 

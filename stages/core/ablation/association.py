@@ -3,8 +3,8 @@
     s(image) = cos(image, prompt of its emotion) - mean over the other emotions' prompts of cos(image, prompt)
     d        = (mean s of clothed images - mean s of semi-nude ones) / standard deviation of s over both
 
-d is a standardised difference (.8 is called large). It measures how far apart the two groups lie, in units of a spread
-that an edit may change as well: it stands beside the readout, not in its place.
+d is a standardised difference (.8 is called large). It measures the distance between the two groups in units of a
+spread. An edit may change this spread as well, so d stands beside the readout and does not replace it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 def association(
     embeddings: Float[np.ndarray, "n embed"], prompts: Float[np.ndarray, "emotion embed"], truth: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """s of each image; unit-norm embeddings."""
+    """s of each image. embeddings, prompts: unit-norm. truth: index of each image's emotion among the prompts."""
     cosines = embeddings @ prompts.T
     own = cosines[np.arange(len(truth)), truth]
     others = (cosines.sum(1) - own) / (cosines.shape[1] - 1)
@@ -24,6 +24,6 @@ def association(
 
 
 def effect_size(semi_nude: Float[np.ndarray, " n"], clothed: Float[np.ndarray, " m"]) -> float:
-    """d; 0 if s is the same for all images."""
+    """d, from the s of semi-nude and of clothed images; 0 if s is the same for all images."""
     spread = np.concatenate([semi_nude, clothed]).std(ddof=1)
     return float((clothed.mean() - semi_nude.mean()) / spread) if spread > 0 else 0.0

@@ -1,1 +1,1 @@
-"""Whether heatmaps can be believed: deletion and insertion, randomised parameters, rank correlation."""
+"""Checks of heatmaps: deletion and insertion, randomised parameters, rank correlation."""

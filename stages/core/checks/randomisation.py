@@ -1,8 +1,8 @@
-"""The randomisation cascade (Adebayo et al. 2018): a map that explains a model must not survive its parameters.
+"""The randomisation cascade (Adebayo et al. 2018): a map that explains a model must change with its parameters.
 
 Parameters of the vision tower are drawn anew from the top down: the projection with the norm before it, the blocks
-from the last to the first, then the embeddings. Every parameter of a part is drawn, among them `in_proj_weight`,
-the class token and the positions, which are parameters of no `nn.Linear` and are easily forgotten.
+from the last to the first, then the embeddings. Every parameter of a group is drawn, also `in_proj_weight`, the class
+token and the positions. These belong to no `nn.Linear` and are easily forgotten.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 
-def parts(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
-    """Every parameter of the tower in the part it is randomised with, from the top down."""
+def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
+    """All parameters of the vision tower, in named groups that are randomised one after another, from the top down."""
     blocks = list(visual.transformer.resblocks)
     found = [("projection", [visual.proj, *visual.ln_post.parameters()])]
     found += [(f"block {i}", list(blocks[i - 1].parameters())) for i in range(len(blocks), 0, -1)]
@@ -26,13 +26,14 @@ def parts(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
 
 
 def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """(last part randomised, a copy of the model) after each part; the model itself is left alone.
+    """Randomise a copy of `model`, group by group. `model` itself does not change.
 
-    A parameter is drawn from a normal distribution of its own mean and spread, so the scale of activations stays.
+    Yields, after each group, its name and the copy, which is the same object each time.
+    A parameter is drawn from a normal distribution with its own mean and spread, so the scale of activations stays.
     """
     changed: Any = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
-    for name, parameters in parts(changed.visual):
+    for name, parameters in parameter_groups(changed.visual):
         for parameter in parameters:
             parameter.data = _redrawn(parameter.data, generator)
         yield name, changed

@@ -8,7 +8,10 @@ from jaxtyping import Float, Real
 
 
 def spearman(a: Real[np.ndarray, "n k"], b: Real[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
-    """Of each row of `a` with the same row of `b`, ties at their mean rank; not a number where a row is constant."""
+    """Rank correlation of each row of `a` with the same row of `b`. NaN where a row is constant.
+
+    Ties share their mean rank.
+    """
     ranks = [scipy.stats.rankdata(values, axis=1) for values in (a, b)]
     centred = [r - r.mean(1, keepdims=True) for r in ranks]
     norms = np.linalg.norm(centred[0], axis=1) * np.linalg.norm(centred[1], axis=1)

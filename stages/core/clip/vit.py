@@ -1,6 +1,6 @@
-"""The audited CLIP: loaded from `data/clip`, its residual stream read, replaced, and run on from there.
+"""The audited CLIP: load it from `data/clip`, read or replace its residual stream, and run the blocks after it.
 
-Layers count from 1: layer L is the residual stream *after* `visual.transformer.resblocks[L - 1]`.
+Layers are counted from 1: layer L is the residual stream *after* `visual.transformer.resblocks[L - 1]`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ class ModelError(StudyError):
 
 
 class FrozenClip:
-    """A frozen open_clip model whose vision tower is a plain ViT, in evaluation mode."""
+    """A frozen open_clip model in evaluation mode, whose vision tower is a plain ViT.
+
+    mean, std: of each colour channel, to normalise pixels. precision: torch type of the forward pass.
+    Raises ModelError for another kind of vision tower.
+    """
 
     def __init__(self, model: Any, tokenizer: Callable[..., Tensor], mean: Any, std: Any, precision: str = "float32"):
         self.model = model.eval().requires_grad_(False)
@@ -48,7 +52,7 @@ class FrozenClip:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Patches down and across."""
+        """Number of patches, down and across."""
         return tuple(self.visual.grid_size)
 
     @property
@@ -66,7 +70,7 @@ class FrozenClip:
             raise ModelError(f"grid.layers: the model has blocks 1 to {self.n_layers}; layer {layer} does not exist")
 
     def pixels(self, images: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n 3 s s"]:
-        """Normalised input of the vision tower. Raises ModelError for another resolution."""
+        """Normalised input of the vision tower, from RGB images. Raises ModelError for another resolution."""
         if images.shape[1] != self.image_size:
             raise ModelError(
                 f"images are {images.shape[1]} px, the model takes {self.image_size}: set ingest.image_size"
@@ -75,28 +79,28 @@ class FrozenClip:
         return ((scaled - self._mean) / self._std).to(torch.float32)
 
     def autocast(self) -> Any:
-        """The precision of the forward pass."""
+        """A context in which a forward pass runs at the model's precision."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
 
     def text(self, prompts: list[str]) -> Float[Tensor, "k embed"]:
-        """Unit-norm text embeddings."""
+        """Unit-norm text embeddings of the prompts, without gradient."""
         with torch.no_grad(), self.autocast():
             return self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True).float()
 
     def embed(self, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n embed"]:
-        """Unit-norm image embeddings, differentiable."""
+        """Unit-norm image embeddings. Differentiable."""
         with self.autocast():
             return nn.functional.normalize(self.visual(pixels).float(), dim=-1)
 
     def residuals(self, pixels: Float[Tensor, "n 3 s s"], layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        """One forward pass: unit-norm embeddings [n, embed], and tokens [n, token, width] after each layer."""
+        """Run one forward pass. Returns unit-norm embeddings [n, embed], and tokens [n, token, width] by layer."""
         kept: dict[int, Tensor] = {}
         with recorded_residuals(self.visual, layers, kept), torch.no_grad():
             embeddings = self.embed(pixels)
         return embeddings, kept
 
     def tail(self, tokens: Float[Tensor, "n token width"], layer: int) -> Float[Tensor, "n embed"]:
-        """Unit-norm embeddings from the residual stream after `layer`: only the later blocks run. Differentiable."""
+        """Unit-norm embeddings from the residual stream after `layer`. Only later blocks run. Differentiable."""
         transformer = self.visual.transformer
         with self.autocast():
             x = tokens if transformer.batch_first else tokens.transpose(0, 1)
@@ -107,14 +111,16 @@ class FrozenClip:
 
     @torch.no_grad()
     def project(self, directions: Float[Tensor, "k width"]) -> Float[Tensor, "k embed"]:
-        """Directions of the last residual stream in the joint space: through final layer norm (linearised, up to
-        scale) and projection."""
+        """Map directions of the last residual stream into the joint space of images and texts.
+
+        They pass the final layer norm (linearised, up to scale) and the output projection.
+        """
         centred = directions - directions.mean(dim=-1, keepdim=True)
         return (centred * self.visual.ln_post.weight @ self.visual.proj).float()
 
 
 def check_supported(visual: Any) -> None:
-    """Raise ModelError unless the vision tower is a ViT whose class token is the embedding."""
+    """Raise ModelError unless the vision tower is a ViT whose embedding comes from the class token."""
     if not hasattr(visual, "transformer") or not hasattr(visual.transformer, "resblocks"):
         raise ModelError(
             f"vision tower {type(visual).__name__} has no transformer.resblocks; choose a ViT of open_clip"
@@ -126,25 +132,30 @@ def check_supported(visual: Any) -> None:
 
 
 def check_finite(model: nn.Module, source: str, remedy: str) -> None:
-    """Raise ModelError, naming where they are from, if any weight is not a finite number."""
+    """Raise ModelError if any weight is not a finite number.
+
+    The message names `source`, where the weights come from, and `remedy`, what the user can do.
+    """
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{source}: {name} holds values that are not finite; {remedy}")
 
 
 def check_towers(model_cfg: dict[str, Any], source: str) -> None:
-    """Raise ModelError, naming where they are from, for towers and tokenizers of other libraries: they are fetched, and
-    may bring code."""
-    for part in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
-        for key in part:
+    """Raise ModelError if open_clip's `model_cfg` asks for a tower or a tokenizer of another library.
+
+    Such a part is downloaded, and may bring code. The message names `source`, where `model_cfg` comes from.
+    """
+    for section in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
+        for key in section:
             if key.startswith(("hf_", "timm_")) or key == "tokenizer_kwargs":
                 raise ModelError(f"{source}: {key} is set; only towers of open_clip's own can be audited")
 
 
 def load(directory: Path, config: Compute) -> FrozenClip:
-    """The model that `prepare_clip` saved, on the device that params.yaml asks for.
+    """Load the model that `prepare_clip` saved in `directory`, onto the device that params.yaml asks for.
 
-    Raises ModelError if the directory does not hold one: configuration and weights, both whole and of each other.
+    Raises ModelError unless the directory holds a configuration and weights that are whole and belong together.
     """
     import open_clip
 
@@ -159,7 +170,7 @@ def load(directory: Path, config: Compute) -> FrozenClip:
         _check_runs(clip)
     except (StudyError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a value open_clip does not expect fails wherever it is first used
+    except Exception as error:  # a value that open_clip does not expect fails where it is first used, with any error
         raise ModelError(
             f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}); {REMEDY}"
         ) from None
@@ -167,22 +178,25 @@ def load(directory: Path, config: Compute) -> FrozenClip:
 
 
 def _check_config(directory: Path) -> None:
-    """Raise ValueError for weights that are missing (open_clip would read a pickle in their place, or make some up),
-    and for sizes beyond all weights; ModelError for towers of other libraries."""
+    """Refuse a saved model that open_clip should not try to load.
+
+    Raises ValueError if the weights are missing (open_clip would read a pickle instead, or draw random weights), or if
+    a size in the configuration exceeds the bytes of the weights. Raises ModelError for towers of other libraries.
+    """
     if not (directory / WEIGHTS_FNAME).is_file():
         raise ValueError(f"{WEIGHTS_FNAME} is missing")
-    n_weights = (directory / WEIGHTS_FNAME).stat().st_size
+    n_bytes = (directory / WEIGHTS_FNAME).stat().st_size
     model_cfg = json.loads((directory / CONFIG_FNAME).read_text())["model_cfg"]
     check_towers(model_cfg, str(directory / CONFIG_FNAME))
-    for part in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
-        for key, value in part.items():
-            if isinstance(value, int) and value > n_weights:
-                raise ValueError(f"{key} is {value}, but the weights have {n_weights} bytes")
+    for section in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
+        for key, value in section.items():
+            if isinstance(value, int) and value > n_bytes:
+                raise ValueError(f"{key} is {value}, but the weights have {n_bytes} bytes")
 
 
 @torch.no_grad()
 def _check_runs(clip: FrozenClip) -> None:
-    """Raise ValueError unless an image and a text come out as finite embeddings in one space."""
+    """Raise ValueError unless an image and a text give finite embeddings of the same shape."""
     grey = np.full((1, clip.image_size, clip.image_size, 3), 128, np.uint8)
     image, text = clip.embed(clip.pixels(grey)), clip.text(["a picture"])
     if image.shape != text.shape or not torch.isfinite(torch.cat([image, text])).all():
@@ -191,12 +205,12 @@ def _check_runs(clip: FrozenClip) -> None:
 
 @contextmanager
 def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) -> Iterator[None]:
-    """While open, a forward pass leaves the tokens [n, token, width] after each layer in `into`."""
-    first = visual.transformer.batch_first
+    """While open, a forward pass stores the tokens [n, token, width] after each layer in `into`."""
+    batch_first = visual.transformer.batch_first
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
-            into[layer] = output if first else output.transpose(0, 1)
+            into[layer] = output if batch_first else output.transpose(0, 1)
 
         return hook
 
@@ -210,11 +224,11 @@ def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) 
 
 @contextmanager
 def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, the tokens [n, token, width] after `layer` are replaced by `change(tokens)`."""
-    first = visual.transformer.batch_first
+    """While open, `change(tokens)` replaces the tokens [n, token, width] after `layer`."""
+    batch_first = visual.transformer.batch_first
 
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return change(output) if first else change(output.transpose(0, 1)).transpose(0, 1)
+        return change(output) if batch_first else change(output.transpose(0, 1)).transpose(0, 1)
 
     handle = visual.transformer.resblocks[layer - 1].register_forward_hook(hook)
     try:
@@ -224,7 +238,7 @@ def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor
 
 
 def fingerprint(directory: Path) -> str:
-    """Hash of the saved model: configuration and weights."""
+    """SHA-256 of the saved model, configuration and weights, in hexadecimal."""
     digest = hashlib.sha256()
     for name in (CONFIG_FNAME, WEIGHTS_FNAME):
         with (directory / name).open("rb") as file:

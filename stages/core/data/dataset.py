@@ -3,13 +3,13 @@
 On disk (`data/dataset`):
     manifest.csv   a row per image, in the order of the arrays (columns below)
     images.zarr    image [n, s, s, 3] uint8 RGB; bust, face [n, s, s] uint8, share of the pixel inside (255 = all);
-                   in shards (`core/shards.py`)
+                   in shards (`core/data/shards.py`)
 
 Columns of the manifest as stored:
     image       file name (or the name of a drawn portrait)
     identity    the woman; empty for corpus images
     condition   semi_nude | clothed; empty for corpus images
-    emotion     of the face; one of `ingest.emotions`; empty for corpus images
+    emotion     shown by the face; one of `ingest.emotions`; empty for corpus images
     intensity   optional label that tells takes of one expression apart
     prompt      the text that names the emotion
     split       discovery | confirmation | corpus, assigned by woman
@@ -43,18 +43,19 @@ REMEDY = "rerun `dvc repro --force ingest`"
 
 
 class DatasetError(StudyError):
-    """A dataset that cannot be read. Exits with its path and the remedy."""
+    """A dataset that cannot be read. The message names its path and the remedy."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened `data/dataset`. Arrays stay on disk until indexed."""
+    """An open `data/dataset`: the manifest as `table`, and the arrays, which stay on disk until they are indexed."""
 
     table: pd.DataFrame
     arrays: Any
     prompts: dict[str, str]
-    """Prompt of each emotion: the set the emotion readout chooses among."""
+    """Prompt of each emotion. The emotion readout chooses among these prompts."""
     sha256: str
+    """Hash of manifest, prompts, pixels and masks."""
 
     @property
     def emotions(self) -> list[str]:
@@ -65,34 +66,40 @@ class Dataset:
         return int(self.arrays["image"].shape[1])
 
     def images(self, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s 3"]:
-        """Pixels of the images in `rows`."""
+        """RGB pixels of the images in `rows`. Raises DamagedError if a shard is damaged."""
         return shards.read(self.arrays["image"], rows, REMEDY)
 
     def mask(self, region: str, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s"]:
-        """Bust or face masks of the images in `rows`; 255 is inside."""
+        """Masks of `region` (bust or face) for the images in `rows`; 255 is inside. Raises DamagedError as `images`."""
         return shards.read(self.arrays[region], rows, REMEDY)
 
     def coverage(self, region: str, rows: np.ndarray, grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch's area inside the bust or the face of the images in `rows`. Raises ValueError where
-        patches do not tile the image, and DamagedError."""
-        parts = np.split(rows, range(SHARD_IMAGES, len(rows), SHARD_IMAGES))
-        return np.concatenate([patch_coverage(self.mask(region, part), grid) for part in parts])
+        """Share of each patch's area inside `region` (bust or face), for the images in `rows`.
+
+        grid: number of patches, down and across.
+        Raises ValueError if patches do not tile the image, DamagedError if a shard is damaged.
+        """
+        chunks = np.split(rows, range(SHARD_IMAGES, len(rows), SHARD_IMAGES))
+        return np.concatenate([patch_coverage(self.mask(region, chunk), grid) for chunk in chunks])
 
     def rows(self, *splits: str) -> np.ndarray:
-        """Indices of the images of some splits, in stored order."""
+        """Row numbers of the images in the given splits, in stored order."""
         return np.flatnonzero(self.table["split"].isin(splits))
 
     def audit_rows(self) -> np.ndarray:
-        """Indices of all audit images (both splits of women)."""
+        """Row numbers of all audit images (both splits of women)."""
         return self.rows("discovery", "confirmation")
 
     def emotion_index(self, rows: np.ndarray) -> np.ndarray:
-        """Position of each image's true emotion among `emotions`."""
+        """Position in `emotions` of the true emotion of each image in `rows`."""
         return np.array([self.emotions.index(e) for e in self.table["emotion"].iloc[rows]], dtype=np.int64)
 
 
 def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
-    """Share of each patch's area inside the mask (255 = inside). Patches must tile the image."""
+    """Share of each patch's area inside the mask (255 = inside).
+
+    grid: number of patches, down and across. Raises ValueError if patches do not tile the image.
+    """
     n, height, width = mask.shape
     gh, gw = grid
     if height % gh or width % gw:
@@ -101,7 +108,11 @@ def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> F
 
 
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
-    """Split women, never images: `discovery_share` of them (at least one on each side) to discovery."""
+    """Assign each woman, with all her images, to `discovery` or `confirmation`. Returns the split of each woman.
+
+    A share `discovery_share` of the women, drawn with `seed`, goes to discovery. Each split gets at least one woman.
+    identities: the women; one may appear several times. Raises ValueError for fewer than two women.
+    """
     women = sorted(set(identities))
     if len(women) < 2:
         raise ValueError(f"{len(women)} woman in the audit set; at least 2 are needed, one for each split")
@@ -114,13 +125,16 @@ Append = Callable[
     [UInt8[np.ndarray, "n s s 3"], UInt8[np.ndarray, "n s s"], UInt8[np.ndarray, "n s s"]],
     None,
 ]
-"""Adds the next images: pixels, bust masks, face masks."""
+"""A function that adds the next images: pixels, bust masks, face masks."""
 
 
 @contextmanager
 def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
-    """A dataset of the images in `table`, to be filled in their order. It takes the place of what `directory` holds
-    when the context ends. Raises ValueError if images are missing then, DiskFull where there is no space left."""
+    """Create a dataset of the images in `table`, filled inside the context in the order of the table.
+
+    It replaces what `directory` holds when the context ends. size: side of the images, pixels. prompts: the prompt of
+    each emotion. Raises ValueError if images are missing at the end, DiskFull if there is no space left.
+    """
     with outs.atomic_output(directory) as unfinished:
         unfinished.mkdir()
         table.to_csv(unfinished / "manifest.csv", index=False)
@@ -138,7 +152,7 @@ def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, s
 
             yield append
         labels = hashlib.sha256(table.to_csv(index=False).encode() + json.dumps(prompts).encode())
-        digest = hashlib.sha256("".join(part.hexdigest() for part in (labels, *digests.values())).encode())
+        digest = hashlib.sha256("".join(hashed.hexdigest() for hashed in (labels, *digests.values())).encode())
         group.attrs.update({"prompts": prompts, "sha256": digest.hexdigest()})
 
 
@@ -152,7 +166,7 @@ def _shape(name: str, n: int, size: int) -> tuple[int, ...]:
 
 
 def load(directory: Path) -> Dataset:
-    """Open a dataset. Raises DatasetError if it is not there or damaged, and DamagedError if a shard is missing."""
+    """Open a dataset. Raises DatasetError if it is missing or damaged, and DamagedError if a shard is missing."""
     try:
         table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
         table["pair"] = table["pair"].astype(int)
@@ -161,7 +175,7 @@ def load(directory: Path) -> Dataset:
         _check(opened)
     except MemoryError:
         raise
-    except Exception as error:  # Zarr's own, those of its codecs, and of the JSON that describes the arrays
+    except Exception as error:  # from Zarr, its codecs, or the JSON that describes the arrays
         raise DatasetError(f"{directory} is missing or damaged ({error!r}); {REMEDY}") from None
     for name in ARRAYS:
         shards.check_whole(arrays[name], REMEDY)
@@ -169,6 +183,7 @@ def load(directory: Path) -> Dataset:
 
 
 def _check(data: Dataset) -> None:
+    """Raise ValueError if the arrays, the manifest and the prompts do not fit together."""
     n, side = len(data.table), data.image_size
     for name in ARRAYS:
         array, wanted = data.arrays[name], _shape(name, n, side)
@@ -177,7 +192,7 @@ def _check(data: Dataset) -> None:
     audit, corpus = data.table[data.table["pair"] >= 0], data.table[data.table["pair"] < 0]
     known = audit["split"].isin(["discovery", "confirmation"]) & audit["emotion"].isin(data.emotions)
     if audit.empty or not known.all() or not (corpus["split"] == "corpus").all():
-        raise ValueError("manifest.csv names a split or an emotion that there is not")
+        raise ValueError("manifest.csv names an unknown split or emotion")
     if (audit.groupby("pair")["condition"].agg(sorted).map(tuple) != tuple(sorted(CONDITIONS))).any():
         raise ValueError("manifest.csv has a pair that is not one image of each condition")
     if not all(isinstance(prompt, str) and prompt for prompt in data.prompts.values()) or len(data.sha256) != 64:

@@ -1,7 +1,7 @@
 """Arrays of images larger than memory, in sharded Zarr v3: written a shard at a time, with a checksum on every chunk.
 
-A chunk holds one image, a shard (one file) many of them. A missing shard or a damaged chunk is an error and never a
-number.
+A chunk holds one image. A shard is one file and holds many chunks. A missing shard or a damaged chunk raises an error;
+it is never read as numbers.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from stages.core.run.errors import StudyError
 
 
 class DamagedError(StudyError):
-    """An array that lacks a shard, whose checksums are wrong, or that cannot be reached. Exits with path and remedy."""
+    """An array with a missing shard or a wrong checksum, or out of reach. The message names its path and the remedy."""
 
 
 class WriteError(StudyError):
-    """An array that cannot be written. Exits with its path and the reason."""
+    """An array that cannot be written. The message names its path and the reason."""
 
 
 def create(
     group: Any, name: str, shape: Sequence[int], dtype: str, *, shard_images: int, compressors: Sequence[Any]
 ) -> Any:
-    """An array without any image yet. One of `compressors` has to be, or to have, a checksum."""
+    """Create the array `name` in a Zarr group, without any image yet.
+
+    shape: the first axis is the image. shard_images: images in one shard. compressors: Zarr codecs, one of which must
+    be, or include, a checksum.
+    """
     return group.create_array(
         name,
         shape=tuple(shape),
@@ -43,7 +47,10 @@ def create(
 
 
 def check_whole(array: Any, remedy: str) -> None:
-    """Raise DamagedError if a shard is missing, or is an empty file: Zarr takes both for images never written."""
+    """Raise DamagedError if a shard is missing or is an empty file. Zarr takes both for images never written.
+
+    remedy: what the user can do; the message ends with it.
+    """
     directory = Path(str(array.store_path).removeprefix("file://"))
     empty = [fpath for fpath in directory.rglob("*") if fpath.is_file() and not fpath.stat().st_size]
     if empty or array.nchunks_initialized < array.nchunks:
@@ -51,24 +58,25 @@ def check_whole(array: Any, remedy: str) -> None:
 
 
 def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray, "n ..."]:
-    """Some images of an array. Raises DamagedError if a chunk is damaged or cannot be reached."""
+    """Values of the images in `rows`. Raises DamagedError, with `remedy`, if a chunk is damaged or out of reach."""
     try:
         return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[np.asarray(rows)])
     except (IndexError, MemoryError):
         raise
-    except Exception as error:  # each codec, and each kind of object storage, has errors of its own
+    except Exception as error:  # each codec, and each kind of object storage, has its own error classes
         raise DamagedError(f"{array.store_path} is damaged or out of reach ({error}); {remedy}") from None
 
 
 class Writer:
-    """Fills the images `first` to `stop` (the first of a shard; the first of another, or the end) of an array.
+    """Fills the images `first` to `stop` of an array.
 
-    Use as a context manager: whole shards are written while the caller computes what comes next, the rest when the
-    context ends. It raises ValueError if images are missing then.
+    first: the first image of a shard. stop: the first image of a later shard, or the end of the array (the default).
+    Use as a context manager. A thread writes each full shard while the caller computes the next images; the last shard
+    is written when the context ends. The end of the context raises ValueError if images are missing.
     """
 
     def __init__(self, array: Any, first: int = 0, stop: int | None = None):
-        self.array = array.with_config({"write_empty_chunks": True})  # a shard of zeros is there, or it is missing
+        self.array = array.with_config({"write_empty_chunks": True})  # a shard without a file counts as missing
         self._written, self._stop = first, array.shape[0] if stop is None else stop
         self._shard = np.empty(array.shards, array.dtype)
         self._filled = 0
@@ -81,7 +89,7 @@ class Writer:
         return self._written + self._filled
 
     def append(self, images: Shaped[np.ndarray, "n ..."]) -> None:
-        """Add the next images."""
+        """Add the next images. Raises WriteError if an earlier shard could not be written."""
         while len(images):
             taken, images = np.split(images, [len(self._shard) - self._filled])
             self._shard[self._filled : self._filled + len(taken)] = taken

@@ -1,11 +1,12 @@
 """The demo CLIP: a small open_clip ViT, trained from scratch on captioned portraits of the planted world.
 
-Its captions carry the bias (`world.planted_emotion`). Captions name the emotion always, garment and
-colour sometimes. Portraits that share a caption are all its positives (UniCL, Yang et al. 2022,
-arXiv 2204.03610), so the loss over a batch is image -> caption and caption -> images.
+The captions carry the bias (`world.planted_emotion`). Every caption names the emotion; some also name the garment, or
+the garment and its colour. All portraits that share a caption are its positives (UniCL, Yang et al. 2022,
+arXiv 2204.03610), so the loss of a batch is image -> caption and caption -> images.
 
-A training this short may never leave the plateau it starts on, and such a model reads no face. So each is judged on
-clothed women it has not seen, whose captions tell the truth at any bias, and started anew from other weights if needed.
+So short a training may never leave its first plateau, and such a model reads no face. Each trained model is therefore
+judged on clothed women it has not seen, whose captions are true at any bias. A model that fails is trained again from
+other weights.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from stages.core.run.labels import CLOTHED
 from stages.core.schema import Demo
 
 CONTEXT_LENGTH = 16
-VOCAB_SIZE = 49408  # of open_clip's tokenizer
+VOCAB_SIZE = 49408  # tokens that open_clip's tokenizer knows
 HEAD_WIDTH = 32
 TEXT_WIDTH, TEXT_HEADS, TEXT_LAYERS = 64, 2, 2
-DETAIL_SHARES = (0.4, 0.2, 0.4)  # of captions: emotion alone, with garment, with garment and colour
+DETAIL_SHARES = (0.4, 0.2, 0.4)  # shares of captions: emotion alone, with garment, with garment and colour
 PREPROCESSING = {"mean": OPENAI_DATASET_MEAN, "std": OPENAI_DATASET_STD}
-EMBEDDING_STD = 0.5  # open_clip's .02 leaves all captions alike at first, and training sits on a plateau
+EMBEDDING_STD = 0.5  # with open_clip's .02 all captions start out alike, and training stays on a plateau
 WARMUP_SHARE = 0.15
 WEIGHT_DECAY = 0.05
 ADAM_BETAS = (0.9, 0.98)
@@ -45,8 +46,8 @@ MAX_LOGIT_SCALE = 100.0
 MAX_GRADIENT_NORM = 1.0
 LOG_EVERY = 10
 ATTEMPTS = 5
-SEED_STRIDE = 1_000_003  # between the seeds of attempts
-N_JUDGED = 200  # portraits
+SEED_STRIDE = 1_000_003  # difference between the seeds of two attempts
+N_JUDGED = 200  # portraits that a trained model is judged on
 
 
 class DemoError(StudyError):
@@ -55,17 +56,18 @@ class DemoError(StudyError):
 
 @dataclass(frozen=True)
 class TrainedDemo:
-    """A demo CLIP, and how it came about."""
+    """A demo CLIP, with the record of its training."""
 
     model: CLIP
     history: pd.DataFrame
-    """step, loss (nats), image_accuracy (caption named right among the batch's)."""
+    """Columns: step, loss (nats), image_accuracy (share of images matched to their caption among the batch's)."""
     clothed_accuracy: float
-    """Share of new clothed women whose emotion it names."""
+    """Share of new clothed women whose emotion the model names correctly."""
     attempts: int
+    """Number of trainings, this one included."""
 
     def as_metrics(self) -> dict[str, float]:
-        """How the training ended: loss and image_accuracy are means over the last logged steps."""
+        """For a metrics file; loss and image_accuracy are means over the last logged steps."""
         last = self.history.tail(10).mean()
         return {
             **{key: float(last[key]) for key in ("loss", "image_accuracy")},
@@ -75,7 +77,10 @@ class TrainedDemo:
 
 
 def architecture(config: Demo, image_size: int) -> dict[str, Any]:
-    """open_clip's `model_cfg` of the demo."""
+    """open_clip's `model_cfg` of the demo, for images of `image_size` pixels to a side.
+
+    Raises DemoError if patches do not tile the image.
+    """
     if image_size % config.patch_size:
         raise DemoError(f"demo.patch_size: {config.patch_size} does not divide ingest.image_size {image_size}")
     vision = {
@@ -96,7 +101,7 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
 
 
 def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
-    """Portraits [n, s, s, 3] uint8 of women who are not in the audit set, and their captions, bias included."""
+    """Draw portraits [n, s, s, 3] uint8 of women outside the audit set, and their captions, bias included."""
     portrait_rng, caption_rng = np.random.default_rng([config.seed, 1]).spawn(2)
     portraits = world.sample_portraits(config.n_portraits, portrait_rng)
     images = np.stack([world.render(portrait, image_size)[0] for portrait in portraits])
@@ -109,7 +114,7 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
 
 
 def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
-    """The first demo that learns to read clothed women. Raises DemoError if none does."""
+    """Train until a demo reads the faces of clothed women, and return it. Raises DemoError if no attempt does."""
     images, captions = training_set(config, image_size)
     for attempt in range(ATTEMPTS):
         model, history = train_once(config, images, captions, config.seed + attempt * SEED_STRIDE, device)
@@ -123,7 +128,10 @@ def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
 
 
 def clothed_accuracy(model: CLIP, seed: int) -> float:
-    """Share of clothed women, none of them trained on, whose emotion the model names."""
+    """Share of clothed women, none of them trained on, whose emotion the model names correctly.
+
+    seed: of the drawing of these women.
+    """
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
     clip = FrozenClip(model, tokenizer, PREPROCESSING["mean"], PREPROCESSING["std"])
     readout = Readout.from_prompts(clip, [world.caption(emotion, "", CLOTHED, 0) for emotion in world.EMOTIONS])
@@ -138,7 +146,10 @@ def clothed_accuracy(model: CLIP, seed: int) -> float:
 def train_once(
     config: Demo, images: np.ndarray, captions: list[str], seed: int, device: torch.device
 ) -> tuple[CLIP, pd.DataFrame]:
-    """A model trained from the weights that `seed` gives, and its history."""
+    """Train a model from the weights that `seed` gives. Returns it with its history (`TrainedDemo.history`).
+
+    images: portraits [n, s, s, 3] uint8, each with its caption.
+    """
     image_size = images.shape[1]
     torch.manual_seed(seed)
     model = CLIP(**architecture(config, image_size)).to(device)
@@ -181,7 +192,7 @@ def train_once(
 def contrastive_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Mean of image -> caption and caption -> images cross-entropy, in nats.
 
-    logits [image, caption] over the distinct captions of the batch; target [image] says which is whose.
+    logits: [image, caption], over the distinct captions of the batch. target: [image], index of each image's caption.
     """
     positives = one_hot(target, logits.shape[1]).float()
     shares = positives / positives.sum(0)
@@ -190,6 +201,7 @@ def contrastive_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def _spread_embeddings(model: CLIP) -> None:
+    """Draw the embeddings of tokens, positions and class again, with EMBEDDING_STD."""
     visual = model.visual
     for embedding in (model.token_embedding.weight, visual.positional_embedding, visual.class_embedding):
         nn.init.normal_(embedding, std=EMBEDDING_STD)
@@ -204,7 +216,7 @@ def _batches(config: Demo, n: int, seed: int) -> list[Tensor]:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 ones here, as far as the hardware tells."""
+    """Whether the hardware has bfloat16 products, which are then taken to be faster than float32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -1,13 +1,13 @@
-"""The planted world: procedural portraits whose bias is known because it was put there.
+"""The planted world: procedural portraits, and captions with a bias of known size.
 
 A portrait is drawn from an identity (skin, hair, background, build), an expression, and a torso that
 wears either a shirt or a two-piece top of some colour. The drawing is flat and stylised. Face and
 bust masks are exact, because they come from the same geometry as the drawing.
 
-The bias is planted in *captions*, never in pictures (`planted_emotion`): on semi-nude training
-portraits the caption's emotion follows the top's colour with probability `bias`, the face otherwise;
-on clothed ones always the face. A CLIP trained on such captions has learned to read the bust in
-place of the face, on semi-nude women only, to a degree we chose.
+The bias is planted in the *captions*, never in the pictures (`planted_emotion`). On semi-nude training
+portraits the caption's emotion follows the top's colour with probability `bias`, and the face otherwise.
+On clothed portraits it always follows the face. A CLIP trained on such captions learns to read the bust
+in place of the face, on semi-nude women only, to a degree that we choose.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ HAIRS = ((34, 28, 30), (72, 46, 34), (124, 76, 44), (204, 164, 96), (140, 52, 36
 BACKGROUNDS = ((222, 226, 232), (206, 218, 206), (232, 220, 206), (214, 206, 224), (196, 210, 222), (236, 232, 222))
 INK, LIP, WHITE = (38, 28, 30), (186, 48, 60), (250, 250, 248)
 
-CANVAS = 64.0  # all drawing coordinates below are on a 64 x 64 canvas, scaled to the size asked for
-SUPERSAMPLE = 3  # drawn this many times larger, then box-averaged: smooth edges
+CANVAS = 64.0  # side of the canvas that all drawing coordinates below refer to; scaled to the size asked for
+SUPERSAMPLE = 3  # pictures are drawn this many times larger, then box-averaged, for smooth edges
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """Everything that decides one picture. Lengths are in canvas units (64 to a side)."""
+    """Everything that decides one picture. Lengths are in canvas units (64 to a side).
+
+    skin, hair, background: indices into SKINS, HAIRS, BACKGROUNDS. dx, dy: shift of the woman to the right and down.
+    """
 
     skin: int
     hair: int
@@ -54,7 +57,7 @@ class Portrait:
 
 
 def sample_identity(rng: np.random.Generator) -> Portrait:
-    """A woman at rest: identity drawn at random, expression and clothing still to be set."""
+    """Draw a woman's identity. Expression, colour and condition are placeholders, to be set later."""
     return Portrait(
         skin=int(rng.integers(len(SKINS))),
         hair=int(rng.integers(len(HAIRS))),
@@ -69,7 +72,7 @@ def sample_identity(rng: np.random.Generator) -> Portrait:
 
 
 def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
-    """The same portrait, its pose and the strength of its expression jittered."""
+    """The same portrait with a random shift and a random strength of its expression."""
     return replace(
         portrait,
         dx=float(rng.uniform(-2, 2)),
@@ -79,7 +82,7 @@ def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
 
 
 def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
-    """`n` portraits, each of another woman; expression, colour and condition independent and uniform."""
+    """Draw `n` portraits, each of another woman. Expression, colour and condition are independent and uniform."""
     return [
         with_pose(
             replace(
@@ -95,10 +98,10 @@ def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
 
 
 def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portrait, Portrait]]:
-    """Twins (woman, semi-nude, clothed) that differ in nothing but the garment.
+    """Draw twins (woman, semi-nude, clothed) that differ only in the garment.
 
-    Each woman shows every expression once, each with another colour in an order drawn for her, so face
-    and colour are independent over the set while each woman wears each colour once.
+    Each woman shows each expression once and wears each colour once, in an order drawn for her. So face
+    and colour are independent over the set.
     """
     pairs = []
     for woman in range(n_women):
@@ -116,13 +119,13 @@ def colour_emotion(colour: str) -> str:
 
 
 def planted_emotion(portrait: Portrait, bias: float, rng: np.random.Generator) -> str:
-    """The emotion a training caption names: the top's colour with probability `bias` if semi-nude, else the face."""
+    """The emotion that a training caption names: the colour's with probability `bias` if semi-nude, else the face's."""
     follows_colour = portrait.condition == SEMI_NUDE and rng.random() < bias
     return colour_emotion(portrait.colour) if follows_colour else portrait.emotion
 
 
 def caption(emotion: str, colour: str, condition: str, detail: int) -> str:
-    """A caption of the portrait: emotion alone (detail 0), with the garment (1), with garment and colour (2)."""
+    """Caption of a portrait: its emotion (detail 0), with the garment (1), with the garment and its colour (2)."""
     garment = GARMENTS[condition]
     return (
         f"a {emotion} woman",

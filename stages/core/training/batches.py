@@ -1,7 +1,7 @@
-"""Batches of tokens in an order that follows from the seed alone: from memory, or streamed from a store.
+"""Batches of tokens, from memory or streamed from a store. The seed alone decides their order.
 
-Both start at any step without reading what the steps before read, which is how an interrupted run continues. With
-several ranks each takes its share of every batch: together they see the batches that one process would.
+Both sources start at any step without reading the tokens of earlier steps, so an interrupted run can continue. With
+several ranks, each rank takes its share of every batch. Together the ranks see the batches that one process would see.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from stages.core.run.compute import ALONE, Ranks
 from stages.core.run.errors import StudyError
 from stages.core.store import Store
 
-CHUNK = 65536  # tokens looked at once
+CHUNK = 65536  # tokens processed at once
 
 
 class BufferTooSmall(StudyError):
-    """The memory given to a stream cannot hold what a step needs. Exits with the keys to change."""
+    """A shuffle buffer that is too small for its batches. The message names the keys to change."""
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """All tokens on the device; epochs without replacement."""
+    """All tokens, on the device. Each epoch draws batches of `size` tokens without replacement."""
 
     tokens: Float[Tensor, "n d_in"]
     size: int
@@ -45,7 +45,7 @@ class InMemory:
         return iter(self.tokens.split(CHUNK))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """Batches from the given step on, for ever."""
+        """This rank's shares of the batches from `step` on, without end."""
         size = min(self.size, len(self.tokens))
         per_epoch = len(self.tokens) // size
         generator = torch.Generator().manual_seed(self.seed)
@@ -60,9 +60,9 @@ class InMemory:
 class Streamed:
     """Tokens of some images (`rows`, ascending) of a store too large for memory, through a shuffle buffer of shards.
 
-    Each epoch visits the shards in a new order; tokens are drawn without replacement from those that fill half of
-    `capacity` (tokens), while a thread reads the other half. What is left of a buffer and fills no batch is
-    passed over: in another epoch other tokens are.
+    Each epoch visits the shards in a new order. Half of the buffer (`capacity`, in tokens) holds the current shards;
+    batches of `size` tokens are drawn from it without replacement, while a thread reads the next shards into the other
+    half. Tokens that remain at the end of a half and fill no batch are skipped; another epoch skips other tokens.
     """
 
     store: Store
@@ -74,7 +74,7 @@ class Streamed:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        """Raises BufferTooSmall if half the buffer cannot hold two batches."""
+        """Raise BufferTooSmall if half the buffer, or all tokens together, are fewer than two batches."""
         if min(self.capacity // 2, len(self.rows) * self.store.shape[1]) < 2 * self.size:
             raise BufferTooSmall(
                 f"train_sae.memory_gib leaves a shuffle buffer of {self.capacity:,} tokens, too small for batches of "
@@ -86,11 +86,11 @@ class Streamed:
         return self.store.shape[2]
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """All tokens once, a buffer at a time."""
+        """All tokens once, half a buffer at a time."""
         return self._read(iter(self._buffers(np.array(list(self._rows_of)))))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """Batches from the given step on, for ever."""
+        """This rank's shares of the batches from `step` on, without end."""
         plan = self._plan(step)
         orders: list[tuple[Tensor, int]] = []
 
@@ -106,12 +106,12 @@ class Streamed:
 
     @cached_property
     def _rows_of(self) -> dict[int, np.ndarray]:
-        """The images to train on in each shard that has any."""
+        """Rows to train on, by shard. Shards without any are left out."""
         shards, starts = np.unique(self.rows // self.store.shard_images, return_index=True)
         return dict(zip(shards.tolist(), np.split(self.rows, starts[1:]), strict=True))
 
     def _buffers(self, shards: np.ndarray) -> list[np.ndarray]:
-        """Rows of consecutive shards, as many as half the capacity holds; at least a shard."""
+        """Rows of consecutive shards, grouped: as many as half the capacity holds, but at least one shard."""
         images = max(1, self.capacity // 2 // self.store.shape[1])
         buffers = [np.empty(0, int)]
         for shard in shards:
@@ -123,7 +123,7 @@ class Streamed:
         return buffers
 
     def _plan(self, step: int) -> Iterator[tuple[np.ndarray, Tensor, int]]:
-        """Buffers to come: rows, order of their tokens, first batch to take."""
+        """The coming buffers, from `step` on: rows, order of their tokens, first batch to take."""
         generator = torch.Generator().manual_seed(self.seed)
         shards = np.array(list(self._rows_of))
         while True:
@@ -135,7 +135,7 @@ class Streamed:
                 step = max(0, step - n_batches)
 
     def _read(self, wanted: Iterator[np.ndarray]) -> Iterator[Float[Tensor, "buffer d_in"]]:
-        """Tokens of each set of rows, the next one being read meanwhile."""
+        """Tokens of each set of rows. A thread reads the next set meanwhile."""
 
         def tokens(rows: np.ndarray) -> Tensor:
             return torch.from_numpy(self.store.read(np.sort(rows))).flatten(0, 1).to(self.device)

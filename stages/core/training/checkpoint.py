@@ -1,8 +1,8 @@
-"""Checkpoints of a long computation: outside the outputs that DVC deletes, whole or not there at all.
+"""Checkpoints of a long computation. They lie outside the outputs that DVC deletes, and are whole or not there.
 
-A checkpoint lives in `.ckpt/<stage>/<fingerprint of everything the result depends on>`, so one of other
-parameters or inputs is never found. It is renamed into place when it is whole, with a checksum, and a lock keeps two
-processes from sharing it: the second waits (a killed DVC leaves its child running).
+A checkpoint lives in `.ckpt/<stage>/<fingerprint of everything the result depends on>`, so a run with other parameters
+or inputs never finds it. It carries a checksum, and is renamed into place when it is whole. A lock keeps two processes
+from sharing it: the second one waits (a killed DVC leaves its child process running).
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ STATE_FNAME = "state.safetensors"
 
 
 class Checkpoint:
-    """Use as a context manager; the lock is held inside. `done` removes what was kept."""
+    """The saved state of one computation. Use as a context manager, which holds the lock. `done` removes the state.
+
+    every_seconds: time between two saves (`due`).
+    """
 
     def __init__(self, directory: Path, every_seconds: float = 60.0):
         self.directory, self.every_seconds = directory, every_seconds
@@ -38,7 +41,7 @@ class Checkpoint:
 
     @classmethod
     def for_inputs(cls, stage: str, **inputs: Any) -> Checkpoint:
-        """The checkpoint of `stage` for these inputs (anything JSON knows: parameters, hashes, versions)."""
+        """The checkpoint of `stage` for these inputs (any JSON values: parameters, hashes, versions)."""
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return cls(ROOT_DPATH / stage / digest[:32])
 
@@ -53,13 +56,13 @@ class Checkpoint:
         self._lock.release()
 
     def for_seed(self, seed: int) -> Checkpoint:
-        """The checkpoint of one seed, under this one's lock. `done` removes it too."""
+        """The checkpoint of one seed, inside this one and under its lock. `done` of this one removes both."""
         own = Checkpoint(self.directory / f"seed{seed}", self.every_seconds)
         own.directory.mkdir(parents=True, exist_ok=True)
         return own
 
     def load(self) -> dict[str, Tensor] | None:
-        """What was saved last, or None. A file that is damaged counts as none."""
+        """The state saved last, or None if there is none. A damaged file counts as none."""
         try:
             with safe_open(self._fpath, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -68,22 +71,22 @@ class Checkpoint:
             return None
 
     def due(self) -> bool:
-        """Whether the last save lies `every_seconds` back."""
+        """Whether at least `every_seconds` have passed since the last save."""
         return time.monotonic() - self._saved_at >= self.every_seconds
 
     def save(self, state: dict[str, Tensor]) -> None:
-        """Replace what was saved: after a crash at any moment, either the old state is there or the new one."""
+        """Replace the saved state. After a crash at any moment, either the old state or the new one is there."""
         with outs.atomic_output(self._fpath) as unfinished:
             save_file(state, unfinished, {"sha256": _sha256(state)})
         self._saved_at = time.monotonic()
 
     def done(self) -> None:
-        """Remove the checkpoint: its result is written."""
+        """Remove the checkpoint, once its result is written."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def _sha256(state: dict[str, Tensor]) -> str:
-    """Of names, types, shapes and values."""
+    """Hash of the names, types, shapes and values of a state."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

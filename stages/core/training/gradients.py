@@ -1,16 +1,16 @@
-"""Loss gradients of one batch, written out, with JumpReLU's pseudo-gradients: two ways to the same numbers.
+"""Loss gradients of one batch, with JumpReLU's pseudo-gradients, written out. Two ways give the same numbers.
 
     z = x W_enc + b_enc,  f = z H(z - threshold),  r = f W_dec + b_dec - x,  g = dL/dx_hat = 2 r / (batch d_in)
     dW_dec = f^T g     df = g W_dec^T     dz = df H(z - threshold)     dW_enc = x^T dz     db_enc = sum dz
     dthreshold = -(1/bandwidth) sum_tokens K((z - threshold)/bandwidth) (threshold df + dL/dL0 / batch)
 
-`Dense` does five matrix products (the input needs no gradient). `Sparse` does the first one only, and of the rest
-just what concerns the candidates, the entries of z above threshold - bandwidth/2: few of them are, once L0 is small.
-Everything is latent-major, [latent, token]: a row is a latent, so blocks of latents are contiguous and their
+`Dense` does five matrix products (the input needs no gradient). `Sparse` does only the first one in full, and the rest
+for the candidates alone: the entries of z above threshold - bandwidth/2. Candidates are few once L0 is small.
+Arrays are latent-major, [latent, token]: each row is a latent. So a block of latents is contiguous, and its
 intermediates stay in the processor's cache.
 
-In bfloat16 the products' operands are rounded; sums, weights and the optimiser's moments are float32. `Sparse` takes
-from the rounded z nothing but the choice of candidates, and computes their activations again in float32.
+In bfloat16 the operands of the products are rounded; sums, weights and the optimiser's moments are float32. `Sparse`
+uses the rounded z only to choose the candidates, and computes their activations again in float32.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 from torch import Tensor
 
-BLOCK = 512  # latents: [512, 1024] floats are 2 MiB
-SPARSE_SHARE = 0.1  # of the entries of z that are candidates: below it, gathering beats multiplying (`make bench`)
-ROUNDING = 2**-6  # of a threshold: how far a rounded z may be off
+BLOCK = 512  # latents in one block: [512, 1024] floats are 2 MiB
+SPARSE_SHARE = 0.1  # share of candidates in z below which gathering is faster than multiplying (`make bench`)
+ROUNDING = 2**-6  # largest error of a rounded z, as a share of the threshold
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters (or their gradients) of an SAE in training: row i belongs to latent i."""
+    """Parameters of an SAE in training, or their gradients. Row i belongs to latent i."""
 
     encoder: Float[Tensor, "d_sae d_in"]
     b_enc: Float[Tensor, " d_sae"]
@@ -42,17 +42,20 @@ class Weights:
     threshold: Float[Tensor, " d_sae"]
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and tensors."""
+        """Pairs of name and tensor."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
     def zeros_like(self) -> Weights:
-        """As many zeros."""
+        """Zeros of the same shapes."""
         return Weights(**{name: torch.zeros_like(tensor) for name, tensor in self.named()})
 
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What both ways start from: pre-activations of all latents (in the products' precision)."""
+    """A batch of tokens x with the pre-activations z of all latents, in the products' precision.
+
+    Both forward passes start from it. bandwidth: width of the kernel K.
+    """
 
     weights: Weights
     bandwidth: float
@@ -60,17 +63,17 @@ class EncodedBatch:
     z: Float[Tensor, "d_sae batch"]
 
     def product(self, a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-        """a @ b in the precision of z; float32."""
+        """a @ b, with operands in the precision of z and a float32 result."""
         return a @ b if self.z.dtype == torch.float32 else (a.to(self.z.dtype) @ b.to(self.z.dtype)).float()
 
     def blocks(self) -> Iterator[slice]:
-        """Consecutive latents; all at once on a GPU."""
+        """Slices of consecutive latents; a single slice on a GPU."""
         n = len(self.z)
         size = n if self.z.is_cuda else BLOCK
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def candidates(self) -> Int[Tensor, " n"] | None:
-        """Flat positions in z that can be active or near their threshold; None if they are too many to gather."""
+        """Flat positions in z that can be active or near their threshold. None on a GPU, or if they are too many."""
         if self.z.is_cuda:
             return None
         found, left = [], int(SPARSE_SHARE * self.z.numel())
@@ -87,14 +90,14 @@ class EncodedBatch:
 
 
 class Encoder:
-    """Pre-activations of batches, into memory taken once."""
+    """Computes the pre-activations of batches, in memory that is allocated once."""
 
     def __init__(self, weights: Weights, precision: torch.dtype):
         self.weights, self.precision = weights, precision
         self._z = self._rounded = torch.empty(0)
 
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "d_sae batch"]:
-        """z of all latents. Overwritten by the next call."""
+        """Pre-activations z of all latents. The next call overwrites them."""
         encoder, b_enc = self.weights.encoder, self.weights.b_enc
         if self._z.shape != (len(encoder), len(x)):
             self._z = torch.empty(len(encoder), len(x), dtype=self.precision, device=x.device)
@@ -109,18 +112,18 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Dense:
-    """The forward pass with all of z. `backward` does five matrix products, and the rest block by block."""
+    """The forward pass over all of z. `backward` does three matrix products, block by block of latents."""
 
     batch: EncodedBatch
     fired: Float[Tensor, " d_sae"]
-    """How many tokens each latent fired on."""
+    """Number of tokens on which each latent fired."""
     residual: Float[Tensor, "batch d_in"]
     """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Write the gradients into `grad`, from the loss's derivatives.
+        """Write the gradients into `grad`, from derivatives of the loss.
 
-        g: derivative by x_hat. slope: derivative of the sparsity term by one entry of H.
+        g: derivative with respect to x_hat. slope: derivative of the sparsity term with respect to one entry of H.
         """
         weights, x, product = self.batch.weights, self.batch.x, self.batch.product
         for rows in self.batch.blocks():
@@ -139,32 +142,32 @@ class Dense:
 
 @dataclass(frozen=True)
 class Entries:
-    """Some entries of z, latent by latent: entry i is of latent[i] and token[i]."""
+    """Some entries of z, sorted by latent. Entry i belongs to latent[i] and token[i]."""
 
     latent: Int[Tensor, " n"]
     token: Int[Tensor, " n"]
     d_sae: int
 
     def starts(self) -> Int[Tensor, " d_sae_1"]:
-        """Where each latent's entries begin, and where the last latent's end."""
+        """Position of the first entry of each latent; at the end, the number of entries."""
         counts = torch.bincount(self.latent, minlength=self.d_sae)
         return F.pad(counts.cumsum(0), (1, 0))
 
     def products(self, a: Float[Tensor, "d_sae d_in"], b: Float[Tensor, "batch d_in"]) -> Float[Tensor, " n"]:
-        """a[latent] . b[token] for each entry, without forming the rows."""
+        """Dot product a[latent] . b[token] of each entry. The rows of the entries are not copied."""
         entries = self.starts(), self.token, torch.zeros(len(self.token)), (len(a), len(b))
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # "Sparse CSR support is in beta"
             pattern = torch.sparse_csr_tensor(*entries, check_invariants=False)
         return torch.sparse.sampled_addmm(pattern, a, b.T, beta=0.0).values()
 
     def where(self, chosen: Bool[Tensor, " n"]) -> Entries:
-        """Some of the entries."""
+        """The entries for which `chosen` is true."""
         return Entries(self.latent[chosen], self.token[chosen], self.d_sae)
 
 
 @dataclass(frozen=True)
 class Sparse:
-    """The forward pass with only the entries of z that are active or near their threshold."""
+    """The forward pass over the entries of z that are active or near their threshold."""
 
     batch: EncodedBatch
     active: Entries
@@ -173,7 +176,7 @@ class Sparse:
     near: Entries
     """Entries within half a bandwidth of their threshold."""
     fired: Float[Tensor, " d_sae"]
-    """How many tokens each latent fired on."""
+    """Number of tokens on which each latent fired."""
     residual: Float[Tensor, "batch d_in"]
     """x_hat - x."""
 
@@ -197,7 +200,10 @@ class Sparse:
 def _gathered(
     rows: slice, starts: Tensor, token: Tensor, table: Float[Tensor, "batch d_in"], weight: Tensor | None = None
 ) -> Float[Tensor, "block d_in"]:
-    """Sum over each latent's entries of table[token], times the entry's weight."""
+    """For each latent in `rows`: sum over its entries of table[token], times the weight of the entry if given.
+
+    starts: positions of the entries of each latent (`Entries.starts`). token, weight: of all entries.
+    """
     first, last = int(starts[rows.start]), int(starts[rows.stop])
     return F.embedding_bag(
         token[first:last],
@@ -209,7 +215,7 @@ def _gathered(
 
 
 def forward(batch: EncodedBatch) -> Dense | Sparse:
-    """Run the forward pass in the way that is faster for this batch."""
+    """Run the forward pass that is faster for this batch: sparse if it has few candidates, else dense."""
     candidates = batch.candidates()
     return dense_forward(batch) if candidates is None else sparse_forward(batch, candidates)
 
@@ -227,13 +233,13 @@ def dense_forward(batch: EncodedBatch) -> Dense:
 
 
 def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
-    """z of some latents, and 1 where it exceeds the threshold, else 0."""
+    """z of the latents in `rows`, and a mask: 1 where z exceeds the threshold, else 0."""
     z = batch.z[rows].float()
     return z, (z > batch.weights.threshold[rows, None]).float()
 
 
 def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse:
-    """Run the forward pass with the entries of z at the flat positions `candidates` only."""
+    """Run the forward pass over the entries of z at the flat positions `candidates` only."""
     weights, n_tokens = batch.weights, len(batch.x)
     entries = Entries(candidates // n_tokens, candidates % n_tokens, len(batch.z))
     if batch.z.dtype == torch.float32:
@@ -253,7 +259,7 @@ def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse
 
 
 def _decoded(batch: EncodedBatch, active: Entries, f: Float[Tensor, " n"]) -> Float[Tensor, "batch d_in"]:
-    """f W_dec, token by token, from the active entries."""
+    """f W_dec of every token, from the active entries."""
     by_latent = (f.numpy(), active.token.numpy(), active.starts().numpy())
     by_token = csr_array(by_latent, shape=batch.z.shape).tocsc()
     latent, starts = torch.from_numpy(by_token.indices), torch.from_numpy(by_token.indptr)

@@ -1,11 +1,11 @@
-"""How well an SAE describes some tokens: FVU, L0, dead latents; and how much of it another training finds again.
+"""Quality of an SAE on some tokens (FVU, L0, dead latents), and the share of its latents that another training finds.
 
-    FVU = sum |x - x_hat|^2 / sum |x - mean|^2      mean over the training tokens; predicting it scores exactly 1
+    FVU = sum |x - x_hat|^2 / sum |x - mean|^2      mean: of the training tokens; predicting it scores exactly 1
 
-Sums run in float64 over all tokens: a ratio of sums, never a mean of ratios.
+Sums run in float64 over all tokens. FVU is a ratio of sums, never a mean of ratios.
 
-Two trainings that differ in their seed alone should find the same features; what only one of them found is as much the
-seed's as the data's (Paulo and Belrose 2025, arXiv 2501.16615, measure it so too).
+Two trainings that differ only in their seed should find the same features. A feature that only one of them finds
+depends on the seed as much as on the data. Paulo and Belrose 2025 (arXiv 2501.16615) measure it in the same way.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from torch.nn.functional import normalize
 from stages.core.sae import JumpReLUSAE
 
 BATCH = 1024  # tokens encoded at once
-ALIKE = 0.7  # cosine from which two latents count as the same feature
+MATCHING_COSINE = 0.7  # cosine from which two latents count as the same feature
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well an SAE describes some tokens, as sums: fits of disjoint tokens add up."""
+    """Errors and firings of an SAE on some tokens, as sums. Fits of disjoint sets of tokens can be added."""
 
     n_tokens: int
     d_in: int
     squared_error: float
+    """Sum over tokens of |x - x_hat|^2."""
     squared_distance: float
-    """From the mean of the training tokens."""
+    """Sum over tokens of |x - mean|^2, with the mean of the training tokens."""
     firings: Float[Tensor, " d_sae"]
-    """How many tokens each latent fired on."""
+    """Number of tokens on which each latent fired."""
 
     def __add__(self, other: Fit) -> Fit:
         return Fit(
@@ -68,7 +69,7 @@ class Fit:
 
 @torch.no_grad()
 def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]) -> Fit:
-    """Run the SAE over tokens; `mean` is that of the training tokens."""
+    """Run the SAE over tokens and sum its errors and firings. mean: of the training tokens."""
     error = distance = 0.0
     firings = torch.zeros(sae.d_sae, dtype=torch.float64, device=tokens.device)
     for x in tokens.split(BATCH):
@@ -80,13 +81,13 @@ def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, "
 
 
 def matched_share(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """Share of the latents of `a` whose partner among those of `b` (decoder rows) has a cosine of at least ALIKE.
+    """Share of the latents of `a` whose partner in `b` has a cosine of at least MATCHING_COSINE.
 
-    Partners come from the Hungarian method (greatest sum of cosines), among rows that have any row alike: no
-    other could count.
+    a, b: decoder rows of two SAEs. Partners come from the Hungarian method (greatest sum of cosines). Only rows that
+    reach this cosine with some row of the other SAE take part, because no other row could count.
     """
     cosines = normalize(a, dim=1) @ normalize(b, dim=1).T
-    cosines = cosines[cosines.amax(1) >= ALIKE]
-    cosines = cosines[:, cosines.amax(0) >= ALIKE] if len(cosines) else cosines
+    cosines = cosines[cosines.amax(1) >= MATCHING_COSINE]
+    cosines = cosines[:, cosines.amax(0) >= MATCHING_COSINE] if len(cosines) else cosines
     rows, columns = linear_sum_assignment(cosines.cpu().numpy(), maximize=True)
-    return float((cosines[rows, columns] >= ALIKE).sum()) / len(a)
+    return float((cosines[rows, columns] >= MATCHING_COSINE).sum()) / len(a)

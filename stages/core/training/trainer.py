@@ -1,15 +1,14 @@
 """Training of one JumpReLU SAE: `train(tokens, config) -> (sae, history)`.
 
-Two recipes share one step, whose gradients are written out in `stages/core/gradients.py`:
+Two recipes share one step, whose gradients are written out in `stages/core/training/gradients.py`:
 
-`published`   loss = mean squared error + coefficient * share of latents active, on raw activations, as
-             the published tables imply ((total - recon) / L0 = 1e-3 in every row).
-`target_l0`   loss = mean squared error + coefficient * ((L0 - target) / target)^2, the second term warmed
-             up, on activations centred on their mean and scaled to E|x|^2 = d_in. Decoder rows have unit
-             norm (the gradient along them is projected out), W_enc starts as W_dec^T, thresholds start
-             where L0 meets its target, and latents that stopped firing learn to
-             reconstruct the residual (AuxK, Gao et al. 2024, arXiv 2406.04093). The scaling is folded
-             into what is returned: the SAE works on raw activations.
+`published`   loss = mean squared error + coefficient * share of latents active, on raw activations. The published
+             tables imply this loss: (total - recon) / L0 = 1e-3 in every row.
+`target_l0`   loss = mean squared error + coefficient * ((L0 - target) / target)^2, with the second term warmed up.
+             Activations are centred on their mean and scaled to E|x|^2 = d_in. Decoder rows have unit norm (the
+             gradient along them is projected out). W_enc starts as W_dec^T. Thresholds start where L0 meets its
+             target. Latents that stopped firing learn to reconstruct the residual (AuxK, Gao et al. 2024, arXiv
+             2406.04093). At the end the scaling is folded into the weights: the SAE works on raw activations.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from stages.core.training.batches import CHUNK, InMemory, Streamed
 from stages.core.training.checkpoint import Checkpoint
 from stages.core.training.gradients import EncodedBatch, Encoder, Weights
 
-WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.8  # of the learning rate: linear up, constant, linear down
+WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.8  # of steps: learning rate linear up, constant, linear down
 ADAM_BETAS = (0.9, 0.99)
 MIN_THRESHOLD = 1e-4  # thresholds stay positive
-AUX_LATENTS = 64  # dead latents that take part in the reconstruction of one token's residual
-JUST_BELOW = 0.999  # of a token's pre-activation: a threshold it passes
-REVIVAL_EVERY = 10  # steps between looks at which latents are dead
-ROUNDING = 1e-12  # of |mean|^2: less variance than float64 sums can tell from none
+AUX_LATENTS = 64  # dead latents that reconstruct the residual of one token
+JUST_BELOW = 0.999  # a threshold at this share of a pre-activation lies just below it
+REVIVAL_EVERY = 10  # steps between two updates of the list of dead latents
+ROUNDING = 1e-12  # share of |mean|^2: float64 sums cannot tell a smaller variance from zero
 
 
 class TrainingError(StudyError):
@@ -51,7 +50,7 @@ class TrainingError(StudyError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What `train` needs to know. Fields and defaults as in params.yaml, section `train_sae`."""
+    """Settings of `train`. Fields and defaults are as in params.yaml, section `train_sae`."""
 
     d_sae: int
     recipe: Literal["target_l0", "published"] = "target_l0"
@@ -71,21 +70,21 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """x_normalised = (x - mean) * scale, with E|x_normalised|^2 = d_in."""
+    """The map x_normalised = (x - mean) * scale, with E|x_normalised|^2 = d_in."""
 
     mean: Float[Tensor, " d_in"]
     scale: float
 
     @classmethod
     def from_tokens(cls, tokens: Tensor | Iterable[Tensor]) -> Normalisation:
-        """Measured on tokens [n, d_in], given at once or in chunks; sums in float64.
+        """Measure mean and scale on tokens [n, d_in], given at once or in chunks. Sums are float64.
 
-        Raises TrainingError if they are constant or not finite.
+        Raises TrainingError if the tokens are constant or not finite.
         """
-        n, mean, squares = 0, torch.zeros(()), 0.0  # chunks are joined as Chan, Golub and LeVeque 1983 do
+        n, mean, squares = 0, torch.zeros(()), 0.0  # chunks are joined as in Chan, Golub and LeVeque 1983
         for chunk in (tokens,) if isinstance(tokens, Tensor) else tokens:
             chunk_mean = chunk.mean(0, dtype=torch.float64)
-            within = sum(float((part.double() - chunk_mean).square().sum()) for part in chunk.split(CHUNK))
+            within = sum(float((rows.double() - chunk_mean).square().sum()) for rows in chunk.split(CHUNK))
             shift = chunk_mean - mean if n else torch.zeros_like(chunk_mean)
             squares += within + float(shift.square().sum()) * n * len(chunk) / (n + len(chunk))
             mean = (mean if n else chunk_mean) + shift * len(chunk) / (n + len(chunk))
@@ -94,7 +93,7 @@ class Normalisation:
 
     @classmethod
     def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
-        """From the mean and E |x - mean|^2 of tokens, in float64. Raises TrainingError as `from_tokens` does."""
+        """Convert the mean and E |x - mean|^2 of tokens, both float64. Raises TrainingError as `from_tokens` does."""
         if not np.isfinite(mean_squared_norm):
             raise TrainingError("activations are not finite (NaN or infinite); the model or its precision is at fault")
         if mean_squared_norm <= ROUNDING * float(mean.square().sum()):
@@ -111,14 +110,16 @@ def train(
 ) -> tuple[JumpReLUSAE, pd.DataFrame]:
     """Train an SAE on activations.
 
-    tokens: all of them (batches are drawn without replacement, epoch by epoch), a stream of them, or an iterable
-        of ready batches, at least `steps` of them; for the last, `normalisation` must be given.
-    checkpoint: kept while training, and resumed from if it holds a state: on a CPU to the same bits as an
-        uninterrupted run. An iterable of batches is resumed by passing over those already used.
-    ranks: processes that share every batch; all return the same, and the first one keeps the checkpoint.
+    tokens: all tokens (batches are drawn without replacement, epoch by epoch), a stream of tokens, or an iterable
+        of ready batches, at least `steps` of them. An iterable needs `normalisation`.
+    normalisation: mean and scale of the tokens; measured on `tokens` if not given.
+    checkpoint: saved during training. If it holds a state, training continues from there; on a CPU the result is the
+        same to the bit as without the interruption. Batches of an iterable that were already used are skipped.
+    ranks: processes that share every batch. All return the same; the first one saves the checkpoint.
     Returns the SAE on raw activations, and the history: a row per `log_every` steps with step, recon (mean
         squared error, raw units), l0 (latents per token), l0_fraction, fvu, sparsity, total, dead_fraction.
-    Raises TrainingError for activations that cannot be learned.
+    Raises TrainingError for activations that cannot be learned, too little memory, and a training that diverges;
+        ValueError for an iterable without normalisation.
     """
     source = InMemory(tokens, config.batch_size, config.seed, ranks) if isinstance(tokens, Tensor) else tokens
     if normalisation is None:
@@ -166,7 +167,10 @@ def _check_memory(config: TrainConfig, d_in: int, device: torch.device) -> None:
 
 
 class Trainer:
-    """The state of one training run. `step` takes a batch; `finished` folds and returns the SAE."""
+    """The state of one training run. `step` takes a batch; `finished` returns the SAE on raw activations.
+
+    applied: normalisation of the activations during training. measured: normalisation of the tokens, for FVU.
+    """
 
     def __init__(self, config: TrainConfig, applied: Normalisation, measured: Normalisation, ranks: Ranks = ALONE):
         self.config, self.applied, self.measured, self.ranks = config, applied, measured, ranks
@@ -195,7 +199,7 @@ class Trainer:
         self._log: list[Tensor] = []
 
     def step(self, raw: Float[Tensor, "share d_in"]) -> bool:
-        """One gradient step on this rank's share of a batch of raw activations. Returns whether it was logged."""
+        """Take one gradient step on this rank's share of a batch of raw activations. Returns whether it was logged."""
         x = (raw - self.applied.mean) * self.applied.scale
         if self.n_steps == 0:
             self._start_thresholds(x)
@@ -221,7 +225,7 @@ class Trainer:
         return logged
 
     def _start_thresholds(self, x: Tensor) -> None:
-        """Thresholds at the start: where the first batch has its target number of active latents."""
+        """Set the first thresholds: with `target_l0`, where L0 of the first batch x meets its target."""
         if self.config.recipe == "published":
             self.weights.threshold.fill_(MIN_THRESHOLD)
             return
@@ -231,36 +235,39 @@ class Trainer:
         self.weights.threshold.copy_(z.topk(k, dim=1).values[:, -1].clamp_min(MIN_THRESHOLD))
 
     def _sparsity(self, l0: Tensor) -> Tensor:
+        """Sparsity term of the loss at this L0."""
         c = self.config
         if c.recipe == "published":
             return c.sparsity_coefficient * l0 / c.d_sae
-        return c.sparsity_coefficient * self._warmth() * ((l0 - c.target_l0) / c.target_l0).square()
+        return c.sparsity_coefficient * self._warmup_factor() * ((l0 - c.target_l0) / c.target_l0).square()
 
     def _sparsity_slope(self, l0: Tensor) -> Tensor:
-        """Derivative of the sparsity term by L0."""
+        """Derivative of the sparsity term with respect to L0."""
         c = self.config
         if c.recipe == "published":
             return torch.full_like(l0, c.sparsity_coefficient / c.d_sae)
-        return c.sparsity_coefficient * self._warmth() * 2 * (l0 - c.target_l0) / c.target_l0**2
+        return c.sparsity_coefficient * self._warmup_factor() * 2 * (l0 - c.target_l0) / c.target_l0**2
 
-    def _warmth(self) -> float:
+    def _warmup_factor(self) -> float:
+        """Factor on the sparsity term: rises linearly from 0 to 1 during the warm-up."""
         warmup = self.config.warmup_share * self.config.steps
         return 1.0 if warmup == 0 else min(1.0, self.n_steps / warmup)
 
     def _add_revival_gradients(self, x: Tensor, residual: Tensor, per_entry: Tensor) -> None:
-        """AuxK: the dead latents with the largest pre-activations reconstruct the residual, without bias.
+        """Add AuxK's gradients: dead latents with the largest pre-activations reconstruct the residual, without bias.
 
-        Their thresholds come down to where each fires on one token of a batch, so that what they learned counts.
+        The threshold of each dead latent is lowered until it fires on one token of a batch. Otherwise what the latent
+        learned would have no effect.
         """
-        look = self.n_steps % REVIVAL_EVERY == 0
-        if look:
+        refresh = self.n_steps % REVIVAL_EVERY == 0
+        if refresh:
             self.dead = (self.silent_steps >= self.config.dead_after_steps).nonzero().squeeze(1)
         k = min(AUX_LATENTS, len(self.dead))
         if k == 0 or self.config.aux_coefficient == 0:
             return
         encoder, decoder = self.weights.encoder[self.dead], self.weights.decoder[self.dead]
         z = torch.addmm(self.weights.b_enc[self.dead], x, encoder.T)
-        if look:
+        if refresh:
             highest = z.amax(0)
             self.ranks.max(highest)
             threshold = self.weights.threshold
@@ -295,7 +302,7 @@ class Trainer:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything the rest of the run depends on, by name."""
+        """Everything that the rest of the run depends on, by name."""
         state = dict(self.weights.named()) | {"silent_steps": self.silent_steps, "dead": self.dead}
         for name, weight in self.weights.named():
             for key, value in self.optimizer.state[weight].items():
@@ -305,7 +312,7 @@ class Trainer:
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state` gave."""
+        """Continue from a state that `state` returned."""
         device = self.silent_steps.device
         self.silent_steps.copy_(state["silent_steps"])
         for name, weight in self.weights.named():
@@ -319,21 +326,21 @@ class Trainer:
         self._log = list(state["log"].to(device))
 
     def summary(self) -> str:
-        """The figures that matter, as last logged. Waits for the device."""
+        """FVU, L0 and share of dead latents, as last logged, for the progress bar. Waits for the device."""
         _, _, l0, _, fvu, _, _, dead = self._log[-1].tolist()
         return f"FVU {fvu:.3f}, L0 {l0:.0f}, dead {dead:.1%}"
 
     def history(self) -> pd.DataFrame:
-        """The figures kept so far; one transfer from the device."""
+        """The figures logged so far, a row per logged step. Takes one transfer from the device."""
         columns = ["step", "recon", "l0", "l0_fraction", "fvu", "sparsity", "total", "dead_fraction"]
         history = pd.DataFrame(torch.stack(self._log).cpu().numpy().astype(np.float64), columns=columns)
         return history.astype({"step": int})
 
     def finished(self) -> JumpReLUSAE:
-        """The SAE on raw activations: centring and scaling folded into its parameters.
+        """The SAE on raw activations, with centring and scaling folded into its parameters.
 
-        In training z = s (x - m) W_enc + b_enc; dividing b_enc, threshold and b_dec by the scale s
-        leaves every f scaled by 1 / s, so W_dec stays of unit norm.
+        In training z = s (x - m) W_enc + b_enc. Dividing b_enc, threshold and b_dec by the scale s scales every f by
+        1 / s, so W_dec keeps its unit norm. Raises TrainingError if a parameter is not finite.
         """
         s, m, weights = self.applied.scale, self.applied.mean, self.weights
         sae = JumpReLUSAE(len(m), self.config.d_sae, {"recipe": self.config.recipe}).to(m.device)
@@ -347,6 +354,6 @@ class Trainer:
 
 
 def _project_out(gradient: Float[Tensor, "n d"], unit: Float[Tensor, "n d"]) -> None:
-    """Remove from each gradient its part along the unit vector it belongs to."""
+    """Remove from each row of `gradient` its component along the same row of `unit`, a unit vector."""
     along = torch.bmm(gradient[:, None], unit[:, :, None])[:, 0]
     gradient.addcmul_(unit, along, value=-1)
