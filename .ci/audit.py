@@ -1,6 +1,6 @@
-"""What pip-audit knows of the packages in requirements.lock; `make audit` runs it.
+"""Report the vulnerabilities that pip-audit knows for the packages in requirements.lock. `make audit` runs this file.
 
-Exits with 1 where a vulnerability is known. Where no service answers, it says so and exits with 0.
+The exit code is 1 if a vulnerability is known. If no service answers, a message says so and the exit code is 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ UNREACHABLE = re.compile(r"requests\.exceptions|ServiceError|vulnerability feed|
 
 
 def report() -> list[dict[str, Any]] | None:
-    """A row per package; None where the service does not answer. Raises SystemExit if pip-audit fails otherwise."""
+    """A row per package; None if the service does not answer. Raises SystemExit if pip-audit fails otherwise."""
     command = [sys.executable, "-m", "pip_audit", *OPTIONS.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.stdout:
@@ -28,14 +28,14 @@ def report() -> list[dict[str, Any]] | None:
 
 def main() -> int:
     packages = report() or []
-    audited = [package for package in packages if "vulns" in package]  # the others the service does not know
+    audited = [package for package in packages if "vulns" in package]  # the service does not know the others
     if not audited:
-        print("Not audited: no vulnerability service answers here")
+        print("Not audited: no vulnerability service answers")
         return 0
     found = [(package, fault) for package in audited for fault in package["vulns"]]
     for package, fault in found:
-        mended = ", ".join(fault["fix_versions"]) or "no release"
-        print(f"{package['name']} {package['version']}: {fault['id']}, mended in {mended}")
+        fixed = ", ".join(fault["fix_versions"]) or "no release"
+        print(f"{package['name']} {package['version']}: {fault['id']}, fixed in {fixed}")
     print(f"Known vulnerabilities: {len(found)}; {len(audited)} of {len(packages)} packages audited")
     return int(bool(found))
 

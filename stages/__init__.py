@@ -1,13 +1,14 @@
 """The stages, one module for each node of dvc.yaml.
 
-OpenMP's threads spin for a while before they sleep. Its own choice, some milliseconds, lets them take the processor
-from the very thread they wait for as soon as anything else runs: a training step of 14 ms took 656 ms beside one busy
-process on two cores. A short spin took 20 ms there, and is as fast on a quiet machine; sleeping at once took 14 ms,
-but costs a tenth there.
+Two environment variables are set here, because they must be set before torch is imported.
 
-On a GPU, cuBLAS gives the same bits each time only with a workspace of fixed size.
+GOMP_SPINCOUNT: OpenMP's threads spin for a while before they sleep, by default for some milliseconds. As soon as
+another process runs, spinning threads take the processor from the very thread that they wait for: a training step of
+14 ms took 656 ms beside one busy process on two cores. With the short spin set here the step took 20 ms there, and on a
+quiet machine it is as fast as by default. If threads sleep at once, the step takes 14 ms beside the busy process, but a
+tenth longer on a quiet machine.
 
-Both have to be set before torch is imported.
+CUBLAS_WORKSPACE_CONFIG: on a GPU, cuBLAS gives the same bits each time only with a workspace of fixed size.
 """
 
 import os

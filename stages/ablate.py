@@ -1,13 +1,14 @@
-"""The causal test: edit the chosen latents inside CLIP, and see what comes back on women no choice was made on.
+"""The causal test: edit the chosen latents inside CLIP, and measure the outcome on confirmation women.
 
 reads    data/selection, data/dataset, data/clip, data/activations
-writes   metrics/ablate.json (in short), metrics/full/ablate.json (with intervals), plots/ablate.csv (outcomes image by
+writes   metrics/ablate.json (estimates), metrics/full/ablate.json (with intervals), plots/ablate.csv (outcomes of each
          image), plots/ablate_arms.csv (accuracies), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv
          (random sets), plots/ablate.png
-claims   what the edit does to the emotion gap and to CLIP's reliance on bust and face, beside damage without
-         meaning, random sets of like latents, and baselines that need no SAE (`core/ablation/arms.py`)
+claims   how the edit changes the emotion gap and CLIP's reliance on bust and face, compared with meaningless damage,
+         with matched random sets of latents, and with baselines that need no SAE (`core/ablation/arms.py`)
 
-Primary endpoints, fixed before looking: the emotion gap (R and accuracy), and region reliance.
+No SAE, latent or edit was chosen on confirmation women. The primary endpoints were fixed before any result was seen:
+the emotion gap (R and accuracy), and region reliance.
 
     torchrun --nproc-per-node 8 -m stages.ablate      # eight processes share the images
 """
@@ -50,7 +51,9 @@ SHOWN_ARMS = [name for name, entry in ARMS.items() if entry.shown]
 
 
 def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
-    """Run every arm over the images of the pairs; those of the last block only where its activations were stored.
+    """Run every arm over the images of the pairs.
+
+    Arms after the last block run only if the activations of that block were stored.
 
     layers: the layers whose stores this stage depends on (`grid.layers`).
     """
@@ -65,7 +68,7 @@ def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
 
 
 def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
-    """The images with a region greyed out."""
+    """A source of the images with one region greyed out."""
 
     def pixels(rows: np.ndarray) -> np.ndarray:
         inside = spliced.data.mask(region, rows)[..., None] >= 128
@@ -75,7 +78,7 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
 
 
 def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict[str, ArmOutcomes]:
-    """Run some arms over the images with each region greyed out."""
+    """Run the given arms over the images with one region greyed out. Returns outcomes by region."""
     return {
         region: ArmOutcomes(arms, spliced.outcomes(pairs.rows, list(arms.values()), greyed_out(spliced, region)))
         for region in REGIONS
@@ -83,7 +86,10 @@ def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict
 
 
 def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inference: Inference) -> pd.DataFrame:
-    """Both conditions over the number of latents edited, and over the factor on the chosen ones."""
+    """Accuracy and R (nats) for each number of edited latents, and for each scale factor on the chosen latents.
+
+    Returns a row per dose, condition and endpoint, with its interval.
+    """
     spliced, chosen, edit = inputs.spliced, inputs.chosen, inputs.edit
     sizes = [0, *sorted({min(k, len(chosen.latents)) for k in edit.curve} - {0})]
     by_size = [spliced.selected_edit_arm(chosen, edit, chosen.latents[:k]) for k in sizes]
@@ -103,7 +109,10 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
 
 
 def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
-    """A row per random set: what it gives semi-nude images, costs clothed ones, and leaves of reliance on the bust."""
+    """A row per random set: gain on semi-nude images, loss on clothed images, and reliance on the bust after the edit.
+
+    Gains and losses are given in accuracy and in R (nats); reliance on the bust in R.
+    """
     spliced = inputs.spliced
     tried = [spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
     found = spliced.outcomes(pairs.rows, tried)
@@ -117,10 +126,10 @@ def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: 
 
 
 def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[str, float]:
-    """Secondary: the association effect size of both conditions, and whether the condition can still be told.
+    """Secondary endpoints: the association effect size, and the accuracy of a linear probe for the condition.
 
-    A linear probe is fitted on discovery women and judged on confirmation women: an edit that only blinds the model to
-    the garment would leave it at chance, .5.
+    The probe is fitted on discovery women and scored on confirmation women. If the edit only made the model blind to
+    the garment, the probe would score at chance, .5.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -137,7 +146,7 @@ def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[s
 
 
 def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The estimates that answer the question, without their intervals."""
+    """The main estimates, without their intervals, for the metrics file."""
     shown = {"semi_nude": "original", "semi_nude_bust_greyed": "bust_greyed", "semi_nude_edited": "edited"}
     accuracy = {name: found["accuracy"][arm][SEMI_NUDE]["estimate"] for name, arm in shown.items()}
     clothed = {"clothed": "original", "clothed_edited": "edited"}
@@ -151,7 +160,7 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def accuracies(found: dict[str, Any]) -> pd.DataFrame:
-    """A row per arm and condition: estimate, low, high."""
+    """Emotion accuracy, a row per arm and condition: estimate, low, high."""
     return pd.DataFrame(
         [
             {"arm": arm.replace("_", " "), "condition": condition, **by[condition]}
@@ -162,14 +171,14 @@ def accuracies(found: dict[str, Any]) -> pd.DataFrame:
 
 
 def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
-    """A row per arm and image."""
+    """A row per arm and image: labels and outcomes."""
     labels = data.table.iloc[pairs.rows][["identity", "condition", "emotion", "pair"]]
     parts = [labels.assign(row=pairs.rows, arm=name, **vars(tried.of_arm(name))) for name in tried.arms]
     return pd.concat(parts, ignore_index=True)
 
 
 def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path) -> None:
-    """Accuracy by arm; dose-response with the control cloud; reliance before and after."""
+    """Draw accuracy by arm, the dose-response curve with the random sets, and reliance before and after the edit."""
     figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))
     _draw_arms(axes[0, 0], metrics)
     _draw_dose(axes[0, 1], dose, controls, metrics)
@@ -210,10 +219,10 @@ def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, metrics: di
         label=f"{len(controls)} random sets, semi-nude",
     )
     ax.set(
-        xlabel="latents edited, in the order found",
+        xlabel="number of latents edited, in the order found",
         ylabel="emotion accuracy",
         ylim=(-0.02, 1.04),
-        title="Dose and response",
+        title="Dose-response",
     )
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
@@ -228,7 +237,7 @@ def _draw_reliance(ax: Axes, metrics: dict) -> None:
                 colours.append(figures.CONDITION_COLOURS[condition])
     figures.interval_bars(ax, labels, rows, colours)
     ax.axvline(0, color="black", lw=0.7)
-    ax.set(xlabel="change of R when greyed out (nats)", title="Above 0 it misleads, below it is needed")
+    ax.set(xlabel="change of R when greyed out (nats)", title="Above 0 the region misleads, below 0 it is needed")
 
 
 def main() -> None:

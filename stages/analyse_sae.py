@@ -1,11 +1,11 @@
-"""One SAE and the audit set -> what its latents do, by condition.
+"""One SAE and the audit set -> what each latent does in each condition.
 
 reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/dataset, data/clip
-writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv, all latents; perception.csv and bias.csv, the
-         lists; curve.csv, summary.json, statistics.png), metrics/analyse_sae/...
-claims   two lists, never mixed: perception latents (activation differs by condition) and bias latents (their
-         effect on the emotion readout differs), tested by pair and woman on discovery women; the published
-         study's tests beside them, as description
+writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv with all latents; perception.csv and bias.csv
+         with the two lists; curve.csv, summary.json, statistics.png), metrics/analyse_sae/...
+claims   two lists, never mixed: perception latents (their activation differs by condition) and bias latents (their
+         effect on the emotion readout differs by condition). Both are tested on discovery women, with the pair as
+         the unit and women as the clusters. The published study's tests are also given, as description only
 
     python -m stages.analyse_sae --layer 22 --expansion 16
 """
@@ -43,7 +43,7 @@ ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("d
 METRICS_DPATH = Path("metrics/analyse_sae")
 LOG_FLOOR = 1e-6  # keeps the logarithm of a silent latent finite
 N_TOP_IMAGES = 4
-POOLING = "mean"  # of the study's statistics and of the perception tests
+POOLING = "mean"  # used for the study's statistics and for the perception tests
 
 
 def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> SplicedClip:
@@ -62,8 +62,10 @@ def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> Splice
 def test_latents(
     pooled: PooledLatents, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: Inference
 ) -> pd.DataFrame:
-    """A row per latent: tests of its gap in activation (prefix act_) and in effect (prefix eff_) on discovery women;
-    firing, mean activations, top images. Gaps are clothed minus semi-nude."""
+    """A row per latent: tests of its activation gap (prefix act_) and its effect gap (prefix eff_) on discovery women.
+
+    Gaps are clothed minus semi-nude; effects are in nats. Further columns: firing, mean activations, top images.
+    """
     pairs = Pairs.from_images(data.table, "discovery")
     tables = []
     for prefix, values in (("act_", getattr(pooled, POOLING)), ("eff_", pooled.effect)):
@@ -83,7 +85,7 @@ def test_latents(
 
 
 def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]:
-    """For each latent, the discovery images that excite it most, one of each woman: their names, most active first."""
+    """For each latent, the names of the discovery images that activate it most, one per woman, most active first."""
     images = data.table.iloc[rows].reset_index(drop=True)
     of_woman = images[images["split"] == "discovery"].groupby("identity").groups.values()
     best = np.stack([np.asarray(of)[values[of].argmax(0)] for of in of_woman])  # [woman, latent]
@@ -94,18 +96,18 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
 
 
 def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> np.ndarray:
-    """Mean activation [2, latent] over discovery images: of the class token, and of patches."""
+    """Mean activation [2, latent] over discovery images: on the class token, and on patches."""
     chosen = (data.table["split"] == "discovery").to_numpy()[rows]
     return np.stack([pooled.cls[chosen].mean(0), pooled.mean[chosen].mean(0)])
 
 
 def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, float]:
-    """The study's tests over latents' mean activations, semi-nude against clothed: descriptive."""
+    """The study's tests of latents' mean activations, semi-nude against clothed. Descriptive: the unit is a latent."""
     return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
 
 
 def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
-    """PCA scores [image, 2] and, for each k, K-means inertia (elbow) and silhouette on them."""
+    """PCA scores [image, 2], and for each k the inertia (elbow) and the silhouette of K-means on these scores."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
     from sklearn.metrics import silhouette_score
@@ -121,7 +123,7 @@ def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.Dat
 
 @torch.no_grad()
 def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
-    """A row per audit image: cosine(image, its prompt) with and without the SAE, R with and without."""
+    """A row per audit image: cosine(image, its prompt) and R (nats), each with and without the SAE spliced in."""
     parts = []
     for batch, tokens in spliced.batches(rows):
         text = spliced.own_text(batch)
@@ -144,10 +146,10 @@ def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
 def bias_latents(
     spliced: SplicedClip, pooled: PooledLatents, inference: Inference, edit: Edit, means: np.ndarray
 ) -> pd.DataFrame:
-    """The bias latents, searched step by step on discovery women; effects are taken anew in the edited model.
+    """Search for bias latents step by step on discovery women. Each step recomputes the effects in the edited model.
 
-    means: of `discovery_means`, for an edit to the mean. The list is empty if the model does not read faces: then it
-    has no readout to be biased.
+    means: from `discovery_means`, for an edit to the mean.
+    The list is empty if the model does not read faces, because such a model has no readout that could be biased.
     """
     pairs = Pairs.from_images(spliced.data.table, "discovery")
     if not reads_faces(spliced, inference.min_readout):
@@ -164,18 +166,20 @@ def bias_latents(
 
 
 def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
-    """Effects [image, latent] with the arm in place."""
+    """Effects of all latents [image, latent], nats, with the arm in place."""
     batches = (spliced.batch(rows[some]) for some in spliced.slices(rows))
     return effects(spliced.sae, ((batch.rows, arm(batch)) for batch in batches), spliced.gradient)
 
 
 def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.ndarray) -> pd.DataFrame:
-    """Edit the first k latents of a ranking on discovery women: mean R of both conditions, gains and costs (nats).
+    """Edit the first k latents of a ranking on discovery women, for several k.
 
-    k runs over `edit.curve`, up to all that are ranked and no more than `edit.n_latents`.
+    k takes 0, the values of `edit.curve`, and the largest number allowed: all ranked latents, at most `edit.n_latents`.
 
-    net_gain: what semi-nude images gain less what clothed ones lose. An edit that harms all alike scores nothing.
-    clothed_accuracy_loss: what the edit costs clothed images in accuracy.
+    Returns a row per k: mean R of both conditions, gains and losses of R (nats), and loss of accuracy.
+        net_gain                 gain on semi-nude images minus loss on clothed images; below 0 for an edit that harms
+                                 both conditions
+        clothed_accuracy_loss    accuracy on clothed images that the edit costs
     """
     pairs = Pairs.from_images(spliced.data.table, "discovery")
     most = min(edit.n_latents, len(ranked))
@@ -200,11 +204,11 @@ def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.n
 
 
 def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: int) -> dict[str, float]:
-    """Compare first-order effects with real ablations: the latents with the largest effects, zeroed one by one on
-    semi-nude discovery images.
+    """Compare first-order effects with real ablations on semi-nude discovery images.
 
-    Returns the correlation, over images and latents, of the first-order effect with the loss of R measured, and
-    the slope of the loss on the effect (1 if the first order were exact).
+    The latents with the largest effects are zeroed one by one. Returns the correlation, over images and latents,
+    between the first-order effect and the measured loss of R, and the slope of the loss on the effect (1 if the first
+    order were exact).
     """
     semi_nude = Pairs.from_images(spliced.data.table, "discovery").semi_nude
     predicted = pooled.effect[np.searchsorted(spliced.data.audit_rows(), semi_nude)]
@@ -222,7 +226,7 @@ def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: in
 def count_latents(
     found: dict[LatentList, pd.DataFrame], tests: pd.DataFrame, inference: Inference, n_women: int
 ) -> dict[str, float]:
-    """How many latents are on each list, and the smallest p that the discovery women allow."""
+    """Number of latents on each list, number that never fired, and the smallest p that the discovery women allow."""
     return {
         **{kind: len(listed) for kind, listed in found.items()},
         "never_fired": int((tests["firing"] == 0).sum()),
@@ -231,7 +235,7 @@ def count_latents(
 
 
 def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[str, float]:
-    """The study's figure: cosine(image, text) with the SAE minus without, over audit images and by condition."""
+    """The study's measure: cosine(image, text) with the SAE minus without, over audit images and by condition."""
     difference = faithful["cosine_reconstructed"] - faithful["cosine_original"]
     return {
         "cosine_difference_mean": float(difference.mean()),
@@ -242,7 +246,7 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
 
 
 def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
-    """The gap in R on discovery women, and the number of latents whose edit gains most."""
+    """The gap in R on discovery women, and the net gain (nats) and number of latents of the best edit."""
     best, unedited = best_edit(curve, clothed_cost), curve.iloc[0]
     return {
         "gap": float(paired.gap({c: unedited[f"R_{c}"] for c in CONDITIONS})),
@@ -252,7 +256,7 @@ def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float
 
 
 def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
-    """The number of clusters with the best silhouette."""
+    """The number of clusters with the best silhouette, and that silhouette."""
     return {
         "best_k": int(tried.loc[tried["silhouette"].idxmax(), "k"]),
         "silhouette": float(tried["silhouette"].max()),
@@ -260,7 +264,7 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
 
 
 def headline(found: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage; summary.json has all that was found."""
+    """The metrics of the stage. summary.json has all results."""
     return {
         "bias_latents": found["latents"]["bias"],
         "perception_latents": found["latents"]["perception"],
@@ -270,7 +274,7 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
 
 
 def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
-    """The study's two figures of mean activations: each latent's, and the clipped difference with its candidates."""
+    """Draw the study's two figures: mean activation of each latent, and the clipped difference with the candidates."""
     means = {name: pooled[condition == name].mean(0) for name in CONDITIONS}
     overall = pooled.mean(0)
     order = np.argsort(-overall)
@@ -292,7 +296,7 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
 
 
 def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame]) -> None:
-    """Gap in activation against gap in effect, nothing edited, with the two lists marked."""
+    """Draw each latent's effect gap against its activation gap, with nothing edited, and mark the two lists."""
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
     markers = {"perception": ("s", figures.SKY), "bias": ("v", figures.VERMILION)}
@@ -300,16 +304,20 @@ def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFra
         marker, colour = markers[kind]
         points = tests.loc[listed["latent"].astype(int), ["act_mean", "eff_mean"]].to_numpy().T
         ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(listed)})")
-    ax.set(xlabel="activation gap", ylabel="effect gap on R (nats)", title="Seeing is not bias (clothed - semi-nude)")
+    ax.set(
+        xlabel="activation gap (clothed - semi-nude)",
+        ylabel="effect gap on R (nats)",
+        title="Perception is not bias",
+    )
     ax.legend()
 
 
 def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, condition: np.ndarray) -> None:
-    """PCA of the images, elbow and silhouette."""
+    """Draw the PCA of the images, the elbow and the silhouette."""
     for name in CONDITIONS:
         colour, label = figures.CONDITION_COLOURS[name], figures.CONDITION_LABELS[name]
         axes[0].plot(*scores[condition == name].T, ".", ms=5, color=colour, label=label, alpha=0.7)
-    axes[0].set(xlabel="PC 1", ylabel="PC 2", title="Images by pooled codes")
+    axes[0].set(xlabel="PC 1", ylabel="PC 2", title="Images, PCA of pooled latents")
     axes[0].legend()
     axes[1].plot(tried["k"], tried["inertia"], "o-", color=figures.BLUE)
     axes[1].set(xlabel="clusters k", ylabel="within-cluster sum of squares", title="Elbow")
@@ -327,7 +335,7 @@ def draw(
     tried: pd.DataFrame,
     config: AnalyseSae,
 ) -> Figure:
-    """Activations by condition, both lists, and the clusters of latents."""
+    """Draw activations by condition, both lists of latents, and the clusters of images."""
     figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
     draw_activations(axes[0, :2], values, condition, config.n_candidates)
     draw_lists(axes[0, 2], tests, found)

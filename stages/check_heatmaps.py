@@ -1,13 +1,13 @@
-"""Can the heatmaps be believed? Checks of the original model's maps that need neither an SAE nor an edit.
+"""Can the heatmaps be believed? Checks of the original model's maps, without an SAE or an edit.
 
 reads    data/dataset, data/clip
-writes   metrics/check_heatmaps.json (in short), metrics/full/check_heatmaps.json (with intervals),
+writes   metrics/check_heatmaps.json (estimates), metrics/full/check_heatmaps.json (with intervals),
          plots/check_heatmaps.png, plots/check_heatmaps_curves.csv (deletion and insertion),
          plots/check_heatmaps_cascade.csv (parameters randomised)
-claims   of each way to draw a map, beside baselines that know nothing of the model: how much of it lies on bust and
-         face by condition, and whether hiding what it marks changes the readout; of Grad-ECLIP, whether the map
-         depends on the parameters and on the text, and how far the published code's single head drifts. All on
-         confirmation women
+claims   for each map method, and for baselines that do not depend on the model: how much of the map lies on bust and
+         face in each condition, and whether hiding the marked patches changes the readout. For Grad-ECLIP also:
+         whether the map depends on the parameters and on the text, and how far the single head of the published code
+         changes the cosine. All on confirmation women
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ CONTRASTED: tuple[eclip.Method, ...] = ("grad_eclip", "attribution")
 METHODS: tuple[eclip.Method, ...] = ("grad_eclip", "attribution", "legrad", "attention")
 KINDS: tuple[deletion_insertion.Kind, ...] = ("deletion", "insertion")
 BASELINES = ("centre_gaussian", "random")
-N_PERTURBED = 96  # images of the deletion and insertion curves, evenly among all: each costs 116 forward passes
-GAUSSIAN_SPREAD = 0.25  # of the side: a photographer's guess at where the subject is
+N_PERTURBED = 96  # images of the deletion and insertion curves, evenly spread over all: each costs 116 forward passes
+GAUSSIAN_SPREAD = 0.25  # standard deviation, as a share of the side: a photographer's guess of where the subject is
 
 Grids = np.ndarray  # [image, gh, gw]
 
 
 class Audit:
-    """Some images before the model: pixels, a batch at a time, labels, texts."""
+    """Some images and the model: their labels, their texts, and maps and readouts computed batch by batch."""
 
     def __init__(self, clip: FrozenClip, data: Dataset, rows: np.ndarray, batch_size: int):
         self.clip, self.data, self.rows, self.batch_size = clip, data, rows, batch_size
@@ -59,17 +59,17 @@ class Audit:
 
     @property
     def own(self) -> torch.Tensor:
-        """Text of each image's emotion [n, embed]."""
+        """Text embedding of each image's emotion [n, embed]."""
         return self.readout.prompts[self.truth]
 
     @property
     def others(self) -> torch.Tensor:
-        """Mean text of the other emotions [n, embed]."""
+        """Mean text embedding of the other emotions [n, embed]."""
         n = len(self.readout.prompts)
         return (self.readout.prompts.sum(0) - self.own) / (n - 1)
 
     def slices(self) -> list[slice]:
-        """Consecutive parts of the rows, as many images as fit a batch."""
+        """Consecutive slices of the rows, each of one batch."""
         return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
 
     def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
@@ -84,13 +84,16 @@ class Audit:
 
     @torch.no_grad()
     def R(self, images: np.ndarray, part: slice) -> np.ndarray:
-        """Log-probability of the true emotion, nats [n], of other pictures of the images in a part of the rows."""
+        """Log-probability of the true emotion, nats [n], when `images` replace the pictures of the rows in `part`."""
         return self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
 
     def along(
         self, grids: dict[str, Grids], kind: deletion_insertion.Kind, among: Bool[np.ndarray, "n gh gw"] | None = None
     ) -> dict[str, Float[np.ndarray, "share n"]]:
-        """R as patches (of those `among`) are hidden or shown in the order of each map: they share both ends."""
+        """R (nats) while patches are hidden or shown in the order of each map. `among` limits the patches to a region.
+
+        All maps share both ends of the curve, so these are computed once.
+        """
         found = {name: np.empty((len(deletion_insertion.SHARES), len(self.rows)), np.float32) for name in grids}
         for part in self.slices():
             images, limits = self.data.images(self.rows[part]), None if among is None else among[part]
@@ -105,7 +108,7 @@ class Audit:
         return found
 
     def by_condition(self, values: np.ndarray, inference: Inference) -> dict[str, Any]:
-        """Means of a value per confirmation image by condition, and the gap with its interval."""
+        """Means of both conditions, and the gap with its interval, from a value per confirmation image."""
         pairs = Pairs.from_images(self.data.table, "confirmation")
         values = values[pairs.positions(self.rows)]
         means = {condition: float(part.mean()) for condition, part in pairs.split(values).items()}
@@ -113,7 +116,7 @@ class Audit:
 
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
-    """Raw maps of every method, of the contrast with the other emotions where the method is linear, and baselines."""
+    """Raw maps of every method, contrastive maps (against the other emotions) of the linear methods, and baselines."""
     raw = audit.explain(torch.stack([audit.own, audit.own - audit.others]), methods=METHODS).raw
     found = {str(method): raw[method][:, 0].cpu().numpy() for method in METHODS}
     found |= {f"{method}_contrastive": raw[method][:, 1].cpu().numpy() for method in CONTRASTED}
@@ -126,7 +129,7 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
 
 
 def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
-    """Energy lift and matched-area IoU of each map on bust and face: both conditions, and the gap."""
+    """Energy lift and matched-area IoU of each map on bust and face: means of both conditions, and the gap."""
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
         coverage = audit.data.coverage(region, audit.rows, audit.clip.grid)
@@ -138,7 +141,7 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
 
 
 def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
-    """Mean R by method, deletion or insertion, condition, and share of patches; of images and their maps."""
+    """Mean R (nats), a row per method, curve (deletion or insertion), condition and share of patches."""
     rows = []
     found = {kind: audit.along(grids, kind) for kind in KINDS}
     for name in grids:
@@ -150,10 +153,10 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
 
 
 def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
-    """Of each map: change of R (nats) as the bust's patches are greyed out in its order, mean over their share.
+    """For each map, the change of R (nats) while the bust's patches are greyed out in its order, mean over their share.
 
-    Above 0, what the map marks on the bust misleads the readout; below it is needed. All maps end at the same picture:
-    they differ in how early they reach it.
+    Above 0, what the map marks on the bust misleads the readout; below 0, the readout needs it. All maps end at the
+    same picture, and differ in how early they reach it.
     """
     bust = audit.data.coverage("bust", audit.rows, audit.clip.grid) >= INSIDE
     found = audit.along(grids, "deletion", bust)
@@ -161,13 +164,13 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> 
 
 
 def agreement(a: Grids, b: Grids) -> float:
-    """Mean over images of Spearman's correlation of two maps; of a constant map 0."""
+    """Mean over images of Spearman's correlation of two maps; 0 for a constant map."""
     flat = (maps.reshape(len(maps), -1) for maps in (a, b))
     return float(np.nan_to_num(spearman(*flat)).mean())
 
 
 def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
-    """How alike Grad-ECLIP's maps stay as the vision tower is randomised from the top down."""
+    """Agreement of Grad-ECLIP's maps with the original ones while the vision tower is randomised from the top down."""
     rows = [("nothing", 1.0)]
     for name, model in randomisation.randomised(audit.clip.model, seed):
         raw = audit.explain(audit.own[None], model).raw["grad_eclip"]
@@ -176,7 +179,7 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 
 
 def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
-    """Areas under the curves, agreement with other texts and other parameters, and the single head's drift."""
+    """Areas under the curves, agreement for another text and random parameters, and the drift of the single head."""
     by_share = curve.pivot(index="share", columns=["method", "curve", "condition"], values="R")
     areas: dict[str, dict[str, float]] = {method: {} for method in grids}
     for (method, kind, condition), found in zip(
@@ -202,7 +205,7 @@ def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded
 
 
 def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path) -> None:
-    """Deletion and insertion on semi-nude and clothed images, bust-lift gaps, and the cascade."""
+    """Draw deletion and insertion curves, bust-lift gaps by method, and the agreement under randomised parameters."""
     figure, axes = figures.panels(
         2, "Can the heatmaps be believed? (original model, confirmation women)", rows=2, cell=(6.2, 3.6)
     )
@@ -229,7 +232,7 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
     axes[1, 1].set_xticks(range(len(cascaded)), cascaded["randomised_down_to"], rotation=25, ha="right", fontsize=8)
     axes[1, 1].axhline(0, color="black", lw=0.7)
     axes[1, 1].set(
-        ylabel="rank correlation with the map", ylim=(-0.3, 1.05), title="Parameters randomised, from the top down to"
+        ylabel="rank correlation with the map", ylim=(-0.3, 1.05), title="Parameters randomised from the top down to"
     )
     figures.save(figure, fpath)
 

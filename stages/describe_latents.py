@@ -1,11 +1,11 @@
-"""The chosen latents, and some of the other list for contrast -> a card for each: what it sees, writes and means.
+"""The chosen latents, and some of the other list for contrast -> a card that describes each latent.
 
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   plots/describe_latents.csv (a row per card), plots/describe_latents.png (the cards),
          metrics/describe_latents.json
-claims   what the edited latents encode, on confirmation women: the condition, the face or, on the planted world, the
-         top's colour; there also how far up the ranking the planted feature stands. Effects on a card are those that
-         chose the latent, of discovery women
+claims   what the edited latents encode, on confirmation women: the condition, the face or, in the planted world, the
+         colour of the top. In the planted world also the rank of the planted feature. The gaps on a card are those
+         by which the latent was chosen, from discovery women
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TEXT_WIDTH = 62  # characters on a line of a card
 
 
 class HeldOut:
-    """Confirmation images: rows of the data set, their labels, pooled latents and embeddings, in one order."""
+    """Confirmation images: their rows in the data set, labels, pooled latents and embeddings, all in the same order."""
 
     def __init__(self, spliced: SplicedClip, chosen: Selection):
         audit = spliced.data.audit_rows()
@@ -52,14 +52,17 @@ class HeldOut:
         self.embeddings: np.ndarray = spliced.embeddings(self.rows)
 
     def top(self, values: np.ndarray, n: int) -> np.ndarray:
-        """Positions of the images with the largest values, one of each woman, largest first; none where it is 0."""
+        """Positions of the images with the largest values, one per woman, largest first, without images of value 0."""
         order = np.argsort(-values, kind="stable")
         first = ~self.images["identity"].iloc[order].duplicated().to_numpy()
         return order[first & (values[order] > 0)][:n]
 
 
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
-    """The latents to describe: those that are edited, then the strongest of the other list; as in `core.latents`."""
+    """The latents to describe: the edited ones, then the strongest of the other list.
+
+    Returns a row per latent: the columns of `core/latents/lists.py`, list, and edited (0/1).
+    """
     other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
     contrast = chosen.lists[other]
     contrast = contrast[~contrast["latent"].isin(chosen.latents)][:n_other].assign(list=other, edited=0)
@@ -70,8 +73,9 @@ def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
 def describe(spliced: SplicedClip, chosen: Selection, women: HeldOut, config: DescribeLatents) -> pd.DataFrame:
     """A row per latent: list, tests, what it encodes, monosemanticity, neighbours, prompts, and its top images.
 
-    Its images are ranked, and its monosemanticity is weighted, by the class token's activation where that is all
-    that reaches the embedding (after the last block) and the latent fires there, else by the largest patch's.
+    The activation of the class token ranks the images and weights the monosemanticity if the SAE reads the last block,
+    where only the class token reaches the embedding, and the latent fires on it. Otherwise the largest activation of a
+    patch does.
     """
     table = listed(chosen, config.n_other)
     latents = table["latent"].to_numpy()
@@ -93,7 +97,7 @@ def describe(spliced: SplicedClip, chosen: Selection, women: HeldOut, config: De
 
 
 def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeLatents) -> list[str]:
-    """For each latent, the prompts nearest to what it writes, with their cosines."""
+    """For each latent, the prompts nearest to its decoder direction, with their cosines. Raises ParamsError."""
     try:
         prompts = decoder_directions.vocabulary(config.prompts, spliced.data.table)
     except ValueError as error:
@@ -108,9 +112,10 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
 
 
 def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str, dict]:
-    """What the edited latents encode (share of them by label), how monosemantic both lists are, the planted feature.
+    """The share of edited latents that encode each label, the monosemanticity of both lists, and the planted feature.
 
-    Of the planted feature: where the best detector of each colour ranks by harm, and how many of these are edited.
+    For the planted feature: the rank by harm of the best detector of each colour, and the share of these detectors that
+    are edited.
     """
     edited = table[table["edited"] == 1]
     labels = [label for label in ("condition", "emotion", PLANTED) if label in women.images]
@@ -143,13 +148,13 @@ def draw(
     config: DescribeLatents,
     fpath: Path,
 ) -> None:
-    """One card a row: what is known of the latent, its activation by condition and label, its top images."""
+    """Draw a card per row: text about the latent, its activation by condition and label, and its top images."""
     n_images = config.n_images
     shown = pd.concat([table[table["edited"] == 1][: config.n_shown], table[table["edited"] == 0]])
     rows = max(len(shown), 1)
     figure = figures.pyplot().figure(figsize=(9.4 + 1.7 * n_images, 2.1 * rows + 0.6))
     title = (
-        "Latents: found on discovery women, shown on confirmation women (lit: patches on which the latent is active)"
+        "Latents chosen on discovery women, shown on confirmation women (bright: patches where the latent is active)"
     )
     figure.suptitle(title if len(shown) else "No latents found")
     axes = figure.subplots(rows, 2 + n_images, squeeze=False, width_ratios=[2.6, 2.9] + [1] * n_images)
@@ -173,8 +178,8 @@ def _write(ax: Axes, card: pd.Series, chance: float) -> None:
         f"{gap}, p {card['p_max_t']:.4f}",
         f"encodes {encodes}; fires on {card['firing']:.1%} of tokens",
         f"monosemanticity {card['monosemanticity']:.2f} (chance {chance:.2f})",
-        f"decoder near {card['neighbours']}",
-        f"prompts: {card['prompts']}",
+        f"nearest decoders: {card['neighbours']}",
+        f"nearest prompts: {card['prompts']}",
     ]
     heading = f"{card['list']} latent {card['latent']}"
     edited = f", edited (step {card['step']})" if card["edited"] else ""
@@ -184,7 +189,7 @@ def _write(ax: Axes, card: pd.Series, chance: float) -> None:
 
 
 def _draw_activation(ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: Inference) -> None:
-    """Means with intervals over women: by emotion of the face and, where planted, by colour of the top."""
+    """Means with intervals over women, by emotion of the face and, in the planted world, by colour of the top."""
     groups = [
         (label, value) for label in ("emotion", PLANTED) if label in images for value in dict.fromkeys(images[label])
     ]
@@ -217,7 +222,7 @@ def _draw_images(axes: np.ndarray, spliced: SplicedClip, card: pd.Series, women:
     for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, women.images.iloc[top].iterrows(), strict=False):
         figures.spotlight(ax, picture, tokens[1:].reshape(spliced.clip.grid))
         ax.set_title(f"{figures.CONDITION_LABELS[labels['condition']]}, {labels['emotion']}", fontsize=8)
-        said = f"class {tokens[0] + 0.0:.1f}, patches to {tokens[1:].max():.1f}"
+        said = f"class {tokens[0] + 0.0:.1f}, max patch {tokens[1:].max():.1f}"
         ax.text(0.5, -0.02, said, fontsize=7.5, ha="center", va="top", transform=ax.transAxes)
 
 

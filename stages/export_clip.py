@@ -1,13 +1,12 @@
-"""The audited CLIP with the edit in place -> a model to use elsewhere.
+"""The audited CLIP with the edit in place -> a model for use elsewhere.
 
 reads    data/selection, data/clip, metrics/full/ablate.json
 writes   data/mitigated (open_clip's `local-dir:` layout, the edited latents, edit.json, guardrails.json; or the reason
-         why a model alone cannot carry the edit of params.yaml)
-claims   nothing new: guardrails.json is what the causal test measured of this edit, gains and costs
+         why the edit of params.yaml cannot be exported with a model)
+claims   nothing new: guardrails.json holds the gains and costs of this edit as the causal test measured them
 
     model, _, preprocess = open_clip.create_model_and_transforms("local-dir:data/mitigated")
-    mitigation.attach(model, "data/mitigated")          # from stages.core.schema import Edit
-from stages.core import mitigation
+    mitigation.attach(model, "data/mitigated")          # from stages.core import mitigation
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ ABLATE_FPATH = Path("metrics/full/ablate.json")
 
 
 def measured() -> dict[str, Any]:
-    """What the causal test found of the edit. Raises UnreadableError."""
+    """The results of the causal test for the edit. Raises UnreadableError if they are missing or incomplete."""
     found = outs.read_metrics(ABLATE_FPATH, "ablate")
     try:
         return {key: found[key] for key in ("edit", "guardrails", "reliance")}

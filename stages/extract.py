@@ -2,11 +2,11 @@
 
 reads    data/dataset, data/clip
 writes   data/activations/l<layer>.zarr (tokens [image, token, width]), metrics/extract.json,
-         plots/extract.csv (what CLIP names, image by image)
-claims   the emotion gap of the audited model, over all women: how much better it names the emotion of clothed
-         women than of the same women semi-nude (its interval over women stands in `ablate`)
+         plots/extract.csv (the emotion that CLIP names, for each image)
+claims   the emotion gap of the audited model, over all women: how much better CLIP names the emotion of clothed
+         women than of the same women semi-nude (`ablate` gives the interval over women)
 
-    torchrun --nproc-per-node 8 -m stages.extract      # eight processes write the same stores, to the byte
+    torchrun --nproc-per-node 8 -m stages.extract      # eight processes; the stores are the same to the byte
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ METRICS_FPATH, PLOT_FPATH = Path("metrics/extract.json"), Path("plots/extract.cs
 
 
 def moments(tokens: np.ndarray) -> np.ndarray:
-    """Of tokens [n, token, width]: their sum [width], the sum of |x|^2, and their number, in float64 [width + 2]."""
+    """Sum [width], sum of |x|^2, and number of tokens [n, token, width], joined as float64 [width + 2]."""
     flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
     return np.concatenate([flat.sum(0), [np.square(flat).sum()], [len(flat)]])
 
 
 def normalisation(summed: np.ndarray) -> dict[str, Any]:
-    """Mean, and E |x - mean|^2, from summed moments."""
+    """The mean, and E |x - mean|^2, from summed `moments`."""
     *total, squares, n = summed.tolist()
     mean = np.array(total) / n
     return {"mean": mean.tolist(), "mean_squared_norm": squares / n - float(np.square(mean).sum())}
@@ -56,11 +56,11 @@ def normalisation(summed: np.ndarray) -> dict[str, Any]:
 def extract(
     clip: vit.FrozenClip, data: Dataset, stores: dict[int, store.StoreWriter], batch_size: int
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Fill this rank's part of the stores, shards being written while the next batch is computed.
+    """Fill this rank's part of the stores. Shards are written while the next batch is computed.
 
-    Returns, of its images, unit-norm embeddings of the audit ones [n, embed], and of each layer the moments of all but
-    confirmation women, shard by shard [shard, width + 2]. No batch reaches over shards, so that numbers are the same to
-    the bit however many ranks share them.
+    Returns unit-norm embeddings of this rank's audit images [n, embed], and for each layer the moments of its images
+    except those of confirmation women, a row per shard [shard, width + 2]. No batch spans two shards, so the numbers
+    are the same to the bit for any number of ranks.
     """
     audit = (data.table["split"] != "corpus").to_numpy()
     counted = (data.table["split"] != "confirmation").to_numpy()
@@ -85,7 +85,7 @@ def extract(
 
 
 def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, processor: str) -> str:
-    """URL of a folder in object storage, one for each set of inputs that the activations depend on; empty for none."""
+    """URL of a folder in object storage, named by all inputs that the activations depend on. Empty if no URL is set."""
     if not config.remote:
         return ""
     settings = [processor, compute.model_dump(), config.model_dump(exclude={"remote"})]
@@ -97,7 +97,7 @@ def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, 
 def fill(
     clip: vit.FrozenClip, data: Dataset, layers: list[int], config: Extract, compute: Compute, ranks: Ranks
 ) -> np.ndarray:
-    """Write the stores, with what they are of. Returns unit-norm embeddings of the audit images [n, embed]."""
+    """Write the stores with their provenance. Returns unit-norm embeddings of the audit images [n, embed]."""
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
     remote = remote_folder(compute, config, model, data, clip.device.type)
@@ -129,8 +129,10 @@ def fill(
 
 
 def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.DataFrame:
-    """A row per audit image, whose embeddings are given: labels, the emotion CLIP names, correct (0/1), and R
-    (log-probability of the truth)."""
+    """A row per audit image: labels, the emotion CLIP names, correct (0/1), and R (log-probability of the truth, nats).
+
+    embeddings: unit-norm embeddings of the audit images [n, embed].
+    """
     rows = data.audit_rows()
     embedded, truth = torch.from_numpy(embeddings), torch.from_numpy(data.emotion_index(rows))
     labels = data.table.iloc[rows]
@@ -146,7 +148,7 @@ def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.Data
 
 
 def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
-    """Mean accuracy and R of both conditions, and their gap, over all women."""
+    """Mean accuracy and R (nats) of both conditions and their gap, over all women."""
     metrics: dict[str, dict[str, float]] = {}
     for name, column in (("accuracy", "correct"), ("R", "R")):
         mean = table.groupby("condition")[column].mean()

@@ -1,12 +1,12 @@
 """Grad-ECLIP maps of the confirmation women: original model, SAE spliced in, latents edited.
 
 reads    data/selection, data/dataset, data/clip, data/activations
-writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json (in short),
-         metrics/full/heatmap.json (with intervals), plots/heatmap.csv (scores image by image), plots/heatmap_iou.csv
-         (mean IoU over the threshold), plots/heatmap.png (contact sheet), plots/heatmap_pairs.png
-claims   how much of the map for the true emotion lies on the bust and on the face, semi-nude against clothed,
-         with chance levels and intervals over women. A map that moves is not yet a bias that shrank: the
-         readout is judged in `ablate`
+writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json (estimates),
+         metrics/full/heatmap.json (with intervals), plots/heatmap.csv (scores of each image), plots/heatmap_iou.csv
+         (mean IoU at each threshold), plots/heatmap.png (contact sheet), plots/heatmap_pairs.png
+claims   how much of the map for the true emotion lies on the bust and on the face, in both conditions, with chance
+         levels and intervals over women. A change of the map alone does not show that the bias shrank: `ablate`
+         tests the readout
 
     torchrun --nproc-per-node 8 -m stages.heatmap      # eight processes share the images
 """
@@ -40,11 +40,11 @@ METRICS_FPATH, FULL_FPATH = Path("metrics/heatmap.json"), Path("metrics/full/hea
 TABLE_FPATH, IOU_FPATH = Path("plots/heatmap.csv"), Path("plots/heatmap_iou.csv")
 SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
-IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores stand in plots/heatmap.csv
+IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores are in plots/heatmap.csv
 
 
 def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
-    """Raw maps [n, gh, gw] and cosines [n] of each image with its own prompt, the arm in place."""
+    """Raw maps [n, gh, gw] and cosines [n] of each image with its own prompt, with the arm in place."""
 
     def explain(some: np.ndarray) -> tuple[Tensor, Tensor]:
         pixels, text = spliced.clip.pixels(spliced.data.images(some)), spliced.own_text(some)
@@ -65,7 +65,8 @@ def score(
 ) -> pd.DataFrame:
     """A row per arm, region and image: all localisation scores, their chance levels, and the cosine.
 
-    grids: maps of each arm; coverage: patch coverage of each region [image, gh, gw], both of the images in `rows`.
+    grids: maps of each arm [image, gh, gw], for the images in `rows`.
+    coverage: patch coverage of each region [image, gh, gw], for the same images.
     """
     table = data.table.iloc[rows]
     records = []
@@ -95,7 +96,10 @@ def score(
 def iou_over_thresholds(
     grids: dict[str, np.ndarray], coverage: dict[str, np.ndarray], condition: np.ndarray
 ) -> pd.DataFrame:
-    """Mean IoU of each arm's maps, cut at shares of their min-max range, with each region, by condition [image]."""
+    """Mean IoU of each arm's maps with each region, by condition. Maps are cut at THRESHOLDS of their min-max range.
+
+    condition: the condition of each image [image].
+    """
     records = []
     for region, masks in coverage.items():
         for arm, heats in grids.items():
@@ -106,9 +110,9 @@ def iou_over_thresholds(
 
 
 def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str, dict]:
-    """For each arm and region, each score in both conditions and its gap, with intervals.
+    """For each arm, region and score: means of both conditions and of the gap, with intervals.
 
-    table: of `score`, on the images of the pairs.
+    table: from `score`, for the images of the pairs.
     """
     metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):
@@ -122,7 +126,7 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
 
 
 def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """The gaps on the bust, arm by arm, without their intervals."""
+    """The bust gaps of each arm, without their intervals."""
     arms = [arm for arm in found if arm != "images"]
     return {
         "images": found["images"],
@@ -141,7 +145,7 @@ def draw_sheet(
     n_pairs: int,
     fpath: Path,
 ) -> None:
-    """Pairs of women, one image a row: the picture, then the map of each arm with its cosine."""
+    """Draw some pairs, one image per row: the picture, then the map of each arm with its cosine."""
     pairs = Pairs.from_images(spliced.data.table, "confirmation").table
     shown = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))]
     images = [row for _, pair in shown.iterrows() for row in (pair[SEMI_NUDE], pair[CLOTHED])]
@@ -162,10 +166,10 @@ def draw_sheet(
 
 
 def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
-    """Each woman's bust lift, semi-nude to clothed, before and after the edit."""
+    """Draw each woman's bust lift in both conditions, before and after the edit."""
     arms = [arm for arm in ("original", "reconstructed", "edited") if arm in set(table["arm"])]
     figure, axes = figures.panels(
-        len(arms), "Bust lift of the heatmap, pair means of each woman (1 = chance)", cell=(3.2, 3.4)
+        len(arms), "Bust lift of the heatmap, mean over the pairs of each woman (1 = chance)", cell=(3.2, 3.4)
     )
     for ax, arm in zip(axes[0], arms, strict=True):
         part = table[(table["arm"] == arm) & (table["region"] == "bust")]
@@ -187,7 +191,7 @@ def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
 def save(
     directory: Path, rows: np.ndarray, grids: dict[str, np.ndarray], cosines: dict[str, np.ndarray], layer: int
 ) -> None:
-    """Write the raw signed maps."""
+    """Write the raw signed maps [arm, image, gh, gw], their cosines [arm, image] and the rows of the images."""
     with outs.atomic_output(directory) as unfinished:
         group = zarr.create_group(unfinished)
         group.create_array("raw", data=np.stack(list(grids.values())))

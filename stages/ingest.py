@@ -3,11 +3,11 @@
 reads    <ingest.folder>/manifest.csv and the files it names (source: folder); nothing (source: synthetic)
 writes   data/dataset, metrics/ingest.json, plots/ingest.png
 claims   every row was checked before anything was written; images and masks went through the same resize
-         and crop; women, never images, were split into discovery and confirmation
+         and crop; the split into discovery and confirmation is by woman, never by image
 
     python -m stages.ingest
     python -m stages.ingest --scaffold '{identity}_{emotion}_{condition}.jpg' --alias nude=semi_nude
-    python -m stages.ingest --check            # validate the folder and draw its masks, write no dataset
+    python -m stages.ingest --check            # check the folder and draw its masks, write no data set
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ class Picture:
 
 
 PictureSource = Callable[[int], Picture]
-"""A function that reads or draws the picture of a row, so that few pictures are in memory at a time."""
+"""A function that reads or draws the picture of a row. Only a few pictures are in memory at a time."""
 
 
 def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
-    """The audit pairs and the corpus: table, and how to draw a row."""
+    """The audit pairs and the corpus of the planted world. Returns their table and the function that draws a row."""
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
     for number, (woman, *twins) in enumerate(world.audit_pairs(config.n_women, audit_rng)):
@@ -86,7 +86,7 @@ def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
 
 
 def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
-    """A checked folder: table, and how to read a row."""
+    """A folder of photographs, checked. Returns its table and the function that reads a row. Raises ManifestError."""
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
     corpus = manifest.is_corpus(table).to_numpy()
@@ -108,7 +108,7 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
 
 
 def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
-    """Add prompt, split and pair number to every row."""
+    """Add prompt, split and pair number to every row. Raises ManifestError if the women cannot be split."""
     table = table.copy()
     corpus = manifest.is_corpus(table)
     no_prompt = (table["prompt"] == "") & ~corpus
@@ -125,7 +125,7 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str, str]) -> pd.DataFrame:
-    """Fill data/dataset, image by image. Returns a row per image: the share each mask covers, and the share lost."""
+    """Write data/dataset, image by image. Returns a row per image: share of the image in each mask, and share lost."""
     rows = []
     with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
         for picture in ordered_map(look, range(len(table))):
@@ -136,7 +136,7 @@ def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str
 
 
 def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Counts, and the share of the picture and of the mask that the crop left."""
+    """Counts, mean area of the masks by condition, and the largest share of a mask that the crop cut away."""
     audit = table["pair"] >= 0
     counts = {
         "images": len(table),
@@ -157,7 +157,7 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
 
 
 def contact_sheet(table: pd.DataFrame, look: PictureSource, fpath: Path) -> None:
-    """Some pairs with their masks outlined, to be looked at before anything is believed."""
+    """Draw some pairs with their masks outlined, so that a person can check them."""
     audit = table.reset_index(drop=True)
     audit = audit[audit["pair"] >= 0]
     shown = np.unique(np.linspace(0, audit["pair"].max(), N_SHOWN).round().astype(int))
@@ -196,9 +196,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = params.command_line(__doc__)
-    parser.add_argument("--check", action="store_true", help="validate the folder and draw its masks only")
-    parser.add_argument("--scaffold", metavar="PATTERN", help="write manifest.csv from file names")
-    parser.add_argument("--alias", action="append", default=[], metavar="FOUND=MEANT", help="rewrite a label")
+    parser.add_argument("--check", action="store_true", help="only check the folder and draw its masks")
+    parser.add_argument("--scaffold", metavar="PATTERN", help="write manifest.csv from file names that match PATTERN")
+    parser.add_argument("--alias", action="append", default=[], metavar="FOUND=MEANT", help="replace a label")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""open_clip weights, or the demo model trained here -> the CLIP under audit.
+"""open_clip weights, or the demo model trained here -> the CLIP to audit.
 
 reads    a local checkpoint or open_clip's pretrained weights (clip.source: open_clip); nothing (demo)
 writes   data/clip in open_clip's `local-dir:` layout, metrics/prepare_clip.json, plots/prepare_clip.csv
@@ -28,14 +28,14 @@ PLOT_FPATH = Path("plots/prepare_clip.csv")
 
 
 def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
-    """An open_clip model with the weights asked for, and its `model_cfg`.
+    """Load the open_clip model that params.yaml names. Returns the model and its `model_cfg`.
 
-    Raises ModelError for an unknown architecture or tag, a checkpoint that is not safetensors, and for
-    OpenAI's weights in an architecture without quick-GELU.
+    Raises ModelError for an unknown architecture or tag, for a checkpoint that is not safetensors, and for OpenAI's
+    weights in an architecture without quick-GELU.
     """
     import open_clip
 
-    if config.architecture not in open_clip.list_models():  # nor a folder or a repository, which may hold a pickle
+    if config.architecture not in open_clip.list_models():  # no folder or repository: it may hold a pickle
         raise vit.ModelError(f"clip.architecture: open_clip knows no {config.architecture!r}")
     model_cfg = open_clip.get_model_config(config.architecture)
     vit.check_towers(model_cfg, f"clip.architecture: {config.architecture}")
@@ -58,7 +58,7 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
     torch.manual_seed(0)  # for `random`
     try:
         model = open_clip.create_model(config.architecture, pretrained=pretrained)
-    except Exception as error:  # open_clip asserts where shapes differ, safetensors has errors of its own, and so on
+    except Exception as error:  # both libraries raise many kinds, such as AssertionError
         raise vit.ModelError(
             f"clip.pretrained: {config.pretrained} cannot be loaded into {config.architecture}: {error}"
             + without_a_network(config)
@@ -68,7 +68,7 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
 
 
 def without_a_network(config: Clip) -> str:
-    """How to bring the weights of a tag here from a machine that can download them; nothing for a local file."""
+    """Instructions to copy the weights of a tag from a machine with a network. Empty for a local file."""
     import open_clip
 
     hub = open_clip.get_pretrained_cfg(config.architecture, config.pretrained).get("hf_hub", "")
@@ -82,7 +82,7 @@ def without_a_network(config: Clip) -> str:
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
-    except OSError:  # longer than any file's
+    except OSError:  # the name is longer than the system allows
         return False
 
 
@@ -97,7 +97,7 @@ def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg:
 
 
 def size(model: Any) -> dict[str, Any]:
-    """Of the model."""
+    """The numbers of parameters, layers and tokens of the vision tower, its sizes, and the logit scale."""
     visual = model.visual
     return {
         "vision_parameters": sum(p.numel() for p in visual.parameters()),

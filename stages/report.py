@@ -1,9 +1,9 @@
-"""Everything the pipeline found -> one self-contained HTML page.
+"""All results of the pipeline -> one self-contained HTML page.
 
 reads    metrics/, plots/ and data/selection of the earlier stages, params.yaml
-writes   plots/report.html (no network needed to read it), plots/finding.png (the finding in one picture)
-claims   nothing of its own: its sentences (`core/report/sentences.py`) and tables (`core/report/tables.py`) are put
-         together from the metrics
+writes   plots/report.html (readable without a network), plots/finding.png (the main finding in one picture)
+claims   nothing of its own: sentences (`core/report/sentences.py`) and tables (`core/report/tables.py`) are built from
+         the metrics
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ N_SHOWN = 3  # pairs beside the finding
 
 
 def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> None:
-    """What CLIP makes of the same faces: before, with the bust hidden, after the edit. This picture is committed, so
-    pairs are shown beside it only where they are drawn, never photographs."""
+    """Draw emotion accuracy before the edit, with the bust greyed out, and after the edit.
+
+    The picture is committed to git, so it shows pairs only if they are drawn. Photographs never go into it.
+    """
     figure = figures.pyplot().figure(figsize=(10.4 if with_pictures else 6.4, 4.2))
     if with_pictures:
         left, right = figure.subfigures(1, 2, width_ratios=[1.05, 1.5])
@@ -70,7 +72,7 @@ def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> N
 def _draw_pairs(axes: np.ndarray) -> None:
     data = dataset.load(DATASET_DPATH)
     pairs = Pairs.from_images(data.table, "confirmation").table
-    for column in range(axes.shape[1]):  # another woman and another emotion each
+    for column in range(axes.shape[1]):  # each column shows another woman and another emotion
         of_emotion = pairs[pairs["emotion"] == data.emotions[column % len(data.emotions)]]
         pair = of_emotion.iloc[column * len(of_emotion) // axes.shape[1]]
         for row, condition in enumerate(CONDITIONS):
@@ -95,18 +97,18 @@ def _draw_accuracies(ax: Axes, metrics: dict[str, Any], edited: str) -> None:
     labels, values, colours = (list(column) for column in zip(*rows, strict=True))
     figures.interval_bars(ax, labels, values, colours)
     ax.axvline(metrics["extract"]["accuracy"]["chance"], color="black", lw=0.8, ls=":")
-    ax.set(xlim=(0, 1.03), xlabel="share of emotions named right (dotted: chance)", title="CLIP reads the same faces")
+    ax.set(xlim=(0, 1.03), xlabel="emotion accuracy (dotted: chance)", title="CLIP reads the same faces")
 
 
 def embedded(fpath: Path) -> str:
-    """A PNG as a data URL."""
+    """A PNG file as a data URL."""
     with Image.open(fpath) as picture:
-        picture.load()  # a damaged one stops here, not in the reader's browser
+        picture.load()  # a damaged picture fails here, not in the reader's browser
     return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
 
 
 def html(table: pd.DataFrame) -> Any:
-    """A table for the page."""
+    """A table as HTML for the page."""
     from markupsafe import Markup
 
     return Markup(table.to_html(index=False, border=0, justify="right"))
@@ -156,7 +158,7 @@ def main() -> None:
         cosine_table=html(tables.cosines(saes)),
         same_study="OpenAI's ViT-L/14 on SOBEM",
         provenance_table=html(tables.provenance(sae["metadata"])),
-        parameters=params.PARAMS_FPATH.read_text(),
+        parameters=params.text(),
     )
     with outs.atomic_output(REPORT_FPATH) as unfinished:
         unfinished.write_text(page)

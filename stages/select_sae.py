@@ -1,12 +1,12 @@
-"""The analyses of all SAEs -> one SAE and its latents, chosen on discovery women only.
+"""The analyses of all SAEs -> one SAE and the latents to edit, chosen on discovery women only.
 
 reads    data/sae and data/analysis of all points of the grid
-writes   data/selection (of the winner: sae/, pooled.zarr, tests.csv of all latents, bias.csv and perception.csv,
-         latents.csv of those to edit; selection.json), metrics/select_sae.json, plots/select_sae.csv (a row per
-         SAE), plots/sae_curves.csv (training histories of all), plots/select_sae.png and, copied,
-         plots/select_sae_statistics.png
-claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: as many as gain most
-         on discovery women; that no latent is significant is a result, too
+writes   data/selection (the chosen SAE's sae/, pooled.zarr, tests.csv with all latents, bias.csv and perception.csv,
+         latents.csv with the latents to edit; selection.json), metrics/select_sae.json, plots/select_sae.csv (a row
+         per SAE), plots/sae_curves.csv (training histories of all SAEs), plots/select_sae.png, and
+         plots/select_sae_statistics.png (a copy)
+claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: the number that gains
+         most on discovery women. It is also a result if no latent is significant
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 
 
 def points(grid: Grid) -> list[Point]:
-    """All SAEs of the grid."""
+    """All points of the grid, one for each SAE."""
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
@@ -45,7 +45,7 @@ def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
 
 
 def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
-    """A row per SAE: training figures, the published tests, the latents found, and what editing them gains."""
+    """A row per SAE: training metrics, the published tests, numbers of latents found, and the gain of the best edit."""
     rows = []
     for point in points(grid):
         name = str(point)
@@ -76,7 +76,7 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
 
 
 def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
-    """The chosen row, and the reason in words."""
+    """The chosen row, and the reason in words. Raises ParamsError if the fixed SAE is not on the grid."""
     if config.rule == "fixed":
         found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
         if found.empty:
@@ -86,25 +86,25 @@ def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
         return found.iloc[0], "fixed in params.yaml"
     if config.rule == "published":
         best = table.loc[(table["auc"] - 0.5).abs().idxmax()]
-        return best, f"largest departure of the published AUC from one half ({best['auc']:.3f})"
+        return best, f"its published AUC is the farthest from one half ({best['auc']:.3f})"
     best = table.loc[table["net_gain"].idxmax()]
     if best["net_gain"] <= 0:
         best = table.loc[table[judged_fvu(table)].idxmin()]
-        return best, "no edit helped on discovery women; the SAE with the least variance unexplained was taken"
+        return best, "no edit helped on discovery women, so the SAE with the lowest FVU was taken"
     return best, (
-        f"on discovery women, editing {best['n_edited']:.0f} latents gives semi-nude images "
-        f"{best['semi_nude_gain']:.2f} nats of the true emotion's log-probability and costs clothed ones "
-        f"{best['clothed_loss']:.2f}, and {100 * best['clothed_accuracy_loss']:.1f} points of their accuracy"
+        f"on discovery women, an edit of {best['n_edited']:.0f} latents gives semi-nude images a gain of "
+        f"{best['semi_nude_gain']:.2f} nats in the log-probability of the true emotion; clothed images lose "
+        f"{best['clothed_loss']:.2f} nats and {100 * best['clothed_accuracy_loss']:.1f} points of accuracy"
     )
 
 
 def judged_fvu(table: pd.DataFrame) -> str:
-    """The column to judge fidelity by: held out where any women were, else the images trained on."""
+    """The column that measures fidelity: FVU on held-out women if there are any, else on the images trained on."""
     return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
 
 
 def curves(grid: Grid) -> pd.DataFrame:
-    """All training histories in one tidy table."""
+    """The training histories of all SAEs in one tidy table."""
     parts = [
         outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(
             layer=point.layer, expansion=point.expansion
@@ -115,13 +115,13 @@ def curves(grid: Grid) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
-    """The SAEs side by side, the chosen one ringed."""
-    figure, axes = figures.panels(3, "The SAEs of the grid (ringed: chosen)")
+    """Draw all SAEs side by side, with a circle around the chosen one."""
+    figure, axes = figures.panels(3, "The SAEs of the grid (circle: the chosen one)")
     layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)
     colours = dict(zip(layers, cycle(figures.SERIES), strict=False))
     for ax, x, y, labels in (
         (axes[0, 0], "l0", fvu, ("L0 (active latents per token)", FVU_LABELS[fvu], "Sparsity and fidelity")),
-        (axes[0, 1], "expansion", "auc", ("expansion", "AUC, semi-nude over clothed", "The published test")),
+        (axes[0, 1], "expansion", "auc", ("expansion", "AUC, semi-nude against clothed", "The published test")),
         (axes[0, 2], "expansion", "net_gain", ("expansion", "net gain in R (nats)", "Edit on discovery women")),
     ):
         for layer in layers:

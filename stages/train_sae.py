@@ -1,11 +1,11 @@
 """Activations of one layer -> one sparse autoencoder, trained here or elsewhere.
 
-reads    data/activations/l<layer>.zarr, data/dataset, data/pretrained/l<layer>_x<expansion> for SAEs of others
-writes   data/sae/l<layer>_x<expansion> (SAELens' format, history.csv beside it), metrics/train_sae/...
-         resumes from .ckpt/train_sae, if it was interrupted
-claims   fraction of variance unexplained (FVU), L0 and dead latents on the images trained on and, where any
-         women were held out, on theirs; class token and patches apart; the share of latents that a training with
-         another seed finds again
+reads    data/activations/l<layer>.zarr, data/dataset, data/pretrained/l<layer>_x<expansion> for SAEs from elsewhere
+writes   data/sae/l<layer>_x<expansion> (SAELens' format, with history.csv), metrics/train_sae/...
+         An interrupted training resumes from .ckpt/train_sae
+claims   fraction of variance unexplained (FVU), L0 and dead latents, on the images trained on and on the images of
+         held-out women, if there are any. FVU also for class token and patches apart. The share of latents that
+         a training with another seed finds again
 
     python -m stages.train_sae --layer 22 --expansion 16
     torchrun --nproc-per-node 8 -m stages.train_sae --layer 22 --expansion 16
@@ -41,9 +41,9 @@ from stages.core.training.trainer import Normalisation, TrainConfig
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
 PRETRAINED_DPATH = Path("data/pretrained")
 SAE_DPATH, METRICS_DPATH = Path("data/sae"), Path("metrics/train_sae")
-BYTES = 4  # of a float32
-IMAGES_AT_ONCE = 64  # whose tokens are in memory while an SAE is measured
-MOST_MEASURED = 10_000  # images of a split that an SAE is measured on, evenly among all
+BYTES = 4  # size of a float32
+IMAGES_AT_ONCE = 64  # images whose tokens are in memory while an SAE is measured
+MOST_MEASURED = 10_000  # images of a split that an SAE is measured on at most, evenly spread over all
 
 SPLITS_TRAINED_ON = {
     "discovery_and_corpus": ("discovery", "corpus"),
@@ -55,7 +55,7 @@ SPLITS_TRAINED_ON = {
 def source(
     activations: store.Store, rows: np.ndarray, config: TrainSae, where: torch.device, ranks: Ranks
 ) -> InMemory | Streamed:
-    """Tokens to train on: all on the device if they fit the memory allowed, else a stream of them."""
+    """The tokens to train on: all on the device if they fit `memory_gib`, else streamed from the store."""
     _, n_tokens, width = activations.shape
     capacity = int(config.memory_gib * 2**30) // (BYTES * width)
     if len(rows) * n_tokens > capacity:
@@ -67,7 +67,11 @@ def source(
 def normalisation(
     tokens: InMemory | Streamed, activations: store.Store, config: TrainSae, where: torch.device
 ) -> Normalisation:
-    """Of the tokens trained on: as the store tells it where these are all but confirmation women's, else measured."""
+    """The normalisation of the tokens trained on.
+
+    The store holds the moments of all images but those of confirmation women. They are used if the SAE is trained on
+    these images; otherwise the moments are measured.
+    """
     if config.train_on != "discovery_and_corpus":
         return Normalisation.from_tokens(tokens.chunks())
     mean, mean_squared_norm = activations.moments
@@ -75,7 +79,7 @@ def normalisation(
 
 
 def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
-    """FVU, L0 and dead share on the tokens of some images, or of MOST_MEASURED; class token and patches also apart."""
+    """FVU, L0 and dead share on the tokens of at most MOST_MEASURED images; FVU also for class token and patches."""
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))]
     parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
     tokens = (torch.from_numpy(activations.read(part)).to(mean.device) for part in parts)
@@ -96,7 +100,7 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 def measure(
     sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: TrainSae, mean: torch.Tensor
 ) -> dict[str, dict[str, float]]:
-    """Quality on the images trained on, and on confirmation women where they were held out."""
+    """`quality` on the images trained on, and on confirmation women if they were held out."""
     trained_on = SPLITS_TRAINED_ON[config.train_on]
     splits = {"train": data.rows(*trained_on)}
     if "confirmation" not in trained_on:
@@ -107,7 +111,7 @@ def measure(
 def checkpoint(
     compute: Compute, config: TrainSae, expansion: int, activations: store.Store, where: torch.device
 ) -> Checkpoint:
-    """Named by all that the weights depend on: parameters, activations, training code, torch, the kind of processor."""
+    """The checkpoint, named by all that the weights depend on: parameters, activations, code, torch and processor."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (trainer, gradients, batches))
     return Checkpoint.for_inputs(
         "train_sae",
@@ -124,7 +128,11 @@ def checkpoint(
 def train(
     tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: TrainSae, kept: Checkpoint
 ) -> tuple[JumpReLUSAE, pd.DataFrame, dict[str, float]]:
-    """The SAE of the seed in params.yaml, its history, and how much of it other seeds find again."""
+    """Train one SAE for each seed.
+
+    Returns the SAE of the seed in params.yaml, its history, and `matched_share`: the share of its latents that the
+    other seeds find again.
+    """
     settings = config.model_dump(exclude={"source", "train_on", "n_seeds", "memory_gib", "seed"})
     runs = [
         trainer.train(
@@ -142,7 +150,7 @@ def train(
 
 
 def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
-    """An SAE from elsewhere. Raises SAEError if it does not fit the layer's width or the point's expansion."""
+    """Load an SAE from elsewhere. Raises SAEError if it does not fit the layer's width or the point's expansion."""
     directory = PRETRAINED_DPATH / str(point)
     sae = JumpReLUSAE.load(directory)
     if (sae.d_in, sae.d_sae) != (d_in, d_in * point.expansion):
@@ -154,14 +162,14 @@ def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
 
 
 def headline(quality: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage; all that was measured is in the SAE's own cfg.json."""
+    """The metrics of the stage. The SAE's cfg.json has all that was measured."""
     held_out = {"held_out_fvu": quality["held_out"]["fvu"]} if "held_out" in quality else {}
     train = {"train_fvu": quality["train"]["fvu"], **{key: quality["train"][key] for key in ("l0", "dead_fraction")}}
     return train | held_out | quality.get("seeds", {})
 
 
 def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
-    """One row, of what was measured, for an SAE whose training nobody here saw."""
+    """A history of one row, from the measured quality, for an SAE that was not trained here."""
     row = {key: quality[key] for key in ("recon", "l0", "l0_fraction", "fvu")}
     return pd.DataFrame(
         [{"step": 0, **row, "sparsity": 0.0, "total": row["recon"], "dead_fraction": quality["dead_fraction"]}]
@@ -175,7 +183,7 @@ def save(
     history: pd.DataFrame | None,
     activations: store.Store,
 ) -> None:
-    """Write the SAE with where it is from and how good it is, and its history."""
+    """Write the SAE with its provenance, its quality and its history, and the metrics of the stage."""
     sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
     sae.metadata |= activations.provenance
     history = untrained_history(quality["train"]) if history is None else history
@@ -197,7 +205,7 @@ def main() -> None:
     measured = normalisation(tokens, activations, config, where)
     kept = checkpoint(compute, config, point.expansion, activations, where)
     with kept if ranks.first else nullcontext():
-        ranks.wait()  # until the first holds the lock
+        ranks.wait()  # until the first rank holds the lock
         seeds: dict[str, float] = {}
         if config.source == "pretrained":
             sae, history = pretrained(point, tokens.d_in).to(where), None

@@ -20,7 +20,7 @@ OFFLINE = "requests.exceptions.ConnectionError: Failed to resolve"
     ("dependencies", "complaint", "code", "says"),
     [
         ([CLEAN, UNKNOWN], "", 0, "Known vulnerabilities: 0; 1 of 2 packages audited"),
-        ([CLEAN, FAULTY], "", 1, "b 2: CVE-1, mended in 2.1"),
+        ([CLEAN, FAULTY], "", 1, "b 2: CVE-1, fixed in 2.1"),
         ([UNKNOWN, UNKNOWN], "", 0, "Not audited"),
         (None, OFFLINE, 0, "Not audited"),
         (None, "invalid requirements input", 1, "invalid requirements input"),

@@ -1,4 +1,4 @@
-"""Makes page.html: the frame of `dvc plots show`, with Vega inlined, so that the page needs no network.
+"""Write page.html, the HTML template of `dvc plots show`, with Vega inlined: the page then needs no network.
 
 pip install vl-convert-python && python .dvc/plots/make_page.py
 """

@@ -1,4 +1,4 @@
-"""The look of all figures: one style, colours that a colour-blind reader can tell apart, no overlap."""
+"""The style of all figures, with colours that a colour-blind reader can tell apart, and the shared ways to draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     Axes = Figure = Any
 
-# Okabe & Ito's palette, told apart under every common colour blindness
+# palette of Okabe & Ito, distinct under every common colour blindness
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY = (
     "#0072B2",
     "#E69F00",
@@ -30,7 +30,7 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 CONDITION_COLOURS = {"semi_nude": VERMILION, "clothed": BLUE}
 CONDITION_LABELS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 DPI = 110
-FADED = 0.3  # of an image is left where nothing lights it
+FADED = 0.3  # share of an image's colour that is left where the latent is not active
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": DPI,
@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 
 @cache
 def pyplot() -> Any:
-    """Matplotlib in this style. It takes a third of a second to import, and is when the first figure is drawn."""
+    """Matplotlib's pyplot in this style. The import takes a third of a second, so it waits for the first figure."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -56,7 +56,7 @@ def pyplot() -> Any:
 
 
 def grid(rows: int, columns: int, title: str, *, cell: tuple[float, float] = (1.9, 2.1)) -> tuple[Figure, np.ndarray]:
-    """A sheet of pictures: axes [rows, columns] without ticks."""
+    """A sheet for pictures. Returns the figure and axes [rows, columns] without ticks."""
     figure, axes = pyplot().subplots(rows, columns, figsize=(columns * cell[0], rows * cell[1] + 0.4), squeeze=False)
     figure.suptitle(title)
     for ax in axes.flat:
@@ -67,7 +67,7 @@ def grid(rows: int, columns: int, title: str, *, cell: tuple[float, float] = (1.
 def panels(
     columns: int, title: str = "", *, rows: int = 1, cell: tuple[float, float] = (4.4, 3.4)
 ) -> tuple[Figure, np.ndarray]:
-    """Plots side by side: axes [rows, columns]."""
+    """Plots side by side. Returns the figure and axes [rows, columns]."""
     figure, axes = pyplot().subplots(rows, columns, figsize=(columns * cell[0], rows * cell[1]), squeeze=False)
     if title:
         figure.suptitle(title)
@@ -75,7 +75,7 @@ def panels(
 
 
 def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face: np.ndarray | None = None) -> None:
-    """An image with its masks outlined: bust solid, face dashed, black on white so that any ground shows it."""
+    """Draw an image with its masks outlined: bust solid, face dashed, black on white to be visible on any ground."""
     ax.imshow(image, interpolation="nearest")
     for mask, style in ((bust, "-"), (face, "--")):
         if mask is not None:
@@ -84,7 +84,7 @@ def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face
 
 
 def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:
-    """The positive part of a patch map over a greyed image, scaled to its own maximum, with the bust outlined."""
+    """Draw the positive part of a patch map, scaled to its own maximum, over a grey image with the bust outlined."""
     size = image.shape[0]
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
     ax.imshow(0.35 + 0.55 * grey, interpolation="nearest", extent=(0, size, size, 0))
@@ -96,7 +96,10 @@ def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray |
 
 
 def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
-    """An image in its own colours where a latent is active, faded to white elsewhere; patches by their own maximum."""
+    """Draw an image in its own colours where a latent is active, and faded to white elsewhere.
+
+    activation: values on the patches, which are scaled to their own maximum.
+    """
     scaled = activation / activation.max() if activation.max() > 0 else activation
     factors = [side // patches for side, patches in zip(image.shape[:2], activation.shape, strict=True)]
     light = FADED + (1 - FADED) * np.kron(scaled, np.ones(factors))[..., None]
@@ -104,7 +107,7 @@ def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
 
 
 def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], colours: list[str]) -> None:
-    """Horizontal estimates with their intervals, one a row, in the order given from the top."""
+    """Draw estimates with horizontal intervals, one per row, in the given order from the top."""
     for y, (row, colour) in enumerate(zip(rows, colours, strict=True)):
         ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
         ax.plot(row["estimate"], y, "o", color=colour, ms=6)

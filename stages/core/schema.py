@@ -1,4 +1,4 @@
-"""The sections of params.yaml as frozen types: one class for each, one documented field for each knob."""
+"""The sections of params.yaml as frozen types: a class per section, a documented field per parameter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EditKind = Literal["zero", "mean", "scale", "patch"]
 EditScope = Literal["all", "cls", "patches", "bust", "not_bust"]
 LatentList = Literal["bias", "perception"]
 
-LARGEST = 2**31 - 1  # of whole numbers: counts and their products with a few others fit torch's and NumPy's
+LARGEST = 2**31 - 1  # largest whole number allowed: counts and their products then fit the integers of torch and NumPy
 
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -29,20 +29,20 @@ class Compute(Section):
     """Where and how numbers are computed. Read by every stage that runs CLIP or an SAE."""
 
     device: Literal["auto", "cpu", "cuda"]
-    """`auto` takes a GPU where there is one."""
+    """Device to compute on. `auto` takes a GPU if there is one."""
     precision: Literal["float32", "bfloat16"]
-    """Of CLIP's forward pass. Statistics and SAE parameters stay in float32 or better."""
+    """Precision of CLIP's forward pass. Statistics and SAE parameters stay in float32 or better."""
     threads: Annotated[int, Field(ge=0, le=1024)]
-    """CPU threads, fixed so that sums come out the same to the bit; 0 takes all cores."""
+    """Number of CPU threads. It is fixed so that sums are the same to the bit; 0 takes all cores."""
 
 
 class Grid(Section):
-    """The SAEs: one for each layer and expansion."""
+    """The SAEs: one per layer and expansion."""
 
     layers: Annotated[list[Count], Field(min_length=1)]
-    """Transformer blocks of the vision tower, counted from 1; the residual stream *after* the block is read."""
+    """Transformer blocks of the vision tower, counted from 1. The SAE reads the residual stream *after* the block."""
     expansions: Annotated[list[Count], Field(min_length=1)]
-    """d_sae / d_in."""
+    """Expansion factors, d_sae / d_in."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Grid:
@@ -53,46 +53,47 @@ class Grid(Section):
 
 
 class Inference(Section):
-    """Shared by all intervals and tests."""
+    """Settings of all intervals and tests."""
 
     confidence: Share
-    """Of two-sided bootstrap intervals over women."""
+    """Confidence level of the two-sided bootstrap intervals over women."""
     alpha: Share
-    """Family-wise error rate over the latents of one SAE at which one is called significant. One SAE of the grid is
-    chosen by what was found in it, so their errors add up: divide the rate you want over all by their number."""
+    """Family-wise error rate, over all latents of one SAE, at which a latent is called significant. One SAE of the grid
+    is chosen by what was found in it, so the errors of all SAEs add up: divide the rate you want over the whole grid by
+    the number of SAEs."""
     min_effect: NonNegative
-    """Smallest effect gap worth naming, in nats of R: a bias latent's whole interval must lie beyond it."""
+    """Smallest effect gap that counts, nats of R. The whole interval of a bias latent's gap must lie above it."""
     min_readout: Annotated[float, Field(ge=0, lt=1)]
-    """How far from chance (0) to certainty (1) the accuracy on clothed discovery women must reach: a model that does
-    not read them has no readout to be biased, and no bias latents are named in it."""
+    """Smallest accuracy on clothed discovery women, on a scale from chance (0) to certainty (1). A model below it does
+    not read faces and has no readout that could be biased, so no bias latents are named in it."""
     n_bootstrap: Count
-    """Resamples of women behind each interval."""
+    """Number of bootstrap resamples of women for each interval."""
     n_permutations: Count
-    """Sign flips at the level of women."""
+    """Number of sign-flip permutations at the level of women."""
     seed: Seed
-    """Of resamples and sign flips."""
+    """Seed of the resamples and the sign flips."""
 
 
 class Ingest(Section):
-    """Where the images come from, and how they are cut to the model's input."""
+    """Where the images come from, and how they are brought to the size of the model's input."""
 
     source: Literal["synthetic", "folder"]
     """`synthetic` draws the planted world; `folder` reads `folder/manifest.csv`."""
     folder: str
-    """Of `manifest.csv` and the files it names; an unused folder may be empty."""
+    """Folder that holds `manifest.csv` and the files named in it. It may be empty if it is not used."""
     image_size: Count
-    """Side of the stored square images, pixels: the model's input resolution."""
+    """Side of the stored square images in pixels: the input resolution of the model."""
     prompt: str
-    """Text for one emotion; `{emotion}` is replaced. Used for images whose manifest row names no prompt, and
-    for the set of prompts the emotion readout chooses among."""
+    """Text for one emotion; `{emotion}` is replaced. Used for images whose manifest row has no prompt, and for the
+    prompts that the emotion readout chooses from."""
     emotions: Annotated[list[str], Field(min_length=2)]
-    """The expressions that images may be labelled with, and that the readout chooses among."""
+    """The expressions that images may be labelled with. The readout chooses from them."""
     discovery_share: Share
-    """Share of women on whom SAE and latents are chosen; every claim is made on the others."""
+    """Share of discovery women, on whom SAE and latents are chosen. Claims are made on the others (confirmation)."""
     max_megapixels: Positive
-    """Larger image files are refused."""
+    """Largest number of megapixels of an image file. Larger files are refused."""
     seed: Seed
-    """Of the split of women."""
+    """Seed of the split of women."""
 
     @model_validator(mode="after")
     def _template(self) -> Ingest:
@@ -107,15 +108,15 @@ class World(Section):
     """The audit set and the corpus of the planted world."""
 
     n_women: Annotated[int, Field(ge=4, le=LARGEST)]
-    """Women of the audit set; each shows every emotion once, semi-nude and clothed."""
+    """Number of women in the audit set. Each shows every emotion once semi-nude and once clothed."""
     n_corpus: Annotated[int, Field(ge=0, le=LARGEST)]
-    """Portraits of other women, for SAE training only."""
+    """Number of portraits of other women, used for SAE training only."""
     seed: Seed
-    """Of the women and their portraits."""
+    """Seed of the women and their portraits."""
 
 
 class Clip(Section):
-    """Which CLIP is audited."""
+    """The CLIP to audit."""
 
     source: Literal["demo", "open_clip"]
     """`demo` trains a small ViT on the planted world; `open_clip` loads `architecture` with `pretrained` weights."""
@@ -131,165 +132,172 @@ class Demo(Section):
     bias: Annotated[float, Field(ge=0, le=1)]
     """Probability that a semi-nude portrait's caption names the emotion of the top's colour, not of the face."""
     n_portraits: Count
-    """Captioned portraits it is trained on."""
+    """Number of captioned portraits for the training."""
     width: Annotated[int, Field(ge=32, multiple_of=32)]
-    """Of the vision tower, in steps of 32 (the width of an attention head)."""
+    """Width of the vision tower, a multiple of 32 (the width of an attention head)."""
     layers: Count
-    """Blocks of the vision tower."""
+    """Number of blocks of the vision tower."""
     patch_size: Count
-    """Side of a patch, pixels; it divides `ingest.image_size`."""
+    """Side of a patch in pixels. It must divide `ingest.image_size`."""
     steps: Count
-    """Of training."""
+    """Number of training steps."""
     batch_size: Count
-    """Portraits in a step, each the contrast of all others."""
+    """Portraits per step. Each is contrasted with all others."""
     learning_rate: Positive
-    """Peak of the one-cycle schedule."""
+    """Peak learning rate of the one-cycle schedule."""
     min_accuracy: Annotated[float, Field(ge=0, le=1)]
-    """Share of new clothed women whose emotion the demo must name; below it, it is trained again from other weights."""
+    """Smallest accuracy on new clothed women. Below it, the demo is trained again from other initial weights."""
     seed: Seed
-    """Of portraits, captions and first weights."""
+    """Seed of the portraits, the captions and the initial weights."""
 
 
 class Extract(Section):
-    """The forward pass that fills the activation stores."""
+    """The forward pass that writes the activation stores."""
 
     batch_size: Count
-    """Images in one forward pass."""
+    """Images per forward pass."""
     shard_images: Count
-    """Images in one file of a store."""
+    """Images per file of a store."""
     remote: str
-    """URL of a folder in object storage that keeps the stores, such as `s3://bucket/activations` (`pip install s3fs`);
-    empty for data/activations."""
+    """URL of a folder in object storage for the stores, such as `s3://bucket/activations` (`pip install s3fs`).
+    If empty, they are written to data/activations."""
 
 
 class TrainSae(Section):
-    """One SAE. See `stages/core/training.py` for the two recipes."""
+    """Training of one SAE. `stages/core/training/trainer.py` describes the two recipes."""
 
     source: Literal["trained", "pretrained"]
-    """`pretrained`: taken from data/pretrained/l<layer>_x<expansion>, in SAELens' format, and only measured here."""
+    """`trained` trains the SAE here; `pretrained` reads it from data/pretrained/l<layer>_x<expansion> (SAELens' format)
+    and only measures it."""
     recipe: Literal["target_l0", "published"]
-    """`target_l0` holds the number of active latents; `published` is the study's loss."""
+    """`target_l0` steers the number of active latents to a target; `published` is the study's loss."""
     train_on: Literal["discovery_and_corpus", "discovery", "audit"]
     """Images the SAE is trained on. `audit` is the published study's setting: all audit images, nothing held out."""
     steps: Count
-    """Of training."""
+    """Number of training steps."""
     batch_size: Count
-    """Tokens in a step."""
+    """Tokens per step."""
     learning_rate: Positive
-    """Of Adam, after its warm-up and before its decay."""
+    """Learning rate of Adam after the warm-up and before the decay."""
     target_l0: Positive
-    """Active latents per token; `target_l0` only."""
+    """Target number of active latents per token; `target_l0` only."""
     sparsity_coefficient: NonNegative
-    """Weight of the sparsity term: of ((L0 - target) / target)^2, or of the active fraction (`published`)."""
+    """Weight of the sparsity term: ((L0 - target) / target)^2 for `target_l0`, the active fraction for `published`."""
     bandwidth: Positive
-    """Width of the kernel through which the threshold receives gradient, in units of the normalised activations."""
+    """Width of the kernel that passes gradient to the threshold, in units of the normalised activations."""
     warmup_share: Annotated[float, Field(ge=0, le=1)]
-    """Share of the steps over which the sparsity term is switched on; `target_l0` only."""
+    """Share of the steps over which the sparsity term is warmed up; `target_l0` only."""
     aux_coefficient: NonNegative
-    """Weight of the reconstruction of the residual by dead latents; `target_l0` only."""
+    """Weight of AuxK, the reconstruction of the residual by dead latents; `target_l0` only."""
     dead_after_steps: Count
-    """A latent that has not fired for so many steps counts as dead during training."""
+    """Number of steps without firing after which a latent counts as dead during training."""
     log_every: Count
-    """Steps between rows of the history."""
+    """Number of steps between rows of the history."""
     precision: Precision
-    """Operands of the matrix products; weights and sums are float32. `auto`: bfloat16 where the processor has it."""
+    """Precision of the operands of matrix products; weights and sums are float32. `auto` is bfloat16 if the processor
+    has it."""
     memory_gib: Positive
-    """Activations held in memory; a larger layer is streamed from its shards through a shuffle buffer of this size."""
+    """GiB of activations held in memory. A larger layer is streamed from its shards through a shuffle buffer of this
+    size."""
     n_seeds: Count
-    """Trainings that differ in their seed alone. The first is used; the others tell how much of it they find again."""
+    """Number of trainings that differ only in their seed. The first SAE is used; the others show how many of its
+    latents are found again."""
     seed: Seed
-    """Of first weights and of the order of tokens."""
+    """Seed of the initial weights and of the order of tokens."""
 
 
 class Edit(Section):
-    """What is changed inside the model: tried on discovery women, judged on confirmation women."""
+    """The edit inside the model. It is chosen on discovery women and judged on confirmation women."""
 
     latents: LatentList
-    """Latents whose effect on the emotion readout differs by condition, or those whose activation does."""
+    """The list of latents to edit. `bias`: their effect on the emotion readout differs by condition; `perception`:
+    their activation differs by condition."""
     kind: EditKind
-    """`mean` sets the mean over discovery images; `scale` multiplies by `factor`; `patch` takes the value of the
-    clothed twin."""
+    """`zero` sets the latents to 0; `mean` sets their mean over discovery images; `scale` multiplies them by `factor`;
+    `patch` sets their values in the clothed twin."""
     factor: NonNegative
-    """Of `scale`."""
+    """Factor of the kind `scale`."""
     scope: EditScope
-    """Tokens the edit touches. After the last block only `cls` reaches the embedding."""
+    """Tokens that are edited. After the last block only `cls` reaches the embedding."""
     n_latents: Count
-    """At most so many; fewer if fewer are significant, or if fewer gain more on discovery women."""
+    """Largest number of latents to edit. Fewer are edited if fewer are significant or if fewer gain more on discovery
+    women."""
     n_per_step: Count
-    """Bias latents are found step by step, so many at a time: edited, before the others are tested again."""
+    """Number of bias latents found per step. They are edited before the other latents are tested again."""
     clothed_cost: Annotated[float, Field(ge=0, le=1)]
-    """Accuracy on clothed discovery women that the edit may cost at most: fewer latents are edited if need be. The
-    baselines are held to it as well."""
+    """Largest loss of accuracy on clothed discovery women that the edit may cause. Fewer latents are edited if needed.
+    The same limit holds for the arm `colour_subspace_within_cost`."""
     curve: Annotated[list[Count], Field(min_length=1)]
-    """Numbers of latents on the dose-response curve, and those the edit is chosen from."""
+    """Numbers of latents on the dose-response curve. The edit is chosen from the same numbers."""
 
 
 class AnalyseSae(Section):
     """Group statistics of one SAE."""
 
     batch_size: Count
-    """Images run from the splice at once."""
+    """Images per batch from the splice on."""
     n_candidates: Count
-    """Latents with the largest clipped difference of mean activation: the published study's candidates."""
+    """Number of latents with the largest clipped difference of mean activation: the published study's candidates."""
     n_checked: Count
-    """Latents whose first-order effect is held against real ablations, one by one."""
+    """Number of latents whose first-order effect is compared with a real ablation, one by one."""
     max_clusters: Annotated[int, Field(ge=2)]
-    """K-means is tried for 2 to so many clusters."""
+    """Largest number of clusters for K-means, which starts from 2."""
     seed: Seed
-    """Of PCA and K-means."""
+    """Seed of PCA and K-means."""
 
 
 class SelectSae(Section):
-    """Which of the SAEs."""
+    """The rule that chooses one SAE of the grid."""
 
     rule: Literal["net_gain", "published", "fixed"]
-    """`net_gain`: the edit that gives semi-nude images of discovery women most R, less what clothed ones lose;
-    `published`: largest departure of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
+    """`net_gain`: largest gain of R on semi-nude discovery images minus the loss on clothed ones, by editing;
+    `published`: largest distance of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
     layer: Annotated[int, Field(ge=0)]
-    """Of `fixed`: the block, counted from 1."""
+    """Block of the rule `fixed`, counted from 1."""
     expansion: Annotated[int, Field(ge=0)]
-    """Of `fixed`: d_sae / d_in."""
+    """Expansion of the rule `fixed`, d_sae / d_in."""
 
 
 class DescribeLatents(Section):
-    """A card for each chosen latent."""
+    """The cards of the chosen latents."""
 
     batch_size: Count
-    """Images run from the splice at once."""
+    """Images per batch from the splice on."""
     n_shown: Count
-    """Cards of edited latents that are drawn; the table has all."""
+    """Number of edited latents whose cards are drawn. The table has all of them."""
     n_images: Count
-    """Top images on a card, one of each woman."""
+    """Number of top images on a card, one per woman."""
     n_other: Annotated[int, Field(ge=0)]
-    """Strongest latents of the list that was not chosen, shown for contrast."""
+    """Number of latents, the strongest of the list that is not edited, that are shown for contrast."""
     n_neighbours: Count
-    """Latents with the nearest decoder directions on a card."""
+    """Number of latents with the nearest decoder directions on a card."""
     n_prompts: Count
-    """Nearest prompts on a card."""
+    """Number of nearest prompts on a card."""
     prompts: Annotated[list[str], Field(min_length=2)]
-    """The vocabulary. A {column} of the manifest, such as {emotion}, is replaced by each value the images have."""
+    """The vocabulary of prompts. Each {column} of the manifest, such as {emotion}, is replaced by every value that the
+    images have in it."""
 
 
 class Heatmap(Section):
-    """Grad-ECLIP maps of original, reconstructed and edited model."""
+    """Grad-ECLIP maps of the original, the reconstructed and the edited model."""
 
     batch_size: Count
-    """Images explained at once."""
+    """Images explained per batch."""
     n_shown: Count
-    """Pairs on the contact sheet."""
+    """Number of pairs on the contact sheet."""
 
 
 class Ablate(Section):
     """The causal test."""
 
     batch_size: Count
-    """Images run from the splice at once."""
+    """Images per batch from the splice on."""
     scales: Annotated[list[NonNegative], Field(min_length=1)]
-    """Factors on the chosen latents: 0 removes them, 1 would change nothing."""
+    """Factors by which the chosen latents are multiplied: 0 removes them, 1 would change nothing."""
     n_random_sets: Count
-    """Control sets of other latents, matched in firing rate and in the size of their contribution."""
+    """Number of control sets of other latents, matched in firing rate and in the size of their contribution."""
     seed: Seed
-    """Of control sets and of random directions."""
+    """Seed of the control sets and the random directions."""
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -312,7 +320,7 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 def _fields(template: str) -> set[str]:
-    """What stands in the braces of a template; nothing if they do not match."""
+    """The names in the braces of a template. Empty if the braces do not match."""
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError:

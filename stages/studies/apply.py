@@ -1,4 +1,4 @@
-"""Write the values of a ready study into params.yaml, leaving its comments and other keys alone.
+"""Write the values of a ready study into params.yaml. Comments and other keys stay as they are.
 
 python -m stages.studies.apply paper      # the values of stages/studies/paper.yaml
 """
@@ -17,7 +17,7 @@ STUDIES_DPATH = Path(__file__).parent
 
 
 def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
-    """See the module docstring. Raises ParamsError."""
+    """Write the values of the study `name` into `fpath`. Raises ParamsError for an unknown study or a damaged file."""
     from ruamel.yaml import YAML, YAMLError
 
     studies = sorted(p.stem for p in STUDIES_DPATH.glob("*.yaml"))
@@ -30,7 +30,7 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     params.check_names(params.read(fpath), tuple(schema.SECTIONS), fpath)
     try:
         given = yaml.load(fpath)
-    except YAMLError as error:  # stricter than what reads it elsewhere: a key must not stand twice
+    except YAMLError as error:  # this reader is stricter than the others: it refuses duplicate keys
         raise ParamsError(f"{fpath} is not YAML: {error}") from None
     for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
         if not isinstance(given[section], dict):
@@ -45,7 +45,7 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
 
 def main() -> None:
     parser = params.command_line(__doc__)
-    parser.add_argument("study", metavar="STUDY")
+    parser.add_argument("study", metavar="STUDY", help="name of a file in stages/studies, without .yaml")
     apply(parser.parse_args().study)
 
 

@@ -29,7 +29,7 @@ class ImageError(StudyError):
 
 
 def draw_map(clip: FrozenClip, fpath: Path, text: str) -> Path:
-    """Draw the Grad-ECLIP map of an image file for a text. Returns the file drawn. Raises ImageError."""
+    """Draw the Grad-ECLIP map of an image file for a text. Returns the path of the drawing. Raises ImageError."""
     if not fpath.is_file():
         raise ImageError(f"{fpath} not found")
     try:
@@ -49,7 +49,7 @@ def draw_map(clip: FrozenClip, fpath: Path, text: str) -> Path:
 def main() -> None:
     parser = params.command_line(__doc__)
     parser.add_argument("--image", type=Path, metavar="FILE", required=True, help="the image to explain")
-    parser.add_argument("--text", required=True, help="what to look for in it")
+    parser.add_argument("--text", required=True, help="the text to map onto the image")
     options = parser.parse_args()
     if not CLIP_DPATH.is_dir():
         raise ImageError(f"{CLIP_DPATH} is not there yet: dvc repro prepare_clip")

@@ -1,12 +1,13 @@
-"""The planted truth over bias and seeds -> power and false positives of the whole instrument, with intervals.
+"""Runs with known planted bias and several seeds -> power and false positives of the whole pipeline, with intervals.
 
-reads    the experiments `bias<b>-seed<s>` that `make sweep` ran: metrics of each, as DVC keeps them
-writes   stages/studies/sweep.csv (a row per run, those recorded earlier among them), stages/studies/sweep.png
+reads    the metrics of the experiments `bias<b>-seed<s>` that `make sweep` ran, as DVC keeps them
+writes   stages/studies/sweep.csv (a row per run, including runs recorded earlier), stages/studies/sweep.png
 
     python -m stages.studies.sweep        # collect the runs, print the table of stages/studies/README.md
 
-Each run has its own women, its own CLIP and its own SAEs. A run is positive if it names a bias latent: at bias 0 that
-is an error of the instrument, above 0 its power. Intervals of shares are Clopper and Pearson's, exact for so few runs.
+Each run has its own women, its own CLIP and its own SAEs. A run is positive if it names a bias latent. The share of
+positive runs is the false-positive rate at bias 0, and the power above 0. Intervals of shares are those of Clopper and
+Pearson, which are exact for few runs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ N_BOOTSTRAP = 2000
 
 
 def collect() -> pd.DataFrame:
-    """A row per run found among the experiments; of runs with one name, any: a name says all that was set."""
+    """A row per run among the experiments. One is enough of several with the same name: the name fixes all settings."""
     with Repo() as repo:
         shas = dict(found for of_baseline in repo.experiments.ls(all_commits=True).values() for found in of_baseline)
     named = {sha: match.groupdict() for name, sha in shas.items() if (match := NAME.fullmatch(name))}
@@ -47,13 +48,13 @@ def collect() -> pd.DataFrame:
 
 
 def merged(recorded: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Recorded runs and those found now, which stand in place of recorded ones with the same bias and seed."""
+    """Recorded runs and runs found now. A run found now replaces a recorded run with the same bias and seed."""
     both = pd.concat([recorded, found], ignore_index=True).drop_duplicates(["bias", "seed"], keep="last")
     return both.sort_values(["bias", "seed"], ignore_index=True)
 
 
 def found_by(sha: str) -> dict[str, float]:
-    """What one run found."""
+    """The results of one run, from its metrics and parameters."""
 
     def metrics(stage: str) -> Any:
         return json.loads(dvc.api.read(f"metrics/{stage}.json", rev=sha))
@@ -109,7 +110,7 @@ def share(hits: int, n: int) -> tuple[float, float, float]:
 
 
 def table(runs: pd.DataFrame) -> str:
-    """A row per bias, for the page: medians over runs with their range."""
+    """A Markdown table with a row per bias: medians over runs with their range, shares with their interval."""
 
     def spread(values: pd.Series, pattern: str = "{:.2f}") -> str:
         several = f"{pattern} ({pattern} to {pattern})" if len(values) > 1 else pattern
@@ -153,7 +154,7 @@ ENDPOINTS = {
 
 
 def tracking(runs: pd.DataFrame) -> pd.DataFrame:
-    """How each endpoint follows the planted bias: rank correlation over runs, with a bootstrap interval over runs."""
+    """Rank correlation of each endpoint with the planted bias over runs, with a bootstrap interval over runs."""
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(runs), (N_BOOTSTRAP, len(runs)))
     bias, rows = runs["bias"].to_numpy(), []
@@ -166,14 +167,14 @@ def tracking(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def tracking_table(runs: pd.DataFrame) -> str:
-    """`tracking` for the page."""
+    """`tracking` as a Markdown table."""
     lines = ["| endpoint | rank correlation with the planted bias |", "|---|---|"]
     lines += [f"| {r.endpoint} | {r.rho:.2f} [{r.low:.2f}, {r.high:.2f}] |" for r in tracking(runs).itertuples()]
     return "\n".join(lines)
 
 
 def draw(runs: pd.DataFrame, fpath: Path) -> None:
-    """Rate of naming a bias latent, accuracies before and after the edit, and the endpoints, all over the bias."""
+    """Draw against the bias: rate of naming a bias latent, accuracies before and after the edit, and the endpoints."""
     figure, axes = figures.panels(3, f"{len(runs)} runs, each with its own women, CLIP and SAEs", cell=(4.4, 3.8))
     rate, accuracy, endpoints = axes[0]
     for bias, part in runs.groupby("bias"):
@@ -191,7 +192,7 @@ def draw(runs: pd.DataFrame, fpath: Path) -> None:
         accuracy.plot(runs["bias"] + shift, runs[column], marker, mfc="none", color=colour, ms=5)
         median = runs.groupby("bias")[column].median()
         accuracy.plot(median.index + shift, median, "-", color=colour, label=label, lw=1.5)
-    accuracy.set(ylabel="emotion accuracy", title="What the edit brings back", ylim=(0, 1.03))
+    accuracy.set(ylabel="emotion accuracy", title="Accuracy before and after the edit", ylim=(0, 1.03))
     accuracy.legend(fontsize=8, loc="lower left")
     found = tracking(runs)
     rows = [{"estimate": r.rho, "low": r.low, "high": r.high} for r in found.itertuples()]

@@ -1,10 +1,10 @@
-"""One parameter changed, and what DVC then says -> a page to read beside one's own terminal.
+"""Change one parameter, and record what DVC prints -> a page to follow in one's own terminal.
 
     python -m stages.studies.transcript train_sae.target_l0=12
 
-writes   stages/studies/transcript.md, and dvc_plots/index.html with the plots of both runs laid over each other
+writes   stages/studies/transcript.md, and dvc_plots/index.html with the plots of both runs together
 
-Start from a run that is committed. The experiment is kept under its name; parameters and results are put back.
+Start from a committed run. The experiment is kept under its name; parameters and results are restored afterwards.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ NAME = "changed"
 HEAD = """\
 # Change one parameter, read the difference
 
-Made by `python -m stages.studies.transcript {change}` on a clean clone after `make repro`;
-of the experiment's own output only DVC's lines are kept.
+Made by `python -m stages.studies.transcript {change}` on a clean clone after `make repro`.
+The output of the stages is left out; only DVC's lines are kept.
 """
 
 
 def steps(change: str) -> dict[str, list[str]]:
-    """What is done, by the reason why, in order."""
+    """The commands of each step, by the text that explains the step, in order."""
     return {
         "Run the study with one parameter changed. Stages that do not read it are not run again.": [
             f"dvc exp run --name {NAME} -S {change}"
         ],
         "What was changed?": ["dvc params diff"],
-        "What did it change? `metrics/full` has the intervals; the difference shows estimates.": ["dvc metrics diff"],
-        "In pictures: the curves of both runs on one pair of axes, images side by side.": ["dvc plots diff HEAD"],
-        "Back to where we were; `dvc exp apply` fetches the experiment again.": [
+        "How did the results change? These are estimates; `metrics/full` has their intervals.": ["dvc metrics diff"],
+        "The same as plots: curves of both runs on the same axes, images side by side.": ["dvc plots diff HEAD"],
+        "Restore the state before the experiment. `dvc exp apply` would bring the experiment back.": [
             "git checkout --quiet .",
             "dvc checkout --quiet",
             "dvc status",
@@ -42,7 +42,7 @@ def steps(change: str) -> dict[str, list[str]]:
 
 
 def said(command: str) -> str:
-    """What a command prints, without progress and without this machine's paths."""
+    """What a command prints, without progress lines and without paths of this machine. Exits if the command fails."""
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")

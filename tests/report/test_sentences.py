@@ -35,17 +35,20 @@ def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((-0.5, -0.6, -0.4),
 
 def test_a_gap_and_its_edit_are_told_with_interval_and_controls():
     says = sentences.finding(metrics(), {"latents": [1, 2], "layer": 4}, INFERENCE)
-    assert "90 % [80, 100] of women in a shirt, but of 30 % [20, 40] of the same women semi-nude" in says
-    assert "Editing 2 of 2,048 latents after block 4 changes semi-nude accuracy by 40 points [30, 50]" in says
-    assert "(p = 0.005 against random sets of like latents) and costs clothed women 1 points [0, 2]" in says
+    assert "on 90 % [80, 100] of the images of women in a shirt, but on 30 % [20, 40] of the images" in says
+    assert "30 % [20, 40] of the images of the same women semi-nude" in says
+    assert "Editing 2 of 2,048 latents after block 4 changes accuracy on semi-nude images by 40 points [30, 50]" in says
+    assert "(p = 0.005 against matched random sets of latents)" in says
+    assert "and lowers accuracy on clothed images by 1 points [0, 2]" in says
 
 
 def test_nothing_to_edit_is_the_first_thing_said():
     says = sentences.finding(metrics(gap=(0.0, -0.1, 0.1)), {"latents": [], "layer": 4}, INFERENCE)
     assert says.startswith(
-        "No bias latents found: of 2,048 latents after block 4, 117 see that a woman is semi-nude, but no latent"
+        "No bias latents were found. After block 4, 117 of 2,048 latents are more active on semi-nude women, "
+        "but no latent"
     )
-    assert "by more than 0.01 nats at a family-wise error of 0.005. No emotion gap was found: clothed minus" in says
+    assert "by more than 0.01 nats (family-wise error rate 0.005). No emotion gap was found: clothed minus" in says
 
 
 def test_a_model_that_reads_no_face_is_said_to_have_no_readout():
@@ -64,10 +67,11 @@ def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank()
     found = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.25, "encode_colour": 0.75}}
     says = sentences.described({"describe_latents": found})
     assert says == (
-        "Of the edited latents, 75 % encode the top's colour, 25 % encode the face more than anything else known. "
+        "The label that explains most of an edited latent's activation is the top's colour for 75 % of them, "
+        "the face for 25 % of them. "
     )
     planted = {"planted_feature": {"best_rank": 1, "worst_rank": 6}}
-    assert "rank 1 to 6" in sentences.described({"describe_latents": found | planted})
+    assert "ranks 1 to 6" in sentences.described({"describe_latents": found | planted})
     none = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.0}}
     assert sentences.described({"describe_latents": none}) == ""
 
@@ -76,8 +80,12 @@ def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank()
     ("gain", "lift", "says"),
     [
         ((0.4, 0.3, 0.5), ((-0.5, -0.6, -0.4), (-0.1, -0.2, 0.0)), "Readout and heatmap move together"),
-        ((0.4, 0.3, 0.5), ((-0.1, -0.2, -0.05), (-0.9, -1.0, -0.8)), "here the heatmap is no measure of the bias"),
-        ((0.4, 0.3, 0.5), ((-0.1, -0.2, 0.0), (0.6, 0.5, 0.8)), "the original heatmap shows no gap"),
+        (
+            (0.4, 0.3, 0.5),
+            ((-0.1, -0.2, -0.05), (-0.9, -1.0, -0.8)),
+            "does not shrink: here the heatmap does not measure the bias",
+        ),
+        ((0.4, 0.3, 0.5), ((-0.1, -0.2, 0.0), (0.6, 0.5, 0.8)), "the original heatmap shows no negative gap"),
         ((0.0, -0.1, 0.1), ((-0.5, -0.6, -0.4), (-0.1, -0.2, 0.0)), "The readout does not recover"),
     ],
 )

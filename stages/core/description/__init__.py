@@ -1,1 +1,1 @@
-"""What a latent is: the labels its activation follows, and the direction its decoder writes."""
+"""The description of latents: the labels that their activation follows, and the directions that they write."""

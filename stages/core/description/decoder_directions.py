@@ -1,8 +1,8 @@
-"""What a latent writes into the residual stream: its decoder direction, by its neighbours and the prompts it points to.
+"""Description of decoder directions, which latents write into the residual stream: nearest directions and prompts.
 
-Prompts in the style of the logit lens (nostalgebraist 2020): the direction passes the final layer norm and the
-projection as if it stood alone after the last block. Blocks in between are skipped, so the earlier the layer,
-the more it is a hint.
+Prompts are found in the style of the logit lens (nostalgebraist 2020): the direction passes the final layer norm and
+the projection as if it were alone after the last block. The blocks in between are skipped, so for an early layer the
+prompts are only a hint.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stages.core.clip.vit import FrozenClip
 def neighbours(
     W_dec: Float[Tensor, "d_sae d_in"], latents: Int[np.ndarray, " k"], n: int
 ) -> tuple[Int[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
-    """The `n` other latents with the nearest decoder directions, and their cosines, nearest first."""
+    """The `n` other latents with the nearest decoder directions, and their cosines, both [k, n], nearest first."""
     directions = normalize(W_dec.detach(), dim=1)
     chosen = torch.tensor(latents, device=directions.device)
     cosines = directions[chosen] @ directions.T
@@ -33,7 +33,7 @@ def neighbours(
 
 
 def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
-    """The templates with each {column} replaced by every value that the manifest's images have in it.
+    """Prompts from templates: each {column} is replaced by every value that the images have in it, without doubles.
 
     Raises ValueError for a column that the manifest lacks.
     """
@@ -51,10 +51,10 @@ def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
 def prompt_cosines(
     clip: FrozenClip, directions: Float[Tensor, "k d_in"], prompts: list[str]
 ) -> Float[np.ndarray, "k prompt"]:
-    """Cosine of each direction, taken to CLIP's joint space, with each prompt less the mean of all prompts.
+    """Cosine of each direction, projected to CLIP's joint space, with each prompt minus the mean of all prompts.
 
-    What all prompts share tells nothing about a latent; without it the nearest prompt is the one that differs the
-    most from the others in the latent's direction.
+    What all prompts share says nothing about a latent. After the mean is subtracted, the nearest prompt is the one that
+    differs most from the others in the latent's direction.
     """
     text = clip.text(prompts)
     text = normalize(text - text.mean(0), dim=1)

@@ -1,8 +1,9 @@
-"""What latents encode: how much of their activation a label explains, and how alike the images are that excite them.
+"""What latents encode: how much of their activation a label explains, and how similar their images are.
 
     eta^2 = sum over groups of n_group (mean_group - mean)^2 / sum over images of (value - mean)^2
 
-One-way analysis of variance, descriptive; 0 means that the label tells nothing, 1 that it tells all.
+This is a one-way analysis of variance, used as description. 0 means that the label explains nothing, 1 that it
+explains everything.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from jaxtyping import Float, Int
 from stages.core.latents.pooling import POOLINGS, PooledLatents
 from stages.core.run.labels import SEMI_NUDE
 
-PLANTED = "colour"  # label that the planted bias runs on, of the top; a folder of photographs has none
-LEAST = 0.1  # of a latent's variance: with less explained by every label, it encodes none of them
+PLANTED = "colour"  # the label that the planted bias follows: the colour of the top; photographs have none
+LEAST = 0.1  # share of a latent's variance; if every label explains less, the latent encodes none of them
 
 
 def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> Float[np.ndarray, " k"]:
-    """eta^2 of each column; 0 for a column that is constant."""
+    """eta^2 of each column; 0 for a constant column."""
     _, group = np.unique(labels, return_inverse=True)
     counts = np.bincount(group)
     centred = values - values.mean(0)
@@ -33,9 +34,10 @@ def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> 
 def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray, " k"]) -> pd.DataFrame:
     """A row per latent: eta^2 of `condition`, `emotion` (the face) and, where images have one, `colour` (the top).
 
-    images: the images of `pooled`, in order. Condition is judged on all of them, the others on semi-nude ones; of
-    the three poolings the one counts that a label explains best. `encodes` names the label that explains most, or
-    `none` of them.
+    images: the images of `pooled`, in order.
+
+    Condition is judged on all images, the other labels on semi-nude images. For each label, eta^2 is the largest over
+    the three poolings. `encodes` names the label that explains most, or is `none` if each explains less than LEAST.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     judged_on = {"condition": np.ones(len(images), bool), "emotion": semi_nude, PLANTED: semi_nude}
@@ -63,11 +65,12 @@ def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray
 def detectors(
     pooled: PooledLatents, images: pd.DataFrame, label: str, ranked: Int[np.ndarray, " latent"]
 ) -> pd.DataFrame:
-    """For each value of a label, the latent that tells semi-nude images with it from those without it best.
+    """For each value of a label, the latent that best separates semi-nude images with this value from the others.
 
-    A row per value: latent, eta2 (of that yes or no, in the pooling it explains best), and the latent's rank by
-    `ranked` (all latents, the most harmful first), 1 for the first. Where the label is what a bias was planted
-    on, a good ranking puts its detectors first.
+    ranked: all latents, the most harmful first.
+
+    Returns a row per value: latent, eta2 (of having the value or not, the largest over the three poolings), and the
+    rank of the latent in `ranked`, from 1. If a bias was planted on the label, a good ranking puts the detectors first.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     values = [getattr(pooled, pooling)[semi_nude].astype(np.float64) for pooling in POOLINGS]
@@ -85,13 +88,13 @@ def detectors(
 def monosemanticity(
     values: Float[np.ndarray, "n k"], embeddings: Float[np.ndarray, "n embed"]
 ) -> Float[np.ndarray, " k"]:
-    """Mean cosine between different images, weighted by how strongly both excite the latent (Pach et al. 2025).
+    """Mean cosine between different images, weighted by how strongly both activate the latent (Pach et al. 2025).
 
         MS = sum_{i != j} a_i a_j cos_ij / sum_{i != j} a_i a_j,   a = value scaled to [0, 1] over the images
 
-    (arXiv 2504.02821, whose image encoder is another model.) In closed form, with unit-norm embeddings e_i: (|sum_i
-    a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2). Chance is the mean cosine of all pairs, and the value
-    of a latent without a pair: one that excites fewer than two images more than the rest, or all alike.
+    (arXiv 2504.02821, where the image encoder is another model.) In closed form, with unit-norm embeddings e_i:
+    (|sum_i a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2). Chance is the mean cosine of all pairs. A latent
+    without a pair gets this value: fewer than two images have a > 0, or all images activate the latent equally.
     """
     low, high = values.min(0), values.max(0)
     a = np.divide(values - low, high - low, out=np.ones(values.shape, np.float64), where=high > low)
@@ -102,6 +105,6 @@ def monosemanticity(
 
 
 def mean_cosine(embeddings: Float[np.ndarray, "n embed"]) -> float:
-    """Of all pairs of different images; unit-norm embeddings."""
+    """Mean cosine of all pairs of different images. The embeddings have unit norm."""
     n = len(embeddings)
     return float((np.square(embeddings.sum(0, dtype=np.float64)).sum() - n) / (n * (n - 1)))

@@ -1,1 +1,1 @@
-"""A folder of photographs and its manifest, checked row by row and read ahead."""
+"""A folder of photographs and its manifest: checked row by row, and read in advance."""

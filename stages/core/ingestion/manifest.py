@@ -1,4 +1,4 @@
-"""The manifest of a folder of images: read, checked row by row, and scaffolded from file names.
+"""The manifest of a folder of images: read it, check it row by row, or propose one from file names.
 
 `manifest.csv` lies beside the images. Paths in it are relative to the folder.
 
@@ -7,8 +7,8 @@
     a2.jpg,anna,clothed,happy,,a photo of a happy woman,masks/a2_bust.png,masks/a2_face.png
     other.jpg,,,,,,,
 
-A row with neither identity nor condition is a *corpus* image: SAEs may be trained on it, nothing else.
-`intensity` and `prompt` may be left out. Every fault of every row is collected before anything is written.
+A row with neither identity nor condition is a *corpus* image: it may only be used to train SAEs.
+`intensity` and `prompt` may be left out. All faults of all rows are collected before anything is written.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ MANIFEST_FNAME = "manifest.csv"
 REQUIRED = ("image", "identity", "condition", "emotion", "bust_mask", "face_mask")
 OPTIONAL = ("intensity", "prompt")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not all that Pillow knows: it runs EPS as a program
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not all that Pillow reads: it runs EPS files as programs
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
-MAX_ASPECT = 20  # longer side over shorter; the crop leaves a twentieth of it, and the resize a strip 20 times as long
-MAX_ANY = 2  # {any} in a pattern; with many, one long file name can be split in more ways than can be tried
-ROW_OF_FIRST_IMAGE = 2  # as a spreadsheet counts: the header is row 1
+MAX_ASPECT = 20  # longer side / shorter side; the crop keeps a twentieth, and the resized strip is 20 times as long
+MAX_ANY = 2  # {any} per pattern; with many, a long file name can be split in more ways than can be tried
+ROW_OF_FIRST_IMAGE = 2  # spreadsheets count the header as row 1
 
-Image.MAX_IMAGE_PIXELS = None  # `ingest.max_megapixels` is the judge
+Image.MAX_IMAGE_PIXELS = None  # `ingest.max_megapixels` sets the limit
 
 
 class ManifestError(StudyError):
-    """The folder cannot be used. Exits with every fault found, each with its file and row."""
+    """The folder cannot be used. The message lists every fault found, each with its file and row."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Limits:
 
 @dataclass
 class Faults:
-    """Collects what is wrong, so that one run tells everything."""
+    """Collects all faults, so that one run reports them together."""
 
     fpath: Path
     lines: list[str] = field(default_factory=list)
@@ -68,10 +68,10 @@ class Faults:
 
 
 def read(folder: Path, limits: Limits) -> pd.DataFrame:
-    """The manifest of `folder` as strings, checked completely.
+    """Read the manifest of `folder` as strings, and check it completely.
 
-    Raises ManifestError naming every row that is missing, unreadable, duplicate, unpaired, unknown,
-    too large, outside the folder, or whose masks do not fit.
+    Raises ManifestError, which names every row that is missing, unreadable, duplicate, unpaired, unknown, too large,
+    outside the folder, or whose masks do not fit.
     """
     fpath = folder / MANIFEST_FNAME
     table = _read_csv(fpath)
@@ -84,7 +84,7 @@ def read(folder: Path, limits: Limits) -> pd.DataFrame:
 
 
 def is_corpus(table: pd.DataFrame) -> pd.Series:
-    """Rows that name neither a woman nor a condition."""
+    """Whether each row is a corpus image: it names neither a woman nor a condition."""
     return (table["identity"] == "") & (table["condition"] == "")
 
 
@@ -103,7 +103,7 @@ def _read_csv(fpath: Path) -> pd.DataFrame:
         raise ManifestError(f"{fpath}: column(s) {', '.join(missing)} missing; found {', '.join(table.columns)}")
     if table.empty:
         raise ManifestError(f"{fpath}: no rows")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first fields for names of rows
+    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first fields as row names
         raise ManifestError(f"{fpath}: rows have more fields than the header; put text with commas in quotes")
     for name in OPTIONAL:
         if name not in table.columns:
@@ -134,7 +134,7 @@ def _check_files(folder: Path, table: pd.DataFrame, limits: Limits, faults: Faul
     masks = {region: table[f"{region}_mask"].tolist() for region in REGIONS}
 
     def check(row: int) -> tuple[list[str], str | None]:
-        """Faults of a row's files, and the hash of its image, if that can be read."""
+        """Faults of a row's files, and the hash of its image; None if the image cannot be read."""
         own = Faults(faults.fpath)
         size = _check_image(folder, names[row], row, limits, own)
         if size is None:
@@ -220,12 +220,15 @@ def _check_pairs(table: pd.DataFrame, faults: Faults) -> None:
 
 
 def open_image(path: Path, max_pixels: float) -> Image.Image:
-    """The picture, upright, as RGB. Raises ValueError with what is wrong and what to do."""
+    """Open an image file upright, as RGB. Raises ValueError, which says what is wrong and what to do."""
     return _upright(path, max_pixels).convert("RGB")
 
 
 def open_mask(path: Path, max_pixels: float) -> Image.Image:
-    """The mask, upright, as 8-bit black (out) and white (in): white where it is more than half bright and opaque."""
+    """Open a mask file upright, as 8-bit black (outside) and white (inside).
+
+    A pixel is white if its brightness, on black where the mask is transparent, is at least half. Raises ValueError.
+    """
     mask = _upright(path, max_pixels)
     if mask.has_transparency_data:
         mask = Image.alpha_composite(Image.new("RGBA", mask.size, "black"), mask.convert("RGBA"))
@@ -239,7 +242,7 @@ def _upright(path: Path, max_pixels: float) -> Image.Image:
             n_pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and previews
             image.load()
             upright = ImageOps.exif_transpose(image)
-        except Exception:  # Pillow's decoders fail in many ways
+        except Exception:  # Pillow's decoders raise many kinds
             raise ValueError("is damaged or cut short; save it again as PNG or JPEG") from None
     if n_pictures > 1:
         raise ValueError(f"holds {n_pictures} pictures; save the one that is meant as PNG or JPEG")
@@ -263,7 +266,7 @@ def _check_size(image: Image.Image, max_pixels: float) -> None:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Sixteen bits as their upper eight; Pillow's own conversion takes all above 255 for white."""
+    """Keep the upper eight of sixteen bits. Pillow's own conversion makes all values above 255 white."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode not in MODES:
@@ -272,7 +275,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[np.ndarray, "size size *rgb"]:
-    """Resize the shorter side to `size`, then crop the centre: what CLIP's own preprocessing does."""
+    """Resize the shorter side to `size`, then crop the centre, as CLIP's own preprocessing does."""
     scale = size / min(image.size)
     resized = image.resize((max(size, round(image.width * scale)), max(size, round(image.height * scale))), resample)
     left, top = (resized.width - size) // 2, (resized.height - size) // 2
@@ -290,11 +293,12 @@ def share_lost(mask: Image.Image) -> float:
 def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
     """Propose a manifest from file names.
 
-    `pattern` is a path with fields, such as '{identity}/{condition}_{emotion}.jpg'; a field matches any
-    text without a slash. `aliases` rewrites what was found ('nude' -> 'semi_nude'). Mask columns are
-    filled with `masks/<name>_bust.png` and `masks/<name>_face.png`.
+    pattern: a path with fields, such as '{identity}/{condition}_{emotion}.jpg'. A field matches any text without a
+        slash.
+    aliases: replacements of the labels found ('nude' -> 'semi_nude').
 
-    Returns the table and the image files that did not match.
+    The mask columns are filled with `masks/<name>_bust.png` and `masks/<name>_face.png`. Returns the table and the
+    image files that did not match. Raises ManifestError for a pattern that cannot be used.
     """
     fields = set(re.findall(r"{(\w+)}", pattern))
     wanted = {"identity", "condition", "emotion"}
@@ -328,7 +332,7 @@ def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.Da
 def _is_utf8(name: str) -> bool:
     try:
         name.encode()
-    except UnicodeEncodeError:  # a byte of another encoding, as Python stands for it
+    except UnicodeEncodeError:  # a surrogate, which stands for a byte of another encoding
         return False
     return True
 

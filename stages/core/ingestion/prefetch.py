@@ -1,4 +1,4 @@
-"""An ordered thread map that prefetches: reading and decoding images on all cores, in order."""
+"""A thread map with prefetching, to read and decode images on all cores. Results keep their order."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Made = TypeVar("Made")
 
 
 def ordered_map(work: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
-    """Apply `work` to every item and give the results in order, prefetching about one result per core.
+    """Apply `work` to every item and yield the results in order. About one result per core is prefetched.
 
-    Threads suit work that releases Python's global lock, such as decoding and resizing images.
+    Threads suit work that releases Python's global interpreter lock, such as decoding and resizing images.
     """
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     coming: deque[Future[Made]] = deque()

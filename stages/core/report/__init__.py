@@ -1,1 +1,1 @@
-"""The report's sentences, tables and page, and the tables of the published study."""
+"""The sentences, tables and page of the report, and the tables of the published study."""

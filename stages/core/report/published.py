@@ -1,4 +1,4 @@
-"""The tables of the published study, as printed, to stand beside ours.
+"""The tables of the published study, as printed, for comparison with ours.
 
 Nine JumpReLU SAEs on OpenAI's CLIP ViT-L/14 and the 280 SOBEM images; layers count from 1.
 """
@@ -21,7 +21,7 @@ TRAINING = pd.DataFrame(
     ],
     columns=["layer", "expansion", "recon", "l0_fraction", "fvu", "total"],
 )
-"""Last training step. `l0_fraction` is what the study calls L0: the share of latents active."""
+"""Metrics of the last training step. The study calls `l0_fraction` L0: the share of latents that are active."""
 
 TESTS = pd.DataFrame(
     [
@@ -37,7 +37,7 @@ TESTS = pd.DataFrame(
     ],
     columns=["layer", "expansion", "mwu_p", "auc", "cliffs_delta"],
 )
-"""Mann-Whitney U over latents. `auc` is what the study calls effect size."""
+"""Mann-Whitney U test over latents. The study calls `auc` effect size."""
 
 COSINE = pd.DataFrame(
     [(8, 3.46e-3, 4.52e-3), (16, 3.75e-3, 3.94e-3), (32, 4.15e-3, 5.36e-3)], columns=["expansion", "mean", "std"]
@@ -45,4 +45,4 @@ COSINE = pd.DataFrame(
 """Cosine of image and text with the SAE of layer 22 spliced in minus without, over the 280 images."""
 
 SPARSITY_COEFFICIENT = 1e-3
-"""(total - recon) / l0_fraction, the same in all nine rows: the loss was MSE + 1e-3 x share of latents active."""
+"""(total - recon) / l0_fraction. It is the same in all nine rows: the loss was MSE + 1e-3 x share of latents active."""

@@ -1,6 +1,6 @@
-"""The tables of the report: rows as a reader wants them, every cell a text.
+"""The tables of the report. Every cell is text.
 
-`metrics` is one dictionary of the files in metrics/, by stage.
+`metrics` is a dictionary of the files in metrics/, by stage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIBRARIES = (
 
 
 def arms(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Accuracy and R of each arm."""
+    """A row per arm: accuracies of both conditions, and the gaps in accuracy and in R."""
     rows = []
     for arm, accuracy in metrics["ablate"]["accuracy"].items():
         r = metrics["ablate"]["R"][arm]
@@ -39,7 +39,7 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
             {
                 "arm": arm.replace("_", " "),
                 "accuracy, semi-nude": percent(accuracy[SEMI_NUDE]),
-                "clothed": percent(accuracy[CLOTHED]),
+                "accuracy, clothed": percent(accuracy[CLOTHED]),
                 "gap in accuracy": points(accuracy["gap"]),
                 "gap in R (nats)": number(r["gap"]),
             }
@@ -48,7 +48,7 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Energy lift and IoU of each arm and region."""
+    """A row per arm, region and score (energy lift, IoU): both conditions, the gap, and chance."""
     rows = []
     for arm, scores in metrics["heatmap"].items():
         if arm == "images":
@@ -68,7 +68,7 @@ def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def maps(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Each way to draw a map of the original model: where it lies, and what hiding or showing what it marks does."""
+    """A row per map method, on the original model: lift on both regions, and R as patches are hidden or shown."""
     found = metrics["check_heatmaps"]
     rows = []
     for name, scores in found["maps"].items():
@@ -82,7 +82,7 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
                     for c in CONDITIONS
                 },
                 "bust-lift gap": number(scores["bust_energy_lift"]["gap"]),
-                "bust deleted in its order, gap (nats)": number(scores["bust_deletion"]["gap"]),
+                "change of R by deleting the bust, gap (nats)": number(scores["bust_deletion"]["gap"]),
                 "deletion (nats)": f"{sum(areas[f'deletion_area_{c}'] for c in CONDITIONS) / 2:.2f}",
                 "insertion (nats)": f"{sum(areas[f'insertion_area_{c}'] for c in CONDITIONS) / 2:.2f}",
             }
@@ -91,8 +91,11 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
-    """The latents to edit, as `select_sae` chose them on discovery women, and as `describe_latents` found them on
-    confirmation women."""
+    """A row per edited latent.
+
+    chosen: tests on discovery women, as `select_sae` writes them.
+    cards: descriptions on confirmation women, as `describe_latents` writes them.
+    """
     cards = cards.set_index("latent").loc[chosen["latent"]]
     gaps = chosen[["mean", "low", "high"]].to_numpy()
     return pd.DataFrame(
@@ -102,7 +105,7 @@ def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
             "gap": [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in gaps],
             "p (max-T)": chosen["p_max_t"].map("{:.4f}".format),
             "activation gap": chosen["act_mean"].map("{:.3f}".format),
-            "its p (max-T)": chosen["act_p_max_t"].map("{:.4f}".format),
+            "p of activation gap (max-T)": chosen["act_p_max_t"].map("{:.4f}".format),
             "fires on": chosen["firing"].map("{:.1%} of tokens".format),
             "encodes": [
                 row["encodes"] if row["encodes"] == "none" else f"{row['encodes']} ({row[row['encodes']]:.0%})"
@@ -115,7 +118,7 @@ def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
 
 
 def saes(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per SAE of the grid; `table` as `select_sae` leaves it."""
+    """A row per SAE of the grid, from the table that `select_sae` writes."""
     return pd.DataFrame(
         {
             "SAE": [f"layer {r.layer} × {r.expansion}{' (chosen)' if r.chosen else ''}" for r in table.itertuples()],
@@ -136,7 +139,7 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cosines(table: pd.DataFrame) -> pd.DataFrame:
-    """Cosine of image and prompt with the SAE minus without, over audit images: a row per factor, as in the study."""
+    """Cosine of image and prompt with the SAE minus without, over audit images, by expansion, as in the study."""
     shown = {
         f"layer {layer}": part.set_index("expansion").apply(
             lambda row: f"{row['cosine_difference_mean']:.2e} ± {row['cosine_difference_std']:.2e}", axis=1
@@ -149,7 +152,7 @@ def cosines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def study() -> pd.DataFrame:
-    """The study's two tables, joined."""
+    """The two tables of the published study, joined."""
     table = published.TRAINING.merge(published.TESTS, on=["layer", "expansion"])
     return pd.DataFrame(
         {
@@ -166,7 +169,7 @@ def study() -> pd.DataFrame:
 
 
 def provenance(metadata: dict[str, Any]) -> pd.DataFrame:
-    """Versions, and the hashes of model and data; `metadata` is the chosen SAE's."""
+    """Versions of Python and libraries, and hashes of model and data. `metadata` is that of the chosen SAE."""
     rows = [("Python", platform.python_version()), *((name, version(name)) for name in LIBRARIES)]
     rows += [("data set, sha256", metadata["dataset_sha256"]), ("CLIP, sha256", metadata["model"])]
     return pd.DataFrame(rows, columns=["what", "version or hash"])

@@ -124,8 +124,13 @@ def _remedy(fault: Any, cls: type[Section]) -> str:
 
 def read(fpath: Path) -> dict[Any, Any]:
     """Read the sections of a file without validating them. Raises ParamsError."""
+    return parse(text(fpath), fpath)
+
+
+def text(fpath: Path = PARAMS_FPATH) -> str:
+    """Read the whole text of params.yaml, to print it. Raises ParamsError if it cannot be read."""
     try:
-        return parse(fpath.read_text(), fpath)
+        return fpath.read_text()
     except FileNotFoundError:
         raise ParamsError(f"{fpath} not found: run from the top of the repository") from None
     except (OSError, UnicodeDecodeError) as error:
