@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from stages.core.run.labels import GREY
+
 Kind = Literal["deletion", "insertion"]
-GREY = 128  # pixel value of hidden patches
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # shares of patches: denser where a good map acts
 
 

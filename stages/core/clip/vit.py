@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from stages.core.run import compute
 from stages.core.run.errors import StudyError
+from stages.core.run.labels import GREY
 from stages.core.schema import Compute
 
 CONFIG_FNAME, WEIGHTS_FNAME = "open_clip_config.json", "open_clip_model.safetensors"
@@ -197,7 +198,7 @@ def _check_config(directory: Path) -> None:
 @torch.no_grad()
 def _check_runs(clip: FrozenClip) -> None:
     """Raise ValueError unless an image and a text give finite embeddings of the same shape."""
-    grey = np.full((1, clip.image_size, clip.image_size, 3), 128, np.uint8)
+    grey = np.full((1, clip.image_size, clip.image_size, 3), GREY, np.uint8)
     image, text = clip.embed(clip.pixels(grey)), clip.text(["a picture"])
     if image.shape != text.shape or not torch.isfinite(torch.cat([image, text])).all():
         raise ValueError(f"embeddings {list(image.shape)} of images and {list(text.shape)} of texts, or not finite")

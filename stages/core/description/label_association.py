@@ -13,9 +13,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from stages.core.latents.pooling import POOLINGS, PooledLatents
-from stages.core.run.labels import SEMI_NUDE
+from stages.core.run.labels import PLANTED, SEMI_NUDE
 
-PLANTED = "colour"  # the label that the planted bias follows: the colour of the top; photographs have none
 LEAST = 0.1  # share of a latent's variance; if every label explains less, the latent encodes none of them
 
 
