@@ -32,7 +32,7 @@ from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
 from stages.core.figures import Axes
 from stages.core.intervention import selection
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.spliced_clip import Arm, ImageSource, Outcomes, SplicedClip
 from stages.core.paired import Pairs
 from stages.core.run import outs, params

@@ -24,7 +24,7 @@ from stages.core.clip import readout, vit
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
 from stages.core.figures import Axes, Figure
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.spliced_clip import Arm, SplicedClip, original
 from stages.core.latents.effects import effects
 from stages.core.latents.lists import COLUMNS, best_edit, perception_latents

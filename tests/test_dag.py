@@ -88,13 +88,13 @@ def test_core_never_imports_stages():
 
 
 def test_one_function_subtracts_the_conditions():
-    """The gap is clothed minus semi-nude: `paired.gap`, and no other place."""
+    """The gap is clothed minus semi-nude: `paired.gap` (paired/pairs.py), and no other place."""
     found = [
         path.relative_to(ROOT).as_posix()
         for path in sorted((ROOT / "stages").rglob("*.py"))
         if SUBTRACTION.search(path.read_text())
     ]
-    assert found == ["stages/core/paired.py"]
+    assert found == ["stages/core/paired/pairs.py"]
 
 
 def test_no_error_of_the_library_ends_the_process():

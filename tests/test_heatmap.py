@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from stages import heatmap
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.spliced_clip import original
 
 

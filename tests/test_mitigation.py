@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stages.core import mitigation
-from stages.core.intervention import edits
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention import error_kept_edits
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.sae import JumpReLUSAE
 
 LATENTS = torch.tensor([3, 40, 7, 19])
@@ -27,8 +27,8 @@ def test_round_trip(tiny_clip, tiny_sae, tmp_path, name, scope):
     pixels, layer = torch.randn(3, 3, 32, 32), 2
     _, kept = tiny_clip.residuals(pixels, [layer])
     x = kept[layer]
-    where = edits.scope(scope, len(x), x.shape[1])
-    expected = tiny_clip.tail(edits.edited(x, tiny_sae, EDITS[name], where=where), layer)
+    where = error_kept_edits.tokens_in_scope(scope, len(x), x.shape[1])
+    expected = tiny_clip.tail(error_kept_edits.edited(x, tiny_sae, EDITS[name], where=where), layer)
     before = tiny_clip.embed(pixels)
     mitigation.save(tmp_path, tiny_sae, EDITS[name], scope, layer)
     attached = mitigation.attach(tiny_clip.model, tmp_path)

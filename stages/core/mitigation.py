@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.core.clip.vit import replaced_residual
-from stages.core.intervention import edits
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention import error_kept_edits
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.run.errors import StudyError
 from stages.core.sae import JumpReLUSAE
 from stages.core.schema import EditScope
@@ -96,8 +96,8 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         )
 
     def change(x: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        tokens = edits.tokens_in_scope(scope, len(x), x.shape[1]).to(where)
-        return edits.edited(x, sae, edit, where=tokens)
+        tokens = error_kept_edits.tokens_in_scope(scope, len(x), x.shape[1]).to(where)
+        return error_kept_edits.edited(x, sae, edit, where=tokens)
 
     model.mitigation = ExitStack()
     model.mitigation.enter_context(replaced_residual(model.visual, layer, change))

@@ -9,7 +9,8 @@ import torch
 
 from stages.core.ablation import arms
 from stages.core.ablation.arms import ARMS, ArmInputs, build_arms
-from stages.core.intervention.edits import LatentEdit
+from stages.core.ablation.noise import matched_noise
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.selection import Selection
 from stages.core.latents.pooling import PooledLatents
 from stages.core.run import params
@@ -87,7 +88,7 @@ def test_where_means_are_removed_the_labels_have_one_mean_of_class_tokens_and_on
 def test_a_random_direction_is_as_long_as_the_edit_and_not_the_edit(spliced):
     batch = spliced.batch(np.array([0, 2, 5]))
     edit = spliced.edit_arm(LatentEdit(latents=torch.arange(20)), "patches")
-    change, other = edit(batch) - batch.tokens, arms.randomly_directed(edit, seed=0)(batch) - batch.tokens
+    change, other = edit(batch) - batch.tokens, matched_noise(edit, seed=0)(batch) - batch.tokens
     assert torch.allclose(other.norm(dim=-1), change.norm(dim=-1), atol=1e-5)
     assert (other[:, 0] == 0).all()  # the class token is out of scope
     assert torch.nn.functional.cosine_similarity(other[:, 1:], change[:, 1:], dim=-1).abs().mean() < 0.4

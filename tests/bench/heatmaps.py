@@ -24,8 +24,8 @@ from torch.nn.functional import normalize
 
 from stages.core import eclip
 from stages.core.clip.vit import FrozenClip
-from stages.core.intervention import edits
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention import error_kept_edits
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.sae import JumpReLUSAE
 from tests.bench.table import markdown
 
@@ -86,7 +86,7 @@ def control_cloud(rounds: int, batch: int) -> list[tuple[str, ...]]:
 
     def controls() -> None:
         for edit in sets:
-            model.tail(edits.edited(tokens, sae, edit), LAYER)
+            model.tail(error_kept_edits.edited(tokens, sae, edit), LAYER)
 
     def blocks() -> None:
         for _ in sets:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stages.core.clip.readout import gradient
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.spliced_clip import original
 from stages.core.latents.effects import attribution_patching_effect
 

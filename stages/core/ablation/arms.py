@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from stages.core import schema
-from stages.core.intervention import edits
-from stages.core.intervention.edits import LatentEdit
+from stages.core.ablation.noise import matched_noise
+from stages.core.intervention import error_kept_edits
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.selection import Selection
 from stages.core.intervention.spliced_clip import Arm, ImageBatch, SplicedClip, original
 from stages.core.paired import Pairs
@@ -80,12 +80,6 @@ def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
     return replace(inputs, spliced=replace(inputs.spliced, layer=inputs.spliced.clip.n_layers, activations=last))
 
 
-def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
-    """Standard normal numbers in the shape of the tokens. They follow from the seed and the rows of the batch."""
-    rng = np.random.default_rng([seed, *batch.rows.tolist()])
-    return torch.from_numpy(rng.standard_normal(batch.tokens.shape, dtype=np.float32)).to(batch.tokens)
-
-
 def error_kept(inputs: ArmInputs) -> Arm:
     """The edit's arithmetic with no latent edited."""
     nothing = LatentEdit(latents=torch.tensor([], dtype=torch.long))
@@ -94,28 +88,12 @@ def error_kept(inputs: ArmInputs) -> Arm:
 
 def noise(inputs: ArmInputs) -> Arm:
     """Add, at each token, a random vector as long as the reconstruction error there."""
-
-    def apply(batch: ImageBatch) -> Tensor:
-        x, direction = batch.tokens, gaussian_noise(batch, inputs.seed)
-        length = (x - inputs.spliced.sae(x)).norm(dim=-1, keepdim=True)
-        return x + direction * (length / direction.norm(dim=-1, keepdim=True))
-
-    return apply
+    return matched_noise(inputs.spliced.reconstructed, inputs.seed)
 
 
 def random_direction(inputs: ArmInputs) -> Arm:
     """Add, at each token, a random vector as long as the edit's change there."""
-    return randomly_directed(edited(inputs), inputs.seed)
-
-
-def randomly_directed(arm: Arm, seed: int) -> Arm:
-    """Another change as long as the arm's at each token, in a random direction."""
-
-    def apply(batch: ImageBatch) -> Tensor:
-        length = (arm(batch) - batch.tokens).norm(dim=-1, keepdim=True)
-        return batch.tokens + length * normalize(gaussian_noise(batch, seed), dim=-1)
-
-    return apply
+    return matched_noise(edited(inputs), inputs.seed)
 
 
 def difference_in_means(inputs: ArmInputs) -> Arm:
@@ -205,7 +183,7 @@ def swapped(inputs: ArmInputs) -> Arm:
     edit = LatentEdit(latents=latents, kind="patch")
 
     def apply(batch: ImageBatch) -> Tensor:
-        return edits.edited(batch.tokens, inputs.spliced.sae, edit, twin=batch.twin)
+        return error_kept_edits.edited(batch.tokens, inputs.spliced.sae, edit, twin=batch.twin)
 
     return apply
 

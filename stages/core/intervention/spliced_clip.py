@@ -24,8 +24,8 @@ from stages.core.clip import readout
 from stages.core.clip.readout import Readout
 from stages.core.clip.vit import FrozenClip, replaced_residual
 from stages.core.data.dataset import Dataset
-from stages.core.intervention import edits
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention import error_kept_edits
+from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.selection import Selection
 from stages.core.paired import Pairs
 from stages.core.run.compute import ALONE, Ranks
@@ -212,9 +212,9 @@ class SplicedClip:
         def apply(batch: ImageBatch) -> Tensor:
             x = batch.tokens
             bust = batch.bust if scope in ("bust", "not_bust") else None
-            where = edits.tokens_in_scope(scope, len(x), x.shape[1], bust).to(x.device)
+            where = error_kept_edits.tokens_in_scope(scope, len(x), x.shape[1], bust).to(x.device)
             twin = batch.clothed_twin if edit.kind == "patch" else None
-            return edits.edited(x, self.sae, edit, where=where, twin=twin)
+            return error_kept_edits.edited(x, self.sae, edit, where=where, twin=twin)
 
         return apply
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.core.intervention import edits
-from stages.core.intervention.edits import LatentEdit
+from stages.core.intervention import error_kept_edits
+from stages.core.intervention.error_kept_edits import LatentEdit
 
 
 def test_kinds_of_edit(tiny_sae):
@@ -17,7 +17,7 @@ def test_kinds_of_edit(tiny_sae):
     rows = tiny_sae.W_dec[latents]
 
     def change(edit):
-        return edits.edited(x, tiny_sae, edit, twin=twin) - x
+        return error_kept_edits.edited(x, tiny_sae, edit, twin=twin) - x
 
     means = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     target = torch.cat([means[0].expand(2, 1, 2), means[1].expand(2, 16, 2)], 1)
@@ -26,13 +26,16 @@ def test_kinds_of_edit(tiny_sae):
     patched = (tiny_sae.encode(twin, latents) - f) @ rows
     assert torch.allclose(change(LatentEdit(latents=latents, kind="patch")), patched, atol=1e-5)
     with pytest.raises(ValueError, match="twin"):
-        edits.edited(x, tiny_sae, LatentEdit(latents=latents, kind="patch"))
+        error_kept_edits.edited(x, tiny_sae, LatentEdit(latents=latents, kind="patch"))
 
 
 def test_scopes_partition_the_tokens():
     bust = np.zeros((2, 4, 4))
     bust[:, 2:, 1:3] = 1
-    chosen = {kind: edits.tokens_in_scope(kind, 2, 17, bust) for kind in ("all", "cls", "patches", "bust", "not_bust")}
+    chosen = {
+        kind: error_kept_edits.tokens_in_scope(kind, 2, 17, bust)
+        for kind in ("all", "cls", "patches", "bust", "not_bust")
+    }
     assert chosen["all"].all()
     assert chosen["cls"].sum() == 2 and chosen["cls"][:, 0].all()
     assert torch.equal(chosen["bust"] | chosen["not_bust"], chosen["patches"])
@@ -44,6 +47,6 @@ def test_after_the_last_block_only_the_class_token_counts(tiny_clip, tiny_sae):
     x = torch.randn(3, 17, 32)
     edit = LatentEdit(latents=torch.arange(64))
     for kind, same in (("patches", True), ("cls", False)):
-        where = edits.tokens_in_scope(kind, 3, 17)
-        moved = tiny_clip.tail(edits.edited(x, tiny_sae, edit, where=where), 3)
+        where = error_kept_edits.tokens_in_scope(kind, 3, 17)
+        moved = tiny_clip.tail(error_kept_edits.edited(x, tiny_sae, edit, where=where), 3)
         assert torch.equal(moved, tiny_clip.tail(x, 3)) is same

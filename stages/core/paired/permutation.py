@@ -1,0 +1,123 @@
+"""Sign-flip permutation tests at the level of women, with max-T over all latents (family-wise)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import scipy
+from jaxtyping import Float, Integer
+
+from stages.core.paired.bootstrap import bootstrap_interval
+from stages.core.paired.clusters import CHUNK_VALUES, TooFewWomen, by_cluster
+
+
+def paired_tests(
+    differences: Float[np.ndarray, "pair latent"],
+    clusters: Integer[np.ndarray, " pair"] | np.ndarray,
+    *,
+    n_permutations: int = 2000,
+    n_bootstrap: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Test every latent's paired difference against zero, such as its gap (`Pairs.gap`).
+
+    Returns a row per latent:
+        mean             mean difference
+        low, high        bootstrap interval of the mean, over women
+        rank_biserial    matched-pairs rank-biserial correlation, in [-1, 1] (Kerby 2014); 0 if all differences are 0
+        wilcoxon_p       signed-rank test over pairs, zeros dropped, normal approximation; 1 if all are 0 (descriptive:
+                         it takes pairs of one woman for independent)
+        t                mean over its cluster-robust standard error; 0 if all differences are 0
+        p                sign-flip permutation at the level of women, two-sided
+        p_max_t          the same with max-T over all latents: family-wise (Westfall & Young 1993)
+        q                Benjamini-Hochberg over p: exploratory
+    The smallest p that W women allow is max(2 / 2^W, 1 / (1 + n_permutations)): `smallest_p`.
+    """
+    differences = np.asarray(differences, dtype=np.float64)
+    if differences.ndim != 2 or len(differences) != len(clusters):
+        raise ValueError(f"differences {differences.shape} must be [pair, latent] with a cluster for each pair")
+    if not np.isfinite(differences).all():
+        raise ValueError("differences are not finite")
+    sums, counts = by_cluster(differences, np.asarray(clusters))
+    if len(counts) < 2:
+        raise TooFewWomen("pairs of one woman only: no inference to other women; add women, or another discovery_share")
+    t, p, p_max_t = _sign_flips(sums, n_permutations, seed)
+    low, high = bootstrap_interval(
+        differences, np.asarray(clusters), n_bootstrap=n_bootstrap, confidence=confidence, seed=seed
+    )
+    rank_biserial, wilcoxon_p = signed_ranks(differences)
+    return pd.DataFrame(
+        {
+            "mean": differences.mean(0),
+            "low": low,
+            "high": high,
+            "rank_biserial": rank_biserial,
+            "wilcoxon_p": wilcoxon_p,
+            "t": t,
+            "p": p,
+            "p_max_t": p_max_t,
+            "q": scipy.stats.false_discovery_control(p),
+        }
+    )
+
+
+def max_t(
+    differences: Float[np.ndarray, "pair latent"], clusters: np.ndarray, n_permutations: int, seed: int
+) -> Float[np.ndarray, " latent"]:
+    """The family-wise p of `paired_tests` alone."""
+    sums, _ = by_cluster(np.asarray(differences, dtype=np.float64), clusters)
+    return _sign_flips(sums, n_permutations, seed)[2]
+
+
+def smallest_p(n_women: int, n_permutations: int) -> float:
+    """The smallest two-sided p a sign-flip test of so many women can give."""
+    return max(2.0 / 2.0**n_women, 1 / (1 + n_permutations))
+
+
+def _sign_flips(
+    sums: Float[np.ndarray, "woman latent"], n_permutations: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Observed t, pointwise p and max-T p. Flipping a woman flips the sum of her pairs.
+
+    The statistic is sum / sqrt(sum of squares) over women: monotone in t, and its denominator is
+    invariant under flips, so all permutations are one matrix product.
+    """
+    norm = np.sqrt(np.square(sums).sum(0))
+    scaled = np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 0)
+    observed = np.abs(scaled.sum(0))
+    tolerance = 1e-9  # an exact tie is as extreme as the observation, whatever the rounding
+    exceeding = np.zeros(sums.shape[1], dtype=np.int64)
+    largest = []
+    rng = np.random.default_rng(seed)
+    chunk = max(1, CHUNK_VALUES // sums.shape[1])
+    for start in range(0, n_permutations, chunk):
+        n = min(chunk, n_permutations - start)
+        signs = rng.integers(0, 2, size=(n, len(sums))) * 2.0 - 1.0
+        flipped = np.abs(signs @ scaled)
+        exceeding += (flipped >= observed - tolerance).sum(0)
+        largest.append(flipped.max(1))
+    maxima = np.sort(np.concatenate(largest))
+    as_extreme = n_permutations - np.searchsorted(maxima, observed - tolerance, side="left")
+    women = len(sums)
+    spread = np.sqrt(np.maximum(1 - observed**2 / women, 1e-12) * women / (women - 1))
+    t = np.sign(scaled.sum(0)) * observed / spread
+    return t, (1 + exceeding) / (1 + n_permutations), (1 + as_extreme) / (1 + n_permutations)
+
+
+def signed_ranks(differences: Float[np.ndarray, "pair latent"]) -> tuple[np.ndarray, np.ndarray]:
+    """Matched-pairs rank-biserial correlation and Wilcoxon's signed-rank p of each column.
+
+    Zeros are dropped, ties share their mean rank, and p is the normal approximation with the tie
+    correction and no continuity correction: scipy's `wilcoxon(method="asymptotic")`.
+    """
+    nonzero = differences != 0
+    n = nonzero.sum(0)
+    zeros_below = len(differences) - n  # zeros share the lowest ranks, so dropping them shifts the others down
+    ranks = (scipy.stats.rankdata(np.abs(differences), axis=0) - zeros_below) * nonzero
+    positive = (ranks * (differences > 0)).sum(0)
+    total = n * (n + 1) / 2
+    rank_biserial = np.divide(2 * positive - total, total, out=np.zeros(len(n)), where=total > 0)
+    variance = np.square(ranks).sum(0) / 4  # ties included: var(W+) = sum of squared ranks / 4
+    z = np.divide(positive - total / 2, np.sqrt(variance), out=np.zeros(len(n)), where=variance > 0)
+    return rank_biserial, 2 * scipy.stats.norm.sf(np.abs(z))
