@@ -36,7 +36,8 @@ class SAEError(StudyError):
 class JumpReLUSAE(nn.Module):
     """A JumpReLU sparse autoencoder. The module docstring gives its formulas.
 
-    All parameters are float32 and act on raw activations. `metadata` is kept in `cfg.json`.
+    All parameters are float32 and act on raw activations. They are zero until they are set or loaded.
+    d_in: width of a token. d_sae: number of latents. metadata: JSON values by name, kept in `cfg.json`.
     """
 
     def __init__(self, d_in: int, d_sae: int, metadata: dict[str, Any] | None = None):
@@ -50,33 +51,41 @@ class JumpReLUSAE(nn.Module):
 
     @property
     def d_in(self) -> int:
+        """Width of a token."""
         return self.W_enc.shape[0]
 
     @property
     def d_sae(self) -> int:
+        """Number of latents."""
         return self.W_enc.shape[1]
 
     def pre_activations(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
-        """Pre-activations z of all latents, or only of those whose indices are in `latents`."""
+        """Return the pre-activations z of tokens x. Differentiable in x.
+
+        latents: indices of the latents to compute, in the order wanted; all d_sae latents if not given.
+        """
         W, b = (self.W_enc, self.b_enc) if latents is None else (self.W_enc[:, latents], self.b_enc[latents])
         return (x - self.b_dec) @ W + b
 
     def encode(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
-        """Activations f of all latents, or only of those whose indices are in `latents`. Differentiable in x."""
+        """Return the activations f of the latents on tokens x: z above the threshold, else 0. Differentiable in x.
+
+        latents: indices of the latents to compute, in the order wanted; all d_sae latents if not given.
+        """
         z = self.pre_activations(x, latents)
         threshold = self.threshold if latents is None else self.threshold[latents]
         return z * (z > threshold)
 
     def decode(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_in"]:
-        """Reconstruction x_hat from the activations f of all latents."""
+        """Return the reconstruction x_hat of tokens from the activations f of all latents."""
         return f @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
-        """Reconstruction of x."""
+        """Return the reconstruction x_hat of tokens x."""
         return self.decode(self.encode(x))
 
     def save(self, directory: Path | str) -> None:
-        """Write `cfg.json` and `sae_weights.safetensors` into `directory`, in SAELens' format."""
+        """Write `cfg.json` and `sae_weights.safetensors` into `directory`, in SAELens' format. Creates the folder."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         save_file(
@@ -99,6 +108,7 @@ class JumpReLUSAE(nn.Module):
     def load(cls, directory: Path | str) -> JumpReLUSAE:
         """Read an SAE in SAELens' format from `directory`: JumpReLU, or ReLU (`standard`), whose thresholds are zero.
 
+        Returns the SAE with frozen parameters. An SAE that encodes x without subtracting b_dec is converted.
         Raises SAEError for a missing or damaged file, another architecture, a tensor that is missing or of the wrong
         shape, or a value that is not finite.
         """

@@ -37,9 +37,10 @@ class StoreError(StudyError):
 
 
 class StoreWriter:
-    """A store that is being filled. Each rank appends the images of its own slice, `images`, in order.
+    """A store that is being filled. Each rank (process) appends the images of its own slice, `images`, in order.
 
-    The caller sets `attributes`; the first rank writes them when the store is complete.
+    The caller sets `attributes`, a dictionary of JSON values; the first rank writes them when the store is complete.
+    `Store` needs the keys model, module, dataset_sha256, mean and mean_squared_norm.
     """
 
     def __init__(self, place: Path, array: Any, ranks: Ranks):
@@ -52,7 +53,10 @@ class StoreWriter:
         self.writer = shards.Writer(array, self.images.start, self.images.stop)
 
     def append(self, tokens: Float32[np.ndarray, "batch token width"]) -> None:
-        """Add the tokens of the next images. Raises StoreError if an activation is not finite."""
+        """Add the tokens of the next images. Images must come in order.
+
+        Raises StoreError if an activation is not finite, WriteError if an earlier shard could not be written.
+        """
         if not np.isfinite(tokens).all():
             first = self.writer.next
             raise StoreError(
@@ -73,8 +77,11 @@ def create(
     remote: str = "",
     ranks: Ranks = ALONE,
 ) -> Iterator[StoreWriter]:
-    """Create a store of shape [n_images, n_tokens, width], filled inside the context. It replaces `place` at the end.
+    """Create a store of shape [n_images, n_tokens, width]. It replaces what is at `place` when the context ends.
 
+    The context gives a StoreWriter, with which the caller appends all images and sets the attributes.
+    place: folder of the store on this disk; with `remote`, the small file that points to the store.
+    n_tokens: tokens of one image, class token included.
     shard_images: images in one shard.
     remote: URL of a folder in object storage that keeps the store; a store of the same name there is overwritten. Empty
         for a store on this disk.
@@ -107,8 +114,9 @@ def create(
 
 
 class Store:
-    """An open store, [image, token, width]. `read` gives the float32 tokens of some images.
+    """An open store: the tokens of all images at one layer, [image, token, width]. `read` gives those of some images.
 
+    place: path that messages name. group: open Zarr group with the array `tokens`, and the attributes.
     Raises ValueError if `group` holds no sharded float32 array of three axes.
     """
 
@@ -121,7 +129,12 @@ class Store:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Model, module path and dataset hash of these activations. Raises StoreError if the store lacks one."""
+        """Where these activations come from. Raises StoreError if the store lacks a key.
+
+        model            hash of the model's files (`vit.fingerprint`)
+        module           path of the transformer block, such as visual.transformer.resblocks.21
+        dataset_sha256   hash of the dataset (`Dataset.sha256`)
+        """
         try:
             return {key: str(self.attributes[key]) for key in ("model", "module", "dataset_sha256")}
         except KeyError as missing:
@@ -129,8 +142,9 @@ class Store:
 
     @property
     def moments(self) -> tuple[Float64[np.ndarray, " width"], float]:
-        """Mean, and E |x - mean|^2, over the tokens of all images except those of confirmation women.
+        """Mean of the tokens x, and mean of |x - mean|^2: a vector and a number, in raw units.
 
+        They are taken over the tokens of all images except those of confirmation women (held out for the claims).
         Raises StoreError if the store lacks one of them.
         """
         try:
@@ -141,6 +155,7 @@ class Store:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Number of images, tokens of one image, and width of a token."""
         return tuple(self.array.shape)
 
     @property
@@ -149,7 +164,10 @@ class Store:
         return int(self.array.shards[0])
 
     def read(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "n token width"]:
-        """Tokens of the images in `rows`. Raises DamagedError if a shard is damaged."""
+        """Read the tokens of some images. Raises DamagedError if a shard is damaged or out of reach.
+
+        rows: indices of the images, which are the row numbers of the dataset's manifest.
+        """
         return shards.read(self.array, rows, REMEDY)
 
 
@@ -157,6 +175,7 @@ def open(place: Path, data: Dataset | None = None) -> Store:
     """Open the store at `place`, or the remote store that the file at `place` points to.
 
     data: the dataset that the activations must come from; not checked if not given.
+    The tokens stay in the store until they are read.
     Raises StoreError if there is no store, if a remote store has other attributes than the file says, or if the store
     comes from another dataset. Raises DamagedError if a shard is missing.
     """

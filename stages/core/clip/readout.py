@@ -16,31 +16,46 @@ from stages.core.clip.vit import FrozenClip
 
 @dataclass(frozen=True)
 class Readout:
-    """The emotion prompts as CLIP sees them: their unit-norm embeddings, and the model's logit scale."""
+    """A zero-shot classifier of emotions: the prompts' unit-norm embeddings, and the model's logit scale.
+
+    prompts: a row per emotion, in the order of `Dataset.emotions`. scale: factor on cosines before the softmax.
+    """
 
     prompts: Float[Tensor, "emotion embed"]
     scale: float
 
     @classmethod
     def from_prompts(cls, clip: FrozenClip, prompts: list[str]) -> Readout:
-        """Embed the prompts, one for each emotion."""
+        """Embed the prompts, and take the logit scale of `clip`.
+
+        prompts: one text for each emotion. Their order is the order of the emotions in all results.
+        """
         return cls(clip.text(prompts), clip.logit_scale)
 
     def log_probabilities(self, embeddings: Float[Tensor, "*n embed"]) -> Float[Tensor, "*n emotion"]:
-        """Log-probability of each emotion, in nats, from unit-norm image embeddings."""
+        """Return the log-probability of each emotion for each image, in nats, from unit-norm image embeddings."""
         return torch.log_softmax(self.scale * embeddings @ self.prompts.T, dim=-1)
 
     def score(self, embeddings: Float[Tensor, "*n embed"], truth: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """R: log-probability of the true emotion, in nats. truth: index of each image's true emotion."""
+        """Return R for each image: the log-probability of its true emotion, in nats.
+
+        embeddings: unit-norm image embeddings. truth: index of each image's true emotion among the prompts.
+        """
         return self.log_probabilities(embeddings).gather(-1, truth[..., None])[..., 0]
 
     def correct(self, embeddings: Float[Tensor, "*n embed"], truth: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-        """1 where the most probable emotion is the true one, else 0."""
+        """Return 1 for each image whose most probable emotion is the true one, and 0 for the others.
+
+        embeddings: unit-norm image embeddings. truth: index of each image's true emotion among the prompts.
+        """
         return (self.log_probabilities(embeddings).argmax(-1) == truth).float()
 
 
 def skill(accuracy: float, n_classes: int) -> float:
-    """Rescale an accuracy: chance, one in `n_classes`, becomes 0, and 1 stays 1."""
+    """Rescale an accuracy (a share, 0 to 1) linearly: chance, one in `n_classes`, becomes 0, and 1 stays 1.
+
+    An accuracy below chance gives a negative number.
+    """
     chance = 1 / n_classes
     return (accuracy - chance) / (1 - chance)
 
@@ -48,10 +63,14 @@ def skill(accuracy: float, n_classes: int) -> float:
 def gradient(
     clip: FrozenClip, readout: Readout, tokens: Float[Tensor, "n token width"], truth: Int[Tensor, " n"], layer: int
 ) -> Float[Tensor, "n token width"]:
-    """dR/dx at the residual stream after `layer`, in nats per unit of activation.
+    """Return dR/dx, the gradient of each image's R in its residual stream, in nats per unit of activation.
 
-    tokens: x, the residual stream there. truth: index of each image's true emotion.
-    To first order, zeroing a latent costs sum_tokens f dR/df.
+    readout: the emotion prompts, embedded by `clip`.
+    tokens: x, the residual stream after `layer`, class token first.
+    truth: index of each image's true emotion among the prompts.
+    layer: block of the vision tower, counted from 1.
+    To first order, zeroing a latent with activation f costs sum_tokens f dR/df, where dR/df is dR/dx times the latent's
+    decoder row.
     """
     x = tokens.detach().requires_grad_()
     with torch.enable_grad():

@@ -33,7 +33,10 @@ class ModelError(StudyError):
 class FrozenClip:
     """A frozen open_clip model in evaluation mode, whose vision tower is a plain ViT.
 
-    mean, std: of each colour channel, to normalise pixels. precision: torch type of the forward pass.
+    model: the open_clip model.
+    tokenizer: turns a list of texts into token indices.
+    mean, std: mean and standard deviation of each colour channel, to normalise pixels in [0, 1].
+    precision: name of the torch type of the forward pass.
     Raises ModelError for another kind of vision tower.
     """
 
@@ -49,6 +52,7 @@ class FrozenClip:
 
     @property
     def n_layers(self) -> int:
+        """Number of transformer blocks of the vision tower."""
         return len(self.visual.transformer.resblocks)
 
     @property
@@ -58,6 +62,7 @@ class FrozenClip:
 
     @property
     def image_size(self) -> int:
+        """Side of the square input images, pixels."""
         return int(self.visual.image_size[0])
 
     @property
@@ -66,12 +71,15 @@ class FrozenClip:
         return float(self.model.logit_scale.exp())
 
     def check_layer(self, layer: int) -> None:
-        """Raise ModelError unless the vision tower has `layer`."""
+        """Raise ModelError unless the vision tower has the block `layer`, counted from 1."""
         if not 1 <= layer <= self.n_layers:
             raise ModelError(f"grid.layers: the model has blocks 1 to {self.n_layers}; layer {layer} does not exist")
 
     def pixels(self, images: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n 3 s s"]:
-        """Normalised input of the vision tower, from RGB images. Raises ModelError for another resolution."""
+        """Convert RGB images (0 to 255) to the normalised float32 input of the vision tower, on the model's device.
+
+        Raises ModelError if the images do not have the model's resolution. They are never resized here.
+        """
         if images.shape[1] != self.image_size:
             raise ModelError(
                 f"images are {images.shape[1]} px, the model takes {self.image_size}: set ingest.image_size"
@@ -80,28 +88,40 @@ class FrozenClip:
         return ((scaled - self._mean) / self._std).to(torch.float32)
 
     def autocast(self) -> Any:
-        """A context in which a forward pass runs at the model's precision."""
+        """Return a context in which a forward pass runs at the model's precision."""
         return torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
 
     def text(self, prompts: list[str]) -> Float[Tensor, "k embed"]:
-        """Unit-norm text embeddings of the prompts, without gradient."""
+        """Return the unit-norm float32 embedding of each prompt, without gradient."""
         with torch.no_grad(), self.autocast():
             return self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True).float()
 
     def embed(self, pixels: Float[Tensor, "n 3 s s"]) -> Float[Tensor, "n embed"]:
-        """Unit-norm image embeddings. Differentiable."""
+        """Return the unit-norm float32 embedding of each image. Differentiable.
+
+        pixels: normalised images, as the method `pixels` returns them.
+        """
         with self.autocast():
             return nn.functional.normalize(self.visual(pixels).float(), dim=-1)
 
     def residuals(self, pixels: Float[Tensor, "n 3 s s"], layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        """Run one forward pass. Returns unit-norm embeddings [n, embed], and tokens [n, token, width] by layer."""
+        """Run one forward pass without gradient, and keep the residual stream after some layers.
+
+        pixels: normalised images, as the method `pixels` returns them.
+        layers: blocks of the vision tower, counted from 1.
+        Returns the unit-norm embedding of each image, of shape [n, embed]; and a dictionary from each layer to its
+        tokens, of shape [n, token, width], class token first.
+        """
         kept: dict[int, Tensor] = {}
         with recorded_residuals(self.visual, layers, kept), torch.no_grad():
             embeddings = self.embed(pixels)
         return embeddings, kept
 
     def tail(self, tokens: Float[Tensor, "n token width"], layer: int) -> Float[Tensor, "n embed"]:
-        """Unit-norm embeddings from the residual stream after `layer`. Only later blocks run. Differentiable."""
+        """Return the unit-norm embedding of each image, from its residual stream after `layer`. Differentiable.
+
+        tokens: the residual stream after block `layer` (counted from 1), class token first. Only later blocks run.
+        """
         transformer = self.visual.transformer
         with self.autocast():
             x = tokens if transformer.batch_first else tokens.transpose(0, 1)
@@ -112,7 +132,7 @@ class FrozenClip:
 
     @torch.no_grad()
     def project(self, directions: Float[Tensor, "k width"]) -> Float[Tensor, "k embed"]:
-        """Map directions of the last residual stream into the joint space of images and texts.
+        """Map directions of the residual stream after the last block into the joint space of images and texts.
 
         They pass the final layer norm (linearised, up to scale) and the output projection.
         """
@@ -121,7 +141,10 @@ class FrozenClip:
 
 
 def check_supported(visual: Any) -> None:
-    """Raise ModelError unless the vision tower is a ViT whose embedding comes from the class token."""
+    """Raise ModelError unless the vision tower is a ViT whose embedding is projected from the class token.
+
+    visual: the vision tower of an open_clip model (`model.visual`).
+    """
     if not hasattr(visual, "transformer") or not hasattr(visual.transformer, "resblocks"):
         raise ModelError(
             f"vision tower {type(visual).__name__} has no transformer.resblocks; choose a ViT of open_clip"
@@ -133,9 +156,9 @@ def check_supported(visual: Any) -> None:
 
 
 def check_finite(model: nn.Module, source: str, remedy: str) -> None:
-    """Raise ModelError if any weight is not a finite number.
+    """Raise ModelError if any weight or buffer of the model holds a value that is not finite.
 
-    The message names `source`, where the weights come from, and `remedy`, what the user can do.
+    source: where the weights come from. remedy: what the user can do. The message names both.
     """
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
@@ -145,7 +168,9 @@ def check_finite(model: nn.Module, source: str, remedy: str) -> None:
 def check_towers(model_cfg: dict[str, Any], source: str) -> None:
     """Raise ModelError if open_clip's `model_cfg` asks for a tower or a tokenizer of another library.
 
-    Such a part is downloaded, and may bring code. The message names `source`, where `model_cfg` comes from.
+    Such a part is downloaded, and may bring code.
+    model_cfg: open_clip's description of a model, with the sections `vision_cfg` and `text_cfg`.
+    source: where `model_cfg` comes from; the message names it.
     """
     for section in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
         for key in section:
@@ -154,9 +179,11 @@ def check_towers(model_cfg: dict[str, Any], source: str) -> None:
 
 
 def load(directory: Path, config: Compute) -> FrozenClip:
-    """Load the model that `prepare_clip` saved in `directory`, onto the device that params.yaml asks for.
+    """Load the model that the stage `prepare_clip` saved in `directory`, and run it once as a check.
 
+    config: section `compute` of params.yaml. Its device, threads and precision are set up here.
     Raises ModelError unless the directory holds a configuration and weights that are whole and belong together.
+    Raises DeviceError if the device does not exist.
     """
     import open_clip
 
@@ -206,7 +233,11 @@ def _check_runs(clip: FrozenClip) -> None:
 
 @contextmanager
 def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) -> Iterator[None]:
-    """While open, a forward pass stores the tokens [n, token, width] after each layer in `into`."""
+    """While the context is open, each forward pass stores the residual stream after some layers in `into`.
+
+    visual: the vision tower. layers: its blocks, counted from 1.
+    into: dictionary to fill: from each layer to its tokens, of shape [n, token, width]. A later pass overwrites them.
+    """
     batch_first = visual.transformer.batch_first
 
     def keep(layer: int) -> Callable[..., None]:
@@ -225,7 +256,11 @@ def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) 
 
 @contextmanager
 def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While open, `change(tokens)` replaces the tokens [n, token, width] after `layer`."""
+    """While the context is open, each forward pass goes on with a changed residual stream after `layer`.
+
+    visual: the vision tower. layer: its block, counted from 1.
+    change: function from the tokens after `layer`, of shape [n, token, width], to those that replace them.
+    """
     batch_first = visual.transformer.batch_first
 
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -239,7 +274,10 @@ def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor
 
 
 def fingerprint(directory: Path) -> str:
-    """SHA-256 of the saved model, configuration and weights, in hexadecimal."""
+    """Return the SHA-256 of a saved model (configuration and weights), in hexadecimal.
+
+    directory: folder with `open_clip_config.json` and `open_clip_model.safetensors`.
+    """
     digest = hashlib.sha256()
     for name in (CONFIG_FNAME, WEIGHTS_FNAME):
         with (directory / name).open("rb") as file:

@@ -11,6 +11,7 @@ Columns of the manifest as stored:
     condition   semi_nude | clothed; empty for corpus images
     emotion     shown by the face; one of `ingest.emotions`; empty for corpus images
     intensity   optional label that tells takes of one expression apart
+    colour      colour of the top; only where the portraits are drawn; empty for corpus images
     prompt      the text that names the emotion
     split       discovery | confirmation | corpus, assigned by woman
     pair        number shared by the two twins; -1 for corpus images
@@ -48,10 +49,12 @@ class DatasetError(StudyError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """An open `data/dataset`: the manifest as `table`, and the arrays, which stay on disk until they are indexed."""
+    """An open `data/dataset`. Pixels and masks stay on disk until they are read. Images are named by row number."""
 
     table: pd.DataFrame
+    """The manifest, a row per image. The module docstring lists the columns."""
     arrays: Any
+    """Zarr group with the arrays `image`, `bust` and `face`."""
     prompts: dict[str, str]
     """Prompt of each emotion. The emotion readout chooses among these prompts."""
     sha256: str
@@ -59,23 +62,33 @@ class Dataset:
 
     @property
     def emotions(self) -> list[str]:
+        """Names of the emotions, in the order of the prompts."""
         return list(self.prompts)
 
     @property
     def image_size(self) -> int:
+        """Side of the square images, pixels."""
         return int(self.arrays["image"].shape[1])
 
     def images(self, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s 3"]:
-        """RGB pixels of the images in `rows`. Raises DamagedError if a shard is damaged."""
+        """Read the RGB pixels of some images. Raises DamagedError if a shard is damaged.
+
+        rows: row numbers of the images in `table`.
+        """
         return shards.read(self.arrays["image"], rows, REMEDY)
 
     def mask(self, region: str, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s"]:
-        """Masks of `region` (bust or face) for the images in `rows`; 255 is inside. Raises DamagedError as `images`."""
+        """Read the masks of a region: for each pixel, the share of it inside the region, from 0 to 255 (all of it).
+
+        region: bust or face. rows: row numbers of the images in `table`. Raises DamagedError if a shard is damaged.
+        """
         return shards.read(self.arrays[region], rows, REMEDY)
 
     def coverage(self, region: str, rows: np.ndarray, grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch's area inside `region` (bust or face), for the images in `rows`.
+        """Compute the share of each patch's area that lies inside a region, from 0 to 1.
 
+        region: bust or face.
+        rows: row numbers of the images in `table`.
         grid: number of patches, down and across.
         Raises ValueError if patches do not tile the image, DamagedError if a shard is damaged.
         """
@@ -83,21 +96,28 @@ class Dataset:
         return np.concatenate([patch_coverage(self.mask(region, chunk), grid) for chunk in chunks])
 
     def rows(self, *splits: str) -> np.ndarray:
-        """Row numbers of the images in the given splits, in stored order."""
+        """Return the row numbers of the images in the given splits, ascending.
+
+        splits: one or more of `discovery`, `confirmation` and `corpus`.
+        """
         return np.flatnonzero(self.table["split"].isin(splits))
 
     def audit_rows(self) -> np.ndarray:
-        """Row numbers of all audit images (both splits of women)."""
+        """Return the row numbers of all audit images (splits `discovery` and `confirmation`), ascending."""
         return self.rows("discovery", "confirmation")
 
     def emotion_index(self, rows: np.ndarray) -> np.ndarray:
-        """Position in `emotions` of the true emotion of each image in `rows`."""
+        """Return, for each image in `rows`, the index of its true emotion in `emotions`.
+
+        rows: row numbers of audit images. Raises ValueError for a corpus image, which has no emotion.
+        """
         return np.array([self.emotions.index(e) for e in self.table["emotion"].iloc[rows]], dtype=np.int64)
 
 
 def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
-    """Share of each patch's area inside the mask (255 = inside).
+    """Compute the share of each patch's area that lies inside the mask, from 0 to 1.
 
+    mask: one mask per image; 255 is a pixel wholly inside, 0 one outside.
     grid: number of patches, down and across. Raises ValueError if patches do not tile the image.
     """
     n, height, width = mask.shape
@@ -108,10 +128,11 @@ def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> F
 
 
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
-    """Assign each woman, with all her images, to `discovery` or `confirmation`. Returns the split of each woman.
+    """Assign each woman, with all her images, to `discovery` or `confirmation`. Each split gets at least one woman.
 
-    A share `discovery_share` of the women, drawn with `seed`, goes to discovery. Each split gets at least one woman.
-    identities: the women; one may appear several times. Raises ValueError for fewer than two women.
+    identities: name of the woman of each image; a name may appear several times.
+    discovery_share: share of the women that goes to discovery, drawn with `seed`.
+    Returns the split of each woman, by her name. Raises ValueError for fewer than two women.
     """
     women = sorted(set(identities))
     if len(women) < 2:
@@ -130,10 +151,14 @@ Append = Callable[
 
 @contextmanager
 def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
-    """Create a dataset of the images in `table`, filled inside the context in the order of the table.
+    """Create a dataset of the images in `table`. It replaces what `directory` holds when the context ends.
 
-    It replaces what `directory` holds when the context ends. size: side of the images, pixels. prompts: the prompt of
-    each emotion. Raises ValueError if images are missing at the end, DiskFull if there is no space left.
+    The context gives a function `append(pixels, bust, face)`. The caller adds all images with it, in the table's order.
+    table: the manifest, a row per image, with the columns in the module docstring.
+    size: side of the images, pixels.
+    prompts: the prompt of each emotion, by the emotion's name.
+    Raises ValueError if images are missing at the end, DiskFull if there is no space left, WriteError if an array
+    cannot be written.
     """
     with outs.atomic_output(directory) as unfinished:
         unfinished.mkdir()
@@ -166,7 +191,10 @@ def _shape(name: str, n: int, size: int) -> tuple[int, ...]:
 
 
 def load(directory: Path) -> Dataset:
-    """Open a dataset. Raises DatasetError if it is missing or damaged, and DamagedError if a shard is missing."""
+    """Open the dataset in `directory`, and check that manifest, arrays and prompts fit together. Pixels are not read.
+
+    Raises DatasetError if the dataset is missing or damaged, DamagedError if a shard is missing.
+    """
     try:
         table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
         table["pair"] = table["pair"].astype(int)

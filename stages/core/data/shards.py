@@ -30,10 +30,12 @@ class WriteError(StudyError):
 def create(
     group: Any, name: str, shape: Sequence[int], dtype: str, *, shard_images: int, compressors: Sequence[Any]
 ) -> Any:
-    """Create the array `name` in a Zarr group, without any image yet.
+    """Create the array `name` in a Zarr group, without any image yet, and return it.
 
-    shape: the first axis is the image. shard_images: images in one shard. compressors: Zarr codecs, one of which must
-    be, or include, a checksum.
+    group: open Zarr group (version 3).
+    shape: shape of the whole array; the first axis is the image.
+    shard_images: images in one shard, which is one file.
+    compressors: Zarr codecs, one of which must be, or include, a checksum.
     """
     return group.create_array(
         name,
@@ -49,7 +51,7 @@ def create(
 def check_whole(array: Any, remedy: str) -> None:
     """Raise DamagedError if a shard is missing or is an empty file. Zarr takes both for images never written.
 
-    remedy: what the user can do; the message ends with it.
+    array: a sharded Zarr array. remedy: what the user can do; the message ends with it.
     """
     directory = Path(str(array.store_path).removeprefix("file://"))
     empty = [fpath for fpath in directory.rglob("*") if fpath.is_file() and not fpath.stat().st_size]
@@ -58,7 +60,13 @@ def check_whole(array: Any, remedy: str) -> None:
 
 
 def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray, "n ..."]:
-    """Values of the images in `rows`. Raises DamagedError, with `remedy`, if a chunk is damaged or out of reach."""
+    """Read some images of an array.
+
+    array: a Zarr array whose first axis is the image.
+    rows: indices of the images.
+    remedy: what the user can do about damage; the message of the error ends with it.
+    Raises DamagedError if a chunk is damaged or out of reach, IndexError for an index outside the array.
+    """
     try:
         return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[np.asarray(rows)])
     except (IndexError, MemoryError):
@@ -68,7 +76,7 @@ def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray
 
 
 class Writer:
-    """Fills the images `first` to `stop` of an array.
+    """Fills the images from `first` up to, not including, `stop` of an array that `create` returned.
 
     first: the first image of a shard. stop: the first image of a later shard, or the end of the array (the default).
     Use as a context manager. A thread writes each full shard while the caller computes the next images; the last shard
@@ -85,11 +93,14 @@ class Writer:
 
     @property
     def next(self) -> int:
-        """Index of the image to be appended next."""
+        """Index, in the array, of the image to be appended next."""
         return self._written + self._filled
 
     def append(self, images: Shaped[np.ndarray, "n ..."]) -> None:
-        """Add the next images. Raises WriteError if an earlier shard could not be written."""
+        """Add the next images, in order; any number at once. A shard is written once it is full.
+
+        Raises WriteError if an earlier shard could not be written. An error that means a full disk passes unchanged.
+        """
         while len(images):
             taken, images = np.split(images, [len(self._shard) - self._filled])
             self._shard[self._filled : self._filled + len(taken)] = taken

@@ -25,7 +25,12 @@ class DeviceError(StudyError):
 
 
 def set_up_device(compute: Compute) -> torch.device:
-    """Set the number of threads, switch deterministic kernels on, and return the device. Raises DeviceError."""
+    """Set the number of threads, switch deterministic kernels on, and return the device to compute on.
+
+    compute: section `compute` of params.yaml. Its device `auto` takes a GPU if there is one. If its threads is 0, torch
+        keeps its own number of threads.
+    With several processes, each takes the GPU of its own LOCAL_RANK. Raises DeviceError if `cuda` finds no GPU.
+    """
     if compute.threads:
         torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -39,7 +44,10 @@ def set_up_device(compute: Compute) -> torch.device:
 
 
 def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type of the operands of matrix products. `auto` is bfloat16 where the processor multiplies it natively."""
+    """Return the torch type for the operands of matrix products: float32 or bfloat16.
+
+    precision: `float32`, `bfloat16`, or `auto`, which is bfloat16 where `device` multiplies it natively.
+    """
     if precision == "auto":
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if native else torch.float32
@@ -48,32 +56,36 @@ def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that share the work."""
+    """This process among those that share the work. rank: its number, from 0. size: number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
+        """Whether this is the first process, which prints and writes small files."""
         return self.rank == 0
 
     def share(self, n: int) -> slice:
-        """This rank's share of n consecutive items."""
+        """Return this rank's share of n consecutive items. The shares of all ranks cover 0 to n in order of rank."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def sum(self, *tensors: Tensor) -> None:
-        """Replace each tensor by its sum over ranks."""
+        """Replace each tensor, in place, by its sum over ranks. Every rank must call this with the same shapes."""
         if self.size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     def max(self, tensor: Tensor) -> None:
-        """Replace a tensor by its element-wise maximum over ranks."""
+        """Replace a tensor, in place, by its element-wise maximum over ranks. Every rank must call this."""
         if self.size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
     def joined(self, rows: Tensor) -> Tensor:
-        """Join the rows of all ranks, in order of rank."""
+        """Return the rows of all ranks, joined along the first axis in order of rank. Every rank must call this.
+
+        rows: this rank's rows. Their number may differ between ranks; the other axes may not.
+        """
         if self.size == 1:
             return rows
         counts = torch.zeros(self.size, dtype=torch.int64, device=rows.device)
@@ -88,7 +100,7 @@ class Ranks:
         return whole
 
     def wait(self) -> None:
-        """Wait until every rank has called this."""
+        """Block until every rank has called this."""
         if self.size > 1:
             dist.barrier()
 
@@ -97,7 +109,11 @@ ALONE = Ranks()
 
 
 def join_ranks(device: torch.device) -> Ranks:
-    """Join the ranks that `torchrun` started. A process that runs by itself gets `ALONE`."""
+    """Connect this process to the others that `torchrun` started, and return its place among them.
+
+    device: decides how the processes communicate (NCCL between GPUs, else Gloo).
+    A process that runs by itself gets `ALONE`: rank 0 of 1.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
@@ -107,6 +123,6 @@ def join_ranks(device: torch.device) -> Ranks:
 
 
 def leave_ranks() -> None:
-    """Leave the other ranks."""
+    """Close the connection to the other processes, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 
 class StudyError(Exception):
-    """A study that cannot go on. The message names the file, row or key, what is wrong, and the remedy."""
+    """Base class of errors a user can act on. The message names the file, row or key, what is wrong, and the remedy."""
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Run the `main` of a command. A StudyError ends the process with its message and exit code 1, without traceback.
 
+    main: function without arguments that does the work of the command.
     Any other exception is a fault of the program, and keeps its traceback.
     """
     try:

@@ -1,4 +1,4 @@
-"""Names the whole study shares: conditions, regions, the planted label, and how a hidden region is filled."""
+"""Names that all stages share: conditions, regions, the planted label, and how a hidden region is filled."""
 
 from __future__ import annotations
 

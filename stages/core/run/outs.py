@@ -38,15 +38,17 @@ class UnreadableError(StudyError):
 
 
 def unfinished_path(path: Path) -> Path:
-    """The place where an output is written before it is renamed to `path`."""
+    """Return the path where an output is written before it is renamed to `path`: `.part.<name>` beside it."""
     return path.with_name(f".part.{path.name}")
 
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Give a place to write a file or a folder to. It replaces `path` when the context ends without an error.
+    """Give a path to write a file or a folder to. It replaces `path` when the context ends without an error.
 
-    Raises DiskFull if the disk has no space left.
+    After an error, `path` is as before. Only one process at a time writes an output; another one waits.
+    path: the output, a file or a folder; missing parent folders are created.
+    Raises DiskFull if the disk has no space left, FileNotFoundError if nothing was written.
     """
     unfinished, former = unfinished_path(path), path.with_name(f".part.former.{path.name}")
     with naming_full_disk(path):
@@ -68,7 +70,10 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Turn any error that means a full disk into DiskFull, which names `path`."""
+    """Inside the context, turn any error that means a full disk into DiskFull, which names `path`.
+
+    path: the output that is being written. Other errors pass unchanged.
+    """
     try:
         yield
     except Exception as error:
@@ -78,9 +83,11 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 
 
 def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
-    """Write nested numbers as JSON.
+    """Write metrics as JSON to `fpath`.
 
+    metrics: numbers by name; a value may be a dictionary of further numbers by name, to any depth.
     Raises ValueError for what DVC drops without a message (lists, nulls, text), and for numbers that are not finite.
+    Raises DiskFull if the disk has no space left.
     """
     _check_numbers(metrics, fpath.stem)
     with atomic_output(fpath) as unfinished:
@@ -88,7 +95,11 @@ def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
 
 
 def read_json(fpath: Path, stage: str) -> dict[str, Any]:
-    """Read a JSON object that `stage` wrote. Raises UnreadableError if the file is missing or damaged."""
+    """Read a JSON object from a file of an earlier stage.
+
+    stage: name of the stage that wrote the file; the message says to rerun it.
+    Raises UnreadableError if the file is missing, damaged, or holds no JSON object.
+    """
     with _reading(fpath, stage):
         found = json.loads(fpath.read_text())
         if not isinstance(found, dict):
@@ -97,7 +108,11 @@ def read_json(fpath: Path, stage: str) -> dict[str, Any]:
 
 
 def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
-    """Read metrics that `stage` wrote. Raises UnreadableError if the file is missing or damaged."""
+    """Read the metrics of an earlier stage: numbers by name, nested as in `write_metrics`.
+
+    stage: name of the stage that wrote the file; the message says to rerun it.
+    Raises UnreadableError if the file is missing or damaged, or if a value is not a finite number.
+    """
     with _reading(fpath, stage):
         found = read_json(fpath, stage)
         _check_numbers(found, fpath.stem)
@@ -105,7 +120,11 @@ def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
 
 
 def read_table(fpath: Path, stage: str) -> pd.DataFrame:
-    """Read a CSV table that `stage` wrote. Raises UnreadableError if the file is missing or damaged."""
+    """Read a CSV table of an earlier stage.
+
+    stage: name of the stage that wrote the file; the message says to rerun it.
+    Raises UnreadableError if the file is missing or damaged.
+    """
     with _reading(fpath, stage):
         return pd.read_csv(fpath)
 
@@ -119,18 +138,21 @@ def _reading(fpath: Path, stage: str) -> Iterator[None]:
 
 
 def write_table(fpath: Path, table: pd.DataFrame) -> None:
-    """Write a CSV table without its index."""
+    """Write a table as CSV to `fpath`, without its index. Raises DiskFull if the disk has no space left."""
     with atomic_output(fpath) as unfinished:
         table.to_csv(unfinished, index=False)
 
 
 def out_of_space(error: BaseException) -> bool:
-    """Whether an error means that the disk or its quota is full, also where a library wraps it in its own error."""
+    """Whether an error means that the disk or its quota is full, or that a file is too large.
+
+    Errors that a library wraps in its own are recognised by their message.
+    """
     return getattr(error, "errno", None) in NO_SPACE or any(os.strerror(code) in str(error) for code in NO_SPACE)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it exists."""
+    """Remove a file, a folder with its content, or a symbolic link (not its target). Does nothing if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -35,7 +35,7 @@ class ParamsError(StudyError):
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the grid: the layer and expansion of one SAE."""
+    """Layer and expansion of one SAE: a point of the grid of SAEs in params.yaml (section `grid`)."""
 
     layer: int
     """Block of the vision tower, counted from 1."""
@@ -48,7 +48,10 @@ class Point:
 
     @classmethod
     def from_command_line(cls, description: str | None) -> Point:
-        """Read --layer and --expansion from the command line. `description` is the text of --help."""
+        """Read --layer and --expansion from the command line. A missing or wrong option ends the process with usage.
+
+        description: text that --help shows.
+        """
         parser = command_line(description)
         parser.add_argument("--layer", type=int, required=True, help="block of the vision tower, counted from 1")
         parser.add_argument("--expansion", type=int, required=True, help="d_sae / d_in")
@@ -56,7 +59,10 @@ class Point:
 
 
 def command_line(description: str | None) -> argparse.ArgumentParser:
-    """A parser for the command line of a stage. `description`, the stage's docstring, is the text of --help."""
+    """Return a parser for the command line of a stage, without options yet.
+
+    description: text that --help shows, with its line breaks: the stage's module docstring.
+    """
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
@@ -73,8 +79,11 @@ def load(
     a: type[A], b: type[B], c: type[C], d: type[D], e: type[E], /, *, fpath: Path = ...
 ) -> tuple[A, B, C, D, E]: ...
 def load(*sections: type[Section], fpath: Path = PARAMS_FPATH) -> Any:
-    """Read sections of params.yaml, each as its frozen type: one section by itself, several as a tuple.
+    """Read sections of params.yaml and validate them.
 
+    sections: classes of `stages/core/schema.py`, such as `Compute` for the section `compute`.
+    fpath: the file to read.
+    Returns a frozen object of each class: one by itself, several as a tuple in the order given.
     Raises ParamsError for a section that is unknown or missing, and for each key, type or range that is wrong.
     """
     given = read(fpath)
@@ -85,14 +94,23 @@ def load(*sections: type[Section], fpath: Path = PARAMS_FPATH) -> Any:
 
 
 def validate(params: dict[Any, Any], fpath: Path = PARAMS_FPATH) -> None:
-    """Check every section of `params`, the content of `fpath`. Raises ParamsError as `load` does."""
+    """Check that all sections are present and valid.
+
+    params: content of the file, settings by section. fpath: the file, which the messages name; it is not read.
+    Raises ParamsError for a section that is unknown or missing, and for each key, type or range that is wrong.
+    """
     check_names(params, tuple(SECTIONS), fpath)
     for name in SECTIONS:
         _validated(name, params[name], fpath)
 
 
 def check_names(given: dict[Any, Any], sections: tuple[str, ...], fpath: Path) -> None:
-    """Raise ParamsError for an unknown section in `given`, or where one of `sections` is missing."""
+    """Check the names of the sections, not their content.
+
+    given: content of the file, settings by section. sections: names that must be present.
+    fpath: the file, which the message names; it is not read.
+    Raises ParamsError if `given` has an unknown section or lacks one of `sections`.
+    """
     unknown = sorted(set(given) - set(SECTIONS), key=str)
     if unknown:
         raise ParamsError(f"{fpath}: unknown section {unknown[0]!r}; sections are {', '.join(SECTIONS)}")
@@ -123,12 +141,15 @@ def _remedy(fault: Any, cls: type[Section]) -> str:
 
 
 def read(fpath: Path) -> dict[Any, Any]:
-    """Read the sections of a file without validating them. Raises ParamsError."""
+    """Read the file `fpath` without validating it. Returns the settings by section.
+
+    Raises ParamsError if the file cannot be read or does not hold YAML sections.
+    """
     return parse(text(fpath), fpath)
 
 
 def text(fpath: Path = PARAMS_FPATH) -> str:
-    """Read the whole text of params.yaml, to print it. Raises ParamsError if it cannot be read."""
+    """Return the whole text of the file `fpath`. Raises ParamsError if it cannot be read."""
     try:
         return fpath.read_text()
     except FileNotFoundError:
@@ -138,7 +159,11 @@ def text(fpath: Path = PARAMS_FPATH) -> str:
 
 
 def parse(text: str, fpath: Path) -> dict[Any, Any]:
-    """Read the sections of `text`, the content of `fpath`, without validating them. Raises ParamsError."""
+    """Parse YAML text without validating it. Returns the settings by section.
+
+    text: content of the file. fpath: the file, which the message names; it is not read.
+    Raises ParamsError if `text` is not YAML, does not hold sections, or uses aliases (`*name`).
+    """
     import yaml
 
     try:

@@ -29,7 +29,12 @@ class BufferTooSmall(StudyError):
 
 @dataclass(frozen=True)
 class InMemory:
-    """All tokens, on the device. Each epoch draws batches of `size` tokens without replacement."""
+    """All tokens, on the device. Each epoch draws batches of `size` tokens without replacement.
+
+    Tokens that remain at the end of an epoch and fill no batch are skipped. If there are fewer than `size` tokens, each
+    batch holds them all.
+    seed: decides the order of the tokens. ranks: the processes that share every batch.
+    """
 
     tokens: Float[Tensor, "n d_in"]
     size: int
@@ -38,14 +43,18 @@ class InMemory:
 
     @property
     def d_in(self) -> int:
+        """Width of a token."""
         return self.tokens.shape[1]
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """All tokens once, in order."""
+        """Yield all tokens once, in stored order, CHUNK tokens at a time."""
         return iter(self.tokens.split(CHUNK))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """This rank's shares of the batches from `step` on, without end."""
+        """Yield this rank's share of each batch, from batch number `step` (from 0) on, epoch after epoch, without end.
+
+        Skipped batches are not read. The batches that follow are those of a run that began at step 0.
+        """
         size = min(self.size, len(self.tokens))
         per_epoch = len(self.tokens) // size
         generator = torch.Generator().manual_seed(self.seed)
@@ -58,11 +67,18 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Tokens of some images (`rows`, ascending) of a store too large for memory, through a shuffle buffer of shards.
+    """Tokens of some images of a store that is too large for memory, through a shuffle buffer of shards.
 
-    Each epoch visits the shards in a new order. Half of the buffer (`capacity`, in tokens) holds the current shards;
-    batches of `size` tokens are drawn from it without replacement, while a thread reads the next shards into the other
-    half. Tokens that remain at the end of a half and fill no batch are skipped; another epoch skips other tokens.
+    rows: indices of the images in the store, ascending.
+    size: tokens in a batch, summed over ranks.
+    seed: decides the order of shards and tokens.
+    capacity: tokens that the buffer holds. It holds more if a single shard exceeds its half.
+    device: where the tokens are put.
+    ranks: the processes that share every batch.
+
+    Each epoch visits the shards in a new order. Half of the buffer holds the current shards; batches are drawn
+    from it without replacement, while a thread reads the next shards into the other half. Tokens that remain at the end
+    of a half and fill no batch are skipped; another epoch skips other tokens.
     """
 
     store: Store
@@ -83,14 +99,22 @@ class Streamed:
 
     @property
     def d_in(self) -> int:
+        """Width of a token."""
         return self.store.shape[2]
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """All tokens once, half a buffer at a time."""
+        """Yield all tokens of `rows` once, in stored order, half a buffer at a time.
+
+        Raises DamagedError if a shard is damaged.
+        """
         return self._read(iter(self._buffers(np.array(list(self._rows_of)))))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """This rank's shares of the batches from `step` on, without end."""
+        """Yield this rank's share of each batch, from batch number `step` (from 0) on, epoch after epoch, without end.
+
+        Buffers whose batches are all skipped are not read. The batches that follow are those of a run that began at
+        step 0. Raises DamagedError if a shard is damaged.
+        """
         plan = self._plan(step)
         orders: list[tuple[Tensor, int]] = []
 

@@ -28,9 +28,11 @@ STATE_FNAME = "state.safetensors"
 
 
 class Checkpoint:
-    """The saved state of one computation. Use as a context manager, which holds the lock. `done` removes the state.
+    """The saved state of one computation: tensors by name, in one file.
 
-    every_seconds: time between two saves (`due`).
+    Use as a context manager: it creates the folder and holds the lock. `done` removes the state.
+    directory: folder of this computation alone.
+    every_seconds: least time between two saves, for `due`.
     """
 
     def __init__(self, directory: Path, every_seconds: float = 60.0):
@@ -41,7 +43,12 @@ class Checkpoint:
 
     @classmethod
     def for_inputs(cls, stage: str, **inputs: Any) -> Checkpoint:
-        """The checkpoint of `stage` for these inputs (any JSON values: parameters, hashes, versions)."""
+        """Return the checkpoint in `.ckpt/<stage>/<hash of the inputs>`. Nothing is created or read yet.
+
+        stage: name of the pipeline stage.
+        inputs: all that the result depends on, as JSON values (parameters, hashes, versions). Other inputs give another
+            checkpoint.
+        """
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return cls(ROOT_DPATH / stage / digest[:32])
 
@@ -56,13 +63,19 @@ class Checkpoint:
         self._lock.release()
 
     def for_seed(self, seed: int) -> Checkpoint:
-        """The checkpoint of one seed, inside this one and under its lock. `done` of this one removes both."""
+        """Return the checkpoint of one random seed, in the folder `seed<seed>` of this one, which is created.
+
+        The lock of this checkpoint protects it. `done` of this checkpoint removes both.
+        """
         own = Checkpoint(self.directory / f"seed{seed}", self.every_seconds)
         own.directory.mkdir(parents=True, exist_ok=True)
         return own
 
     def load(self) -> dict[str, Tensor] | None:
-        """The state saved last, or None if there is none. A damaged file counts as none."""
+        """Return the state saved last (tensors on the CPU, by name), or None if there is none.
+
+        A damaged file, or one whose checksum is wrong, counts as none.
+        """
         try:
             with safe_open(self._fpath, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -71,17 +84,20 @@ class Checkpoint:
             return None
 
     def due(self) -> bool:
-        """Whether at least `every_seconds` have passed since the last save."""
+        """Whether at least `every_seconds` have passed since the last save, or since this object was made."""
         return time.monotonic() - self._saved_at >= self.every_seconds
 
     def save(self, state: dict[str, Tensor]) -> None:
-        """Replace the saved state. After a crash at any moment, either the old state or the new one is there."""
+        """Replace the saved state by `state`, tensors by name. Raises DiskFull if the disk has no space left.
+
+        After a crash at any moment, either the old state or the new one is there.
+        """
         with outs.atomic_output(self._fpath) as unfinished:
             save_file(state, unfinished, {"sha256": _sha256(state)})
         self._saved_at = time.monotonic()
 
     def done(self) -> None:
-        """Remove the checkpoint, once its result is written."""
+        """Remove the checkpoint's folder. Call this when the result of the computation is written."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

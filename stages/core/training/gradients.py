@@ -42,19 +42,20 @@ class Weights:
     threshold: Float[Tensor, " d_sae"]
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
-        """Pairs of name and tensor."""
+        """Yield the name and the tensor of each of the five fields, in their order."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
     def zeros_like(self) -> Weights:
-        """Zeros of the same shapes."""
+        """Return weights of the same shapes, types and device, filled with zeros."""
         return Weights(**{name: torch.zeros_like(tensor) for name, tensor in self.named()})
 
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A batch of tokens x with the pre-activations z of all latents, in the products' precision.
+    """A batch of tokens x with the pre-activations z of all latents. Both forward passes start from it.
 
-    Both forward passes start from it. bandwidth: width of the kernel K.
+    z: its type, float32 or bfloat16, is the precision of all matrix products.
+    bandwidth: width of the kernel K, in units of z.
     """
 
     weights: Weights
@@ -63,17 +64,21 @@ class EncodedBatch:
     z: Float[Tensor, "d_sae batch"]
 
     def product(self, a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-        """a @ b, with operands in the precision of z and a float32 result."""
+        """Return a @ b in float32. The operands are first rounded to the precision of z."""
         return a @ b if self.z.dtype == torch.float32 else (a.to(self.z.dtype) @ b.to(self.z.dtype)).float()
 
     def blocks(self) -> Iterator[slice]:
-        """Slices of consecutive latents; a single slice on a GPU."""
+        """Yield slices of at most BLOCK consecutive latents, which together cover all; on a GPU, one slice of all."""
         n = len(self.z)
         size = n if self.z.is_cuda else BLOCK
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def candidates(self) -> Int[Tensor, " n"] | None:
-        """Flat positions in z that can be active or near their threshold. None on a GPU, or if they are too many."""
+        """Find the entries of z that can be active, or within half a bandwidth of their threshold.
+
+        Returns their positions in the flattened z (latent * batch + token), ascending. Returns None on a GPU, or if
+        they exceed the share SPARSE_SHARE of all entries: the dense pass is then faster.
+        """
         if self.z.is_cuda:
             return None
         found, left = [], int(SPARSE_SHARE * self.z.numel())
@@ -90,14 +95,17 @@ class EncodedBatch:
 
 
 class Encoder:
-    """Computes the pre-activations of batches, in memory that is allocated once."""
+    """Computes the pre-activations z of batches, in memory that is allocated once.
+
+    precision: type of the operands and of z, float32 or bfloat16.
+    """
 
     def __init__(self, weights: Weights, precision: torch.dtype):
         self.weights, self.precision = weights, precision
         self._z = self._rounded = torch.empty(0)
 
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "d_sae batch"]:
-        """Pre-activations z of all latents. The next call overwrites them."""
+        """Return the pre-activations z = x W_enc + b_enc of all latents. The next call overwrites them."""
         encoder, b_enc = self.weights.encoder, self.weights.b_enc
         if self._z.shape != (len(encoder), len(x)):
             self._z = torch.empty(len(encoder), len(x), dtype=self.precision, device=x.device)
@@ -112,7 +120,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Dense:
-    """The forward pass over all of z. `backward` does three matrix products, block by block of latents."""
+    """Result of the forward pass over all of z. `backward` does three matrix products, block by block of latents."""
 
     batch: EncodedBatch
     fired: Float[Tensor, " d_sae"]
@@ -121,9 +129,10 @@ class Dense:
     """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Write the gradients into `grad`, from derivatives of the loss.
+        """Overwrite `grad` with the gradients of the loss with respect to the weights, summed over the batch.
 
-        g: derivative with respect to x_hat. slope: derivative of the sparsity term with respect to one entry of H.
+        g: derivative of the loss with respect to x_hat.
+        slope: derivative of the loss with respect to one entry of H(z - threshold), through L0: (dL/dL0) / batch.
         """
         weights, x, product = self.batch.weights, self.batch.x, self.batch.product
         for rows in self.batch.blocks():
@@ -149,25 +158,28 @@ class Entries:
     d_sae: int
 
     def starts(self) -> Int[Tensor, " d_sae_1"]:
-        """Position of the first entry of each latent; at the end, the number of entries."""
+        """Return the position of each latent's first entry, then the number of entries: d_sae + 1 numbers.
+
+        The entries of latent i lie from starts[i] up to, not including, starts[i + 1].
+        """
         counts = torch.bincount(self.latent, minlength=self.d_sae)
         return F.pad(counts.cumsum(0), (1, 0))
 
     def products(self, a: Float[Tensor, "d_sae d_in"], b: Float[Tensor, "batch d_in"]) -> Float[Tensor, " n"]:
-        """Dot product a[latent] . b[token] of each entry. The rows of the entries are not copied."""
+        """Return the dot product a[latent] . b[token] of each entry. CPU only. The rows of a and b are not copied."""
         entries = self.starts(), self.token, torch.zeros(len(self.token)), (len(a), len(b))
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # "Sparse CSR support is in beta"
             pattern = torch.sparse_csr_tensor(*entries, check_invariants=False)
         return torch.sparse.sampled_addmm(pattern, a, b.T, beta=0.0).values()
 
     def where(self, chosen: Bool[Tensor, " n"]) -> Entries:
-        """The entries for which `chosen` is true."""
+        """Return the entries for which `chosen` is true, in the same order."""
         return Entries(self.latent[chosen], self.token[chosen], self.d_sae)
 
 
 @dataclass(frozen=True)
 class Sparse:
-    """The forward pass over the entries of z that are active or near their threshold."""
+    """Result of the forward pass over the entries of z that are active or near their threshold. CPU only."""
 
     batch: EncodedBatch
     active: Entries
@@ -181,7 +193,11 @@ class Sparse:
     """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Write the gradients into `grad`, as `Dense.backward` does."""
+        """Overwrite `grad` with the gradients of the loss with respect to the weights, summed over the batch.
+
+        g: derivative of the loss with respect to x_hat.
+        slope: derivative of the loss with respect to one entry of H(z - threshold), through L0: (dL/dL0) / batch.
+        """
         weights, x = self.batch.weights, self.batch.x
         token, dz = self.active.token, self.active.products(weights.decoder, g)
         starts, near_starts = self.active.starts(), self.near.starts()
@@ -215,13 +231,16 @@ def _gathered(
 
 
 def forward(batch: EncodedBatch) -> Dense | Sparse:
-    """Run the forward pass that is faster for this batch: sparse if it has few candidates, else dense."""
+    """Run the forward pass that is faster for this batch: sparse if it has few candidates, else dense.
+
+    The result of either has `fired` (tokens on which each latent fired), `residual` (x_hat - x) and `backward`.
+    """
     candidates = batch.candidates()
     return dense_forward(batch) if candidates is None else sparse_forward(batch, candidates)
 
 
 def dense_forward(batch: EncodedBatch) -> Dense:
-    """Run the forward pass with all of z, block by block of latents."""
+    """Run the forward pass with all of z, block by block of latents. Returns firings and residual, see `Dense`."""
     weights = batch.weights
     fired = torch.empty_like(weights.b_enc)
     x_hat = weights.b_dec.expand(batch.x.shape).clone()
@@ -239,7 +258,11 @@ def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
 
 
 def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse:
-    """Run the forward pass over the entries of z at the flat positions `candidates` only."""
+    """Run the forward pass over some entries of z only, on the CPU. Returns firings and residual, see `Sparse`.
+
+    candidates: positions in the flattened z, ascending (`EncodedBatch.candidates`). No other entry may exceed
+        threshold - bandwidth/2.
+    """
     weights, n_tokens = batch.weights, len(batch.x)
     entries = Entries(candidates // n_tokens, candidates % n_tokens, len(batch.z))
     if batch.z.dtype == torch.float32:

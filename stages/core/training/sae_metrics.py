@@ -26,14 +26,14 @@ MATCHING_COSINE = 0.7  # cosine from which two latents count as the same feature
 
 @dataclass(frozen=True)
 class Fit:
-    """Errors and firings of an SAE on some tokens, as sums. Fits of disjoint sets of tokens can be added."""
+    """Errors and firings of an SAE on some tokens, as sums. `+` joins the fits of disjoint sets of tokens."""
 
     n_tokens: int
     d_in: int
     squared_error: float
     """Sum over tokens of |x - x_hat|^2."""
     squared_distance: float
-    """Sum over tokens of |x - mean|^2, with the mean of the training tokens."""
+    """Sum over tokens of |x - mean|^2, with the mean of the tokens that the SAE was trained on."""
     firings: Float[Tensor, " d_sae"]
     """Number of tokens on which each latent fired."""
 
@@ -48,17 +48,17 @@ class Fit:
 
     @property
     def fvu(self) -> float:
-        """Fraction of variance unexplained; predicting the mean scores exactly 1."""
+        """Fraction of variance unexplained: 0 is perfect; predicting the training mean scores exactly 1."""
         return self.squared_error / self.squared_distance
 
     @property
     def l0(self) -> float:
-        """Active latents per token."""
+        """Mean number of active latents per token."""
         return float(self.firings.sum()) / self.n_tokens
 
     @property
     def recon(self) -> float:
-        """Mean squared error per activation."""
+        """Mean squared error of the reconstruction, over tokens and dimensions, in raw units."""
         return self.squared_error / (self.n_tokens * self.d_in)
 
     @property
@@ -69,7 +69,10 @@ class Fit:
 
 @torch.no_grad()
 def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]) -> Fit:
-    """Run the SAE over tokens and sum its errors and firings. mean: of the training tokens."""
+    """Run the SAE over raw tokens and sum its errors and firings.
+
+    mean: mean of the tokens that the SAE was trained on. FVU compares the SAE with this constant prediction.
+    """
     error = distance = 0.0
     firings = torch.zeros(sae.d_sae, dtype=torch.float64, device=tokens.device)
     for x in tokens.split(BATCH):
@@ -81,10 +84,12 @@ def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, "
 
 
 def matched_share(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """Share of the latents of `a` whose partner in `b` has a cosine of at least MATCHING_COSINE.
+    """Share, from 0 to 1, of the latents of SAE `a` that SAE `b` has too: their cosine is at least MATCHING_COSINE.
 
-    a, b: decoder rows of two SAEs. Partners come from the Hungarian method (greatest sum of cosines). Only rows that
-    reach this cosine with some row of the other SAE take part, because no other row could count.
+    a, b: decoder rows of two SAEs, one row per latent; need not have unit norm.
+    The cosine is that of a latent with its partner. The Hungarian method pairs each latent with one partner (greatest
+    sum of cosines). Only rows that reach this cosine with some row of the other SAE take part, because no other row
+    could count.
     """
     cosines = normalize(a, dim=1) @ normalize(b, dim=1).T
     cosines = cosines[cosines.amax(1) >= MATCHING_COSINE]

@@ -50,7 +50,10 @@ class TrainingError(StudyError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of `train`. Fields and defaults are as in params.yaml, section `train_sae`."""
+    """Settings of `train`. d_sae: number of latents. `TrainSae` in `stages/core/schema.py` explains the others.
+
+    Fields and defaults are as in params.yaml, section `train_sae`.
+    """
 
     d_sae: int
     recipe: Literal["target_l0", "published"] = "target_l0"
@@ -77,7 +80,9 @@ class Normalisation:
 
     @classmethod
     def from_tokens(cls, tokens: Tensor | Iterable[Tensor]) -> Normalisation:
-        """Measure mean and scale on tokens [n, d_in], given at once or in chunks. Sums are float64.
+        """Measure mean and scale on tokens. Sums are float64.
+
+        tokens: an array of shape [n, d_in], or an iterable of such arrays.
 
         Raises TrainingError if the tokens are constant or not finite.
         """
@@ -93,7 +98,11 @@ class Normalisation:
 
     @classmethod
     def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
-        """Convert the mean and E |x - mean|^2 of tokens, both float64. Raises TrainingError as `from_tokens` does."""
+        """Compute the scale from moments of the tokens, measured in float64.
+
+        mean_squared_norm: mean over tokens of |x - mean|^2.
+        Raises TrainingError if the tokens are constant or not finite.
+        """
         if not np.isfinite(mean_squared_norm):
             raise TrainingError("activations are not finite (NaN or infinite); the model or its precision is at fault")
         if mean_squared_norm <= ROUNDING * float(mean.square().sum()):
@@ -108,16 +117,15 @@ def train(
     checkpoint: Checkpoint | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[JumpReLUSAE, pd.DataFrame]:
-    """Train an SAE on activations.
+    """Train a JumpReLU SAE on activations.
 
-    tokens: all tokens (batches are drawn without replacement, epoch by epoch), a stream of tokens, or an iterable
-        of ready batches, at least `steps` of them. An iterable needs `normalisation`.
+    tokens: raw activations: all tokens (batches are drawn without replacement, epoch by epoch), a stream of tokens, or
+        an iterable of ready batches, at least `steps` of them. An iterable needs `normalisation`.
     normalisation: mean and scale of the tokens; measured on `tokens` if not given.
     checkpoint: saved during training. If it holds a state, training continues from there; on a CPU the result is the
         same to the bit as without the interruption. Batches of an iterable that were already used are skipped.
     ranks: processes that share every batch. All return the same; the first one saves the checkpoint.
-    Returns the SAE on raw activations, and the history: a row per `log_every` steps with step, recon (mean
-        squared error, raw units), l0 (latents per token), l0_fraction, fvu, sparsity, total, dead_fraction.
+    Returns the SAE, which works on raw activations, and the history (`Trainer.history` lists its columns).
     Raises TrainingError for activations that cannot be learned, too little memory, and a training that diverges;
         ValueError for an iterable without normalisation.
     """
@@ -169,7 +177,9 @@ def _check_memory(config: TrainConfig, d_in: int, device: torch.device) -> None:
 class Trainer:
     """The state of one training run. `step` takes a batch; `finished` returns the SAE on raw activations.
 
-    applied: normalisation of the activations during training. measured: normalisation of the tokens, for FVU.
+    applied: normalisation of the activations during training (mean 0 and scale 1 with the recipe `published`).
+    measured: normalisation measured on the tokens. FVU is computed with it.
+    ranks: processes that share every batch.
     """
 
     def __init__(self, config: TrainConfig, applied: Normalisation, measured: Normalisation, ranks: Ranks = ALONE):
@@ -199,7 +209,10 @@ class Trainer:
         self._log: list[Tensor] = []
 
     def step(self, raw: Float[Tensor, "share d_in"]) -> bool:
-        """Take one gradient step on this rank's share of a batch of raw activations. Returns whether it was logged."""
+        """Take one gradient step on a batch, and log its figures every `log_every` steps and at the last step.
+
+        raw: this rank's share of a batch of raw activations. Returns whether the figures were logged.
+        """
         x = (raw - self.applied.mean) * self.applied.scale
         if self.n_steps == 0:
             self._start_thresholds(x)
@@ -302,7 +315,11 @@ class Trainer:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that the rest of the run depends on, by name."""
+        """Return all that the rest of the run depends on, as tensors by name, for `restore`.
+
+        Names: those of `Weights`, silent_steps (steps since each latent fired), dead (indices of dead latents),
+        adam.<weight>.<moment>, n_steps (steps done), log (the figures logged so far).
+        """
         state = dict(self.weights.named()) | {"silent_steps": self.silent_steps, "dead": self.dead}
         for name, weight in self.weights.named():
             for key, value in self.optimizer.state[weight].items():
@@ -312,7 +329,7 @@ class Trainer:
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Continue from a state that `state` returned."""
+        """Set this run to a state that `state` returned in a run with the same settings. `step` continues from it."""
         device = self.silent_steps.device
         self.silent_steps.copy_(state["silent_steps"])
         for name, weight in self.weights.named():
@@ -326,18 +343,27 @@ class Trainer:
         self._log = list(state["log"].to(device))
 
     def summary(self) -> str:
-        """FVU, L0 and share of dead latents, as last logged, for the progress bar. Waits for the device."""
+        """Return text for the progress bar: FVU, L0 and share of dead latents, as last logged. Waits for the device."""
         _, _, l0, _, fvu, _, _, dead = self._log[-1].tolist()
         return f"FVU {fvu:.3f}, L0 {l0:.0f}, dead {dead:.1%}"
 
     def history(self) -> pd.DataFrame:
-        """The figures logged so far, a row per logged step. Takes one transfer from the device."""
+        """Return the figures logged so far, a row per logged step, each measured on the batch of that step.
+
+        step             number of the step, from 1
+        recon            mean squared error over tokens and dimensions, raw units
+        l0, l0_fraction  active latents per token, and the same as a share of d_sae
+        fvu              fraction of variance unexplained
+        sparsity         sparsity term of the loss
+        total            mean squared error in the units of training, plus sparsity; AuxK's term is left out
+        dead_fraction    share of latents that have not fired for at least `dead_after_steps` steps
+        """
         columns = ["step", "recon", "l0", "l0_fraction", "fvu", "sparsity", "total", "dead_fraction"]
         history = pd.DataFrame(torch.stack(self._log).cpu().numpy().astype(np.float64), columns=columns)
         return history.astype({"step": int})
 
     def finished(self) -> JumpReLUSAE:
-        """The SAE on raw activations, with centring and scaling folded into its parameters.
+        """Return the SAE as trained so far. It works on raw activations: centring and scaling are folded into it.
 
         In training z = s (x - m) W_enc + b_enc. Dividing b_enc, threshold and b_dec by the scale s scales every f by
         1 / s, so W_dec keeps its unit norm. Raises TrainingError if a parameter is not finite.
