@@ -49,10 +49,10 @@ class ExplainError(StudyError):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Maps of n images for k texts, float32."""
+    """Maps of n images for k texts, and the cosines that they explain, float32."""
 
     raw: dict[Method, Float[Tensor, "n k gh gw"]]
-    """Signed maps, before the positive part is taken, summed over the explained blocks."""
+    """Signed maps by method, before the positive part is taken, summed over the explained blocks."""
     similarity: Float[Tensor, "n k"]
     """Cosine of image and text."""
 
@@ -71,11 +71,14 @@ def grad_eclip(
     *,
     layer: int | None = None,
 ) -> Float[Tensor, "n gh gw"] | Float[Tensor, "n k gh gw"]:
-    """Raw signed Grad-ECLIP grids of `images` (normalised pixels), float32.
+    """Raw signed Grad-ECLIP maps of images, as grids of patches, float32.
 
+    model: an open_clip model whose vision tower is a ViT.
+    images: normalised pixels.
     text_embeddings: one unit-norm text per image [n, embed], or k texts for every image [k, n, embed]
         (then the grids are [n, k, gh, gw]).
     layer: the block to explain, counted from 1; the last one if not given.
+    Raises ExplainError as `explain`.
     """
     several = text_embeddings.ndim == 3
     texts = text_embeddings if several else text_embeddings[None]
@@ -94,6 +97,7 @@ def explain(
 ) -> Explanation:
     """Maps and cosines of every image for k texts of its own, from one forward pass.
 
+    model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
     texts: unit-norm embeddings, or differences of them for a contrast.
     methods: the maps to compute; the module docstring gives their formulas.
@@ -137,9 +141,11 @@ def explain(
 def maps(
     attn: Any, x: Float[Tensor, "n token width"], gradient: Float[Tensor, "n k width"], method: Method
 ) -> Float[Tensor, "n k patch"]:
-    """Maps of one block and one method, from the module docstring's formulas.
+    """Maps of one block by one method, signed except for `legrad` and `attention`; formulas in the module docstring.
 
-    attn: the attention. x: its input X. gradient: G = dS/dy at the class token, for each text.
+    attn: the attention module of the block.
+    x: its input X, the output of ln_1.
+    gradient: G = dS/dy at the class token, for each image and text.
     """
     q, k, v = linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
     g = gradient @ attn.out_proj.weight
@@ -158,7 +164,10 @@ def maps(
 def key_query_similarity(
     q: Float[Tensor, "n token width"], k: Float[Tensor, "n token width"]
 ) -> Float[Tensor, "n patch"]:
-    """lambda: cosine of each patch's key with the class token's query, min-max scaled to [0, 1] over patches."""
+    """lambda: cosine of each patch's key with the class token's query, min-max scaled to [0, 1] over patches.
+
+    q, k: queries and keys of all tokens; the class token is the first.
+    """
     cosines = cosine_similarity(q[:, :1], k[:, 1:], dim=-1)
     low, high = cosines.amin(-1, keepdim=True), cosines.amax(-1, keepdim=True)
     return (cosines - low) / (high - low).clamp_min(torch.finfo(cosines.dtype).eps)

@@ -45,7 +45,10 @@ STYLE: dict[Any, Any] = {
 
 @cache
 def pyplot() -> Any:
-    """Matplotlib's pyplot in this style. The import takes a third of a second, so it waits for the first figure."""
+    """Matplotlib's pyplot in this style.
+
+    The import takes a third of a second, so it waits for the first figure.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -56,7 +59,11 @@ def pyplot() -> Any:
 
 
 def grid(rows: int, columns: int, title: str, *, cell: tuple[float, float] = (1.9, 2.1)) -> tuple[Figure, np.ndarray]:
-    """A sheet for pictures. Returns the figure and axes [rows, columns] without ticks."""
+    """Create a figure for pictures, in rows and columns.
+
+    title: text above the whole figure. cell: width and height of one picture, inches.
+    Returns the figure, and an array [rows, columns] of axes without ticks and frames.
+    """
     figure, axes = pyplot().subplots(rows, columns, figsize=(columns * cell[0], rows * cell[1] + 0.4), squeeze=False)
     figure.suptitle(title)
     for ax in axes.flat:
@@ -67,7 +74,11 @@ def grid(rows: int, columns: int, title: str, *, cell: tuple[float, float] = (1.
 def panels(
     columns: int, title: str = "", *, rows: int = 1, cell: tuple[float, float] = (4.4, 3.4)
 ) -> tuple[Figure, np.ndarray]:
-    """Plots side by side. Returns the figure and axes [rows, columns]."""
+    """Create a figure for plots side by side.
+
+    title: text above the whole figure, if any. cell: width and height of one plot, inches.
+    Returns the figure and an array [rows, columns] of axes.
+    """
     figure, axes = pyplot().subplots(rows, columns, figsize=(columns * cell[0], rows * cell[1]), squeeze=False)
     if title:
         figure.suptitle(title)
@@ -75,7 +86,10 @@ def panels(
 
 
 def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face: np.ndarray | None = None) -> None:
-    """Draw an image with its masks outlined: bust solid, face dashed, black on white to be visible on any ground."""
+    """Draw an image with its masks outlined: bust solid, face dashed, black on white to be visible on any ground.
+
+    image: RGB pixels. bust, face: masks of the same size, 255 inside and 0 outside; no outline if not given.
+    """
     ax.imshow(image, interpolation="nearest")
     for mask, style in ((bust, "-"), (face, "--")):
         if mask is not None:
@@ -84,7 +98,11 @@ def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face
 
 
 def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:
-    """Draw the positive part of a patch map, scaled to its own maximum, over a grey image with the bust outlined."""
+    """Draw a map over a grey version of the image: the map's positive part, scaled to its own maximum.
+
+    image: RGB pixels of a square image, 0 to 255. heat: one value per patch, [gh, gw].
+    bust: mask of the size of the image, 255 inside, whose outline is drawn; no outline if not given.
+    """
     size = image.shape[0]
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
     ax.imshow(0.35 + 0.55 * grey, interpolation="nearest", extent=(0, size, size, 0))
@@ -98,7 +116,8 @@ def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray |
 def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
     """Draw an image in its own colours where a latent is active, and faded to white elsewhere.
 
-    activation: values on the patches, which are scaled to their own maximum.
+    image: RGB pixels, 0 to 255.
+    activation: the latent's activation on each patch, [gh, gw], which is scaled to its maximum.
     """
     scaled = activation / activation.max() if activation.max() > 0 else activation
     factors = [side // patches for side, patches in zip(image.shape[:2], activation.shape, strict=True)]
@@ -107,7 +126,12 @@ def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
 
 
 def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], colours: list[str]) -> None:
-    """Draw estimates with horizontal intervals, one per row, in the given order from the top."""
+    """Draw estimates as dots with horizontal intervals, one line per estimate, in the given order from the top.
+
+    labels: text at the left of each line.
+    rows: a dictionary per line with estimate, low and high, in the units of the horizontal axis.
+    colours: colour of each line.
+    """
     for y, (row, colour) in enumerate(zip(rows, colours, strict=True)):
         ax.plot([row["low"], row["high"]], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
         ax.plot(row["estimate"], y, "o", color=colour, ms=6)
@@ -116,7 +140,7 @@ def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], col
 
 
 def save(figure: Figure, fpath: Path) -> None:
-    """Write a PNG that is the same to the byte for the same data."""
+    """Write the figure to `fpath` as a PNG, the same to the byte for the same data, and close the figure."""
     with outs.atomic_output(fpath) as unfinished:
         figure.savefig(unfinished, metadata={"Software": None})
     pyplot().close(figure)

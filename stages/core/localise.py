@@ -1,7 +1,8 @@
 """Localisation of a heatmap: scores of one map against the mask of one region, each with its chance level.
 
-Maps are patch grids [gh, gw]; only their positive part is relevance. Masks are patch coverages
-[gh, gw] in [0, 1]: the exact share of each patch's area inside the region (`Dataset.coverage`).
+In all functions `heat` is a map on the grid of patches [gh, gw]; only its positive part counts as relevance, unless the
+function says otherwise. `mask` is the patch coverage [gh, gw] in [0, 1]: the exact share of each patch's area inside
+the region (`Dataset.coverage`).
 A zero map, an empty mask and a full mask have defined scores, which each function states.
 `degenerate` detects such cases, so that they can be counted.
 """
@@ -23,7 +24,7 @@ def degenerate(heat: Grid, mask: Grid) -> bool:
 
 
 def energy_lift(heat: Grid, mask: Grid) -> float:
-    """(share of the map's mass in the mask) / (the mask's share of the area). Chance: 1.
+    """(share of the map's positive mass in the mask) / (the mask's share of the area). Chance: 1.
 
     A zero map or an empty mask scores 1 (no preference).
     """
@@ -32,7 +33,7 @@ def energy_lift(heat: Grid, mask: Grid) -> float:
 
 
 def relevance_mass(heat: Grid, mask: Grid) -> float:
-    """Share of the map's mass in the mask (Arras et al. 2022). Chance: the mask's share of the area.
+    """Share of the map's positive mass in the mask (Arras et al. 2022). Chance: the mask's share of the area.
 
     A zero map scores chance.
     """
@@ -42,7 +43,7 @@ def relevance_mass(heat: Grid, mask: Grid) -> float:
 
 
 def matched_area_iou(heat: Grid, mask: Grid) -> float:
-    """IoU of the mask with the map's top patches of the same area. Chance: a / (2 - a) for area share a.
+    """IoU of the mask with the map's top patches of the same area. Chance: `chance_iou`.
 
     The number of patches is the mask's area in patches, rounded, at least one. Patches tied at the cut share
     the remaining area, so the score does not depend on the order of patches. A zero map scores chance, an
@@ -76,8 +77,9 @@ def _soft_iou(chosen: Grid, mask: Grid) -> float:
 
 
 def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
-    """IoU of the mask with the map cut at `threshold` of its min-max range. For comparison with other work only.
+    """IoU of the mask with the patches above a cut of the map. For comparison with other work only.
 
+    threshold: place of the cut in the min-max range of the signed map, between 0 and 1.
     A constant map selects nothing and scores 0.
     """
     low, high = float(heat.min()), float(heat.max())
@@ -86,9 +88,10 @@ def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
 
 
 def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
-    """Share of the map's top |M| patches that lie in the mask (Arras et al. 2022). Chance: |M| / patches.
+    """Share of the map's n largest patches that lie in the mask, which has n patches (Arras et al. 2022).
 
-    A patch with at least half coverage is in the mask. An empty mask scores 0, a zero map chance.
+    A patch with at least half coverage is in the mask. Chance is n / number of all patches. An empty mask scores 0, a
+    zero map chance.
     """
     inside = mask >= INSIDE
     n = int(inside.sum())
@@ -100,9 +103,9 @@ def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
 
 
 def pixel_auc(heat: Grid, mask: Grid) -> float:
-    """Probability that a patch inside the mask scores higher than one outside; ties count half. Chance: 0.5.
+    """Probability that a patch inside the mask has a higher value than one outside; ties count half. Chance: 0.5.
 
-    An empty or full mask scores 0.5.
+    It uses the signed values. A patch with at least half coverage is inside. An empty or full mask scores 0.5.
     """
     inside = (mask >= INSIDE).ravel()
     n_in, n_out = int(inside.sum()), int((~inside).sum())
@@ -113,9 +116,10 @@ def pixel_auc(heat: Grid, mask: Grid) -> float:
 
 
 def pointing_hit(heat: Grid, mask: Grid) -> float:
-    """Share of the map's maxima that lie in the mask: 1 or 0 if there is one maximum. Chance: |M| / patches.
+    """Share of the map's maxima that lie in the mask: 1 or 0 if there is one maximum.
 
-    A zero map scores chance, never a hit.
+    A patch with at least half coverage is in the mask. Chance is the share of patches in the mask. A zero map scores
+    chance, never a hit.
     """
     inside = mask >= INSIDE
     if not (heat > 0).any():
@@ -124,7 +128,11 @@ def pointing_hit(heat: Grid, mask: Grid) -> float:
 
 
 def scores(heat: Grid, mask: Grid) -> dict[str, float]:
-    """All scores of one map, under the names used in metrics."""
+    """All scores of one map against one mask, by the names that the metrics use.
+
+    Returns the keys energy_lift, matched_area_iou, threshold_iou (cut at .5), relevance_mass, rank_accuracy, pixel_auc
+    and pointing_hit; the function of the same name explains each (rank_accuracy: `relevance_rank_accuracy`).
+    """
     return {
         "energy_lift": energy_lift(heat, mask),
         "matched_area_iou": matched_area_iou(heat, mask),
@@ -137,7 +145,7 @@ def scores(heat: Grid, mask: Grid) -> dict[str, float]:
 
 
 def chance(mask: Grid) -> dict[str, float]:
-    """Chance level of each score, under the same names. threshold_iou has none."""
+    """Chance level of each score for this mask, by the keys of `scores`. threshold_iou has none and is left out."""
     area, inside = float(mask.mean()), float((mask >= INSIDE).mean())
     return {
         "energy_lift": 1.0,

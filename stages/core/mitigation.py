@@ -35,9 +35,10 @@ class MitigationError(StudyError):
 
 
 def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditScope, layer: int) -> None:
-    """Write an edit of some latents of `sae`, after block `layer`, into `directory`.
+    """Write an edit of some latents of `sae`, after block `layer` (counted from 1), into `directory`.
 
-    scope: the tokens that it changes. Only the edited latents of `sae` are written.
+    scope: the tokens that it changes: `all`, `cls` or `patches`.
+    It writes edit.json, and the edited latents of `sae` alone into the folder latents.
     Raises MitigationError for an edit that needs more than the image itself: its clothed twin, or its mask.
     """
     if edit.kind not in KINDS or scope not in SCOPES:
@@ -63,6 +64,8 @@ def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditS
 def attach(model: Any, directory: Path | str) -> ExitStack:
     """Put the edit in `directory` into an open_clip model. From now on it is part of every forward pass.
 
+    model: the model that the edit was made for; it is changed in place.
+    directory: a folder that `save` filled.
     Returns the context that holds the edit, also kept as `model.mitigation`; its `close()` removes the edit.
     Raises MitigationError if the directory holds no edit or a damaged one, or if the model lacks its block; SAEError if
     the saved latents are damaged.

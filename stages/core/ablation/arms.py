@@ -32,7 +32,13 @@ SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the larges
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """What arms are built from: the splice, what was chosen, the edit of params.yaml, the seed of random arms."""
+    """What arms are built from.
+
+    spliced: CLIP with the chosen SAE at the splice.
+    chosen: the chosen SAE, and the latents to edit.
+    edit: the edit of params.yaml.
+    seed: seed of the arms that draw at random.
+    """
 
     spliced: SplicedClip
     chosen: Selection
@@ -41,13 +47,13 @@ class ArmInputs:
 
     @property
     def discovery_images(self) -> pd.DataFrame:
-        """The rows of discovery images in the data set's table."""
+        """The rows of the data set's table with images of discovery women, on whom edits are chosen."""
         images = self.spliced.data.table
         return images[images["split"] == "discovery"]
 
     @property
     def planted(self) -> bool:
-        """Whether images carry the label that a planted bias runs on."""
+        """Whether the data set has the label that a planted bias follows (column `colour`)."""
         return PLANTED in self.spliced.data.table
 
 
@@ -56,66 +62,83 @@ Builder = Callable[[ArmInputs], Arm]
 
 @dataclass(frozen=True)
 class ArmEntry:
-    """One arm of the list."""
+    """One arm of the list `ARMS`: the function `build` that builds it, and when it runs."""
 
     build: Builder
     what: str
-    """What it does to the tokens x."""
+    """What the tokens x become, in words."""
     at_last_block: bool = False
     """Whether it acts after the last block, whatever the layer of the chosen SAE."""
     planted_only: bool = False
-    """Whether it needs the label that a planted bias runs on."""
+    """Whether it needs the label that a planted bias follows, so real photographs have no such arm."""
     shown: bool = True
     """Whether it stands in the report; a check of the arithmetic need not."""
 
 
 def build_arms(inputs: ArmInputs, *, at_last_block: bool = False) -> dict[str, Arm]:
-    """Build every arm that the data allow, at the splice or after the last block."""
+    """Build every arm of `ARMS` that the data allow. Returns arms by name, in the order of `ARMS`.
+
+    at_last_block: build only the arms that act after the last block; otherwise only those that act at the splice.
+    Arms that need the planted label are left out if the images have none.
+    """
     entries = {name: entry for name, entry in ARMS.items() if entry.at_last_block == at_last_block}
     return {name: entry.build(inputs) for name, entry in entries.items() if inputs.planted or not entry.planted_only}
 
 
 def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
-    """The same inputs with the splice moved to after the last block, whose activations are `last`."""
+    """The same inputs, with the splice moved to after the last block.
+
+    last: store of the activations after the last block.
+    """
     return replace(inputs, spliced=replace(inputs.spliced, layer=inputs.spliced.clip.n_layers, activations=last))
 
 
 def error_kept(inputs: ArmInputs) -> Arm:
-    """The edit's arithmetic with no latent edited."""
+    """The edit with no latent edited: x + D(f) - D(f). It must equal the original, so it checks the arithmetic."""
     nothing = LatentEdit(latents=torch.tensor([], dtype=torch.long))
     return inputs.spliced.edit_arm(nothing, inputs.edit.scope)
 
 
 def noise(inputs: ArmInputs) -> Arm:
-    """Add, at each token, a random vector as long as the reconstruction error there."""
+    """Build the arm that adds, at each token, a random vector as long as the SAE's reconstruction error there."""
     return matched_noise(inputs.spliced.reconstructed, inputs.seed)
 
 
 def random_direction(inputs: ArmInputs) -> Arm:
-    """Add, at each token, a random vector as long as the edit's change there."""
+    """Build the arm that adds, at each token, a random vector as long as the edit's change there."""
     return matched_noise(edited(inputs), inputs.seed)
 
 
 def difference_in_means(inputs: ArmInputs) -> Arm:
-    """Project out the direction between the two conditions' means."""
+    """Build the arm that projects out the direction between the means of semi-nude and clothed discovery images."""
     return means_removed(inputs.spliced, inputs.discovery_images["condition"])
 
 
 def colour_subspace(inputs: ArmInputs) -> Arm:
-    """Project out the directions between the means of semi-nude discovery images by the planted label."""
+    """Build the arm that projects out the subspace between the means of semi-nude discovery images by colour.
+
+    The colour of the top is the label that the planted bias follows (column `colour`). KeyError if images have none.
+    """
     images = inputs.discovery_images
     return means_removed(inputs.spliced, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
 
 
 def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
-    """The same, removed in part: clothed discovery women lose at most `edit.clothed_cost` of accuracy."""
+    """Build the arm that makes the largest share of `colour_subspace`'s change that its cost allows.
+
+    Clothed discovery women lose at most `edit.clothed_cost` of accuracy.
+    """
     return within_cost(inputs.spliced, colour_subspace(inputs), inputs.edit.clothed_cost)
 
 
 def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
-    """Project out the subspace between the means of labelled images: of the class token, and of patches.
+    """Build the arm that projects out the subspace between the means of labelled images.
 
-    labels: a label for each image, indexed by its row. Two labels leave one direction, the difference in means.
+    The class token and the patches each have their own subspace. It is computed from the class tokens, or from the
+    means over patches, of the labelled images.
+
+    labels: a label for each image, indexed by its row number in the data set's table. Two labels leave one direction,
+        the difference in means.
     """
 
     def tokens_by_kind(rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -137,12 +160,16 @@ def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
 
 
 def partly(arm: Arm, share: float) -> Arm:
-    """A share of the arm's change."""
+    """Build the arm that makes the share `share` of the change of `arm`; 0 changes nothing, 1 is `arm` itself."""
     return lambda batch: batch.tokens + share * (arm(batch) - batch.tokens)
 
 
 def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
-    """The largest share of an arm that costs clothed discovery women no more accuracy than `cost`."""
+    """Build the arm that makes the largest share of an arm's change that is within the cost.
+
+    cost: largest loss of emotion accuracy on clothed discovery images, between 0 and 1.
+    The shares 1, .95, .9, ..., .05 and 0 are tried. With share 0 the arm changes nothing.
+    """
     clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
     tried = [partly(arm, share) for share in (*SHARES, 0.0)]
     accuracy = spliced.outcomes(clothed, tried).correct.mean(1)
@@ -150,12 +177,18 @@ def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
 
 
 def ranked_once(inputs: ArmInputs) -> Arm:
-    """Edit as many latents as chosen: the most harmful by effects taken once, with nothing edited."""
+    """Build the arm that edits as many latents as were chosen, but the most harmful by effects measured once.
+
+    These effects are measured with nothing edited, not step by step (`Selection.ranked_once`).
+    """
     return _edit_first(inputs, inputs.chosen.ranked_once)
 
 
 def shuffled_labels(inputs: ArmInputs) -> Arm:
-    """Null control: the same after the twins' labels are swapped for half of the women, drawn at random."""
+    """Build the null control: edit as many latents as were chosen, ranked after shuffling the labels of the twins.
+
+    The labels are swapped for about half of the women, drawn at random (`ranked_by_shuffled_labels`).
+    """
     return _edit_first(inputs, ranked_by_shuffled_labels(inputs))
 
 
@@ -165,7 +198,11 @@ def _edit_first(inputs: ArmInputs, ranked: Int[np.ndarray, " latent"]) -> Arm:
 
 
 def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
-    """Rank all latents by mean effect gap after swapping the twins' labels for half of the women."""
+    """Rank all latents by mean effect gap after swapping the twins' labels for about half of the women.
+
+    Each woman's labels are swapped with probability one half. The gaps are those of discovery pairs, nothing edited.
+    Returns the indices of the latents, the largest gap (clothed minus semi-nude) first.
+    """
     data = inputs.spliced.data
     pairs = Pairs.from_images(data.table, "discovery")
     gaps = pairs.gap(inputs.chosen.pooled.effect[pairs.positions(data.audit_rows())], axis=0)
@@ -175,7 +212,7 @@ def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
 
 
 def swapped(inputs: ArmInputs) -> Arm:
-    """Give the edited latents the values of the other twin, at the same tokens.
+    """Build the arm that gives the edited latents the values that they have at the same tokens of the other twin.
 
     What the edit mends on semi-nude images, this should break on clothed ones.
     """
@@ -189,12 +226,12 @@ def swapped(inputs: ArmInputs) -> Arm:
 
 
 def edited(inputs: ArmInputs) -> Arm:
-    """The edit of params.yaml."""
+    """Build the arm with the edit of params.yaml, on the chosen latents."""
     return inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit)
 
 
 def edited_in(scope: schema.EditScope) -> Builder:
-    """The edit of params.yaml at other tokens only."""
+    """Returns a function that builds the arm with the edit of params.yaml, limited to the tokens in `scope`."""
 
     def build(inputs: ArmInputs) -> Arm:
         narrowed = inputs.edit.model_copy(update={"scope": scope})

@@ -16,7 +16,11 @@ from jaxtyping import Float, Int
 def association(
     embeddings: Float[np.ndarray, "n embed"], prompts: Float[np.ndarray, "emotion embed"], truth: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """s of each image. embeddings, prompts: unit-norm. truth: index of each image's emotion among the prompts."""
+    """Association s of each image with the prompt of its own emotion (formula in the module docstring).
+
+    embeddings, prompts: unit-norm embeddings of the images, and of one prompt per emotion.
+    truth: index of each image's emotion among the prompts.
+    """
     cosines = embeddings @ prompts.T
     own = cosines[np.arange(len(truth)), truth]
     others = (cosines.sum(1) - own) / (cosines.shape[1] - 1)
@@ -24,6 +28,11 @@ def association(
 
 
 def effect_size(semi_nude: Float[np.ndarray, " n"], clothed: Float[np.ndarray, " m"]) -> float:
-    """d, from the s of semi-nude and of clothed images; 0 if s is the same for all images."""
+    """Effect size d of clothed against semi-nude images (formula in the module docstring).
+
+    semi_nude, clothed: s of each image of that condition, from `association`.
+    Returns d, above 0 if clothed images are associated more strongly with their emotion; 0 if s is the same for all
+    images.
+    """
     spread = np.concatenate([semi_nude, clothed]).std(ddof=1)
     return float((clothed.mean() - semi_nude.mean()) / spread) if spread > 0 else 0.0

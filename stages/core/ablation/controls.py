@@ -19,9 +19,13 @@ class ControlsError(StudyError):
 def matched_control_sets(
     chosen: Int[np.ndarray, " k"], tests: pd.DataFrame, n_sets: int, seed: int
 ) -> Int[np.ndarray, "n_sets k"]:
-    """Draw random sets of latents like the chosen ones in firing rate and in mean activation (log scales).
+    """Draw random sets of latents that are like the chosen ones in firing rate and in mean activation (log scales).
 
-    tests: a row per latent with firing, mean_cls and mean_patch. Raises ControlsError if too few others ever fire.
+    chosen: indices of the chosen latents.
+    tests: a row per latent of the SAE, with firing (share of tokens on which it is active), mean_cls and mean_patch
+        (mean activation on the class token and on patches).
+    Returns one set of latent indices per row, each as large as `chosen`.
+    Raises ControlsError if fewer other latents ever fire than are chosen.
     """
     if not len(chosen):
         return np.zeros((n_sets, 0), dtype=np.int64)
@@ -33,11 +37,15 @@ def matched_control_sets(
 def matched_sets(
     chosen: Int[np.ndarray, " k"], profile: Float[np.ndarray, "latent feature"], n_sets: int, seed: int
 ) -> Int[np.ndarray, "n_sets k"]:
-    """Draw random sets of other latents that are alike in `profile`.
+    """Draw random sets of other latents that are like the chosen ones in `profile`.
 
     For each chosen latent a control is drawn among its nearest neighbours in the standardised profile. No set uses a
     latent twice. A latent whose profile is not finite (it never fires) is no control.
-    Raises ControlsError if there are too few others.
+
+    chosen: indices of the chosen latents.
+    profile: the features in which the latents must be alike, a row per latent of the SAE.
+    Returns one set of latent indices per row.
+    Raises ControlsError if fewer others are usable than are chosen.
     """
     usable = np.isfinite(profile).all(1)
     centre, spread = profile[usable].mean(0), profile[usable].std(0)
@@ -64,5 +72,8 @@ def _one_set(near: Int[np.ndarray, "k n_near"], rng: np.random.Generator) -> Int
 
 
 def control_p(effect: float, controls: Float[np.ndarray, " n"]) -> float:
-    """(1 + number of controls at least as large) / (1 + number of controls): one-sided, larger is stronger."""
+    """One-sided p-value of an effect against the effects of control sets; a larger effect is stronger.
+
+    It is (1 + number of controls at least as large) / (1 + number of controls).
+    """
     return float((1 + (controls >= effect).sum()) / (1 + len(controls)))

@@ -30,23 +30,30 @@ BEFORE_AND_AFTER = ("original", "edited")
 
 @dataclass(frozen=True)
 class ArmOutcomes:
-    """Arms by name, and what came out of them on the images of `Pairs.rows`."""
+    """Arms by name, and what came out of them.
+
+    arms: the functions, in the order of the first axis of `outcomes`.
+    outcomes: arrays [arm, image]; the images are those of `Pairs.rows`, in that order.
+    """
 
     arms: dict[str, Arm]
     outcomes: Outcomes
 
     def of_arm(self, name: str) -> Outcomes:
-        """Outcomes of one arm, arrays [image]."""
+        """Outcomes of the arm `name`, with one value per image."""
         i = list(self.arms).index(name)
         return Outcomes(*(getattr(self.outcomes, field.name)[i] for field in fields(Outcomes)))
 
     def endpoints(self, name: str) -> dict[str, np.ndarray]:
-        """R (nats) and accuracy (0 or 1) of one arm, arrays [image]."""
+        """Primary endpoints of the arm `name`, with one value per image.
+
+        Returns the keys `accuracy` (1 where the most probable emotion is the true one, else 0) and `R` (nats).
+        """
         found = self.of_arm(name)
         return {"accuracy": found.correct, "R": found.R}
 
     def __or__(self, other: ArmOutcomes) -> ArmOutcomes:
-        """The arms of both, run on the same images."""
+        """Join the arms and outcomes of both. All arms must have run on the same images."""
         joined = (
             np.concatenate([getattr(x.outcomes, field.name) for x in (self, other)]) for field in fields(Outcomes)
         )
@@ -55,20 +62,32 @@ class ArmOutcomes:
 
 @dataclass(frozen=True)
 class CausalTest:
-    """Outcomes of all arms on the confirmation pairs, and of some arms with a region greyed out."""
+    """Outcomes of all arms on the pairs of confirmation women, and of some arms with a region greyed out.
+
+    inference: settings of the bootstrap intervals.
+    """
 
     pairs: Pairs
     inference: Inference
     arms: ArmOutcomes
     greyed: dict[str, ArmOutcomes]
-    """By the region that is greyed out."""
+    """Outcomes by the region that is greyed out, `bust` or `face`."""
 
     def summarise(self, values: np.ndarray) -> dict[str, dict[str, float]]:
-        """Means of both conditions and of the gap with intervals, from values [image]."""
+        """Means of both conditions and of the gap, each with its bootstrap interval over women.
+
+        values: one value for each image of `Pairs.rows`.
+        Returns for each of the keys semi_nude, clothed and gap a dictionary with estimate, low and high.
+        """
         return self.pairs.summary(values, self.inference)
 
     def summarise_arms(self, names: list[str]) -> dict[str, dict]:
-        """Accuracy and R of the arms named, and of the original with a region greyed out."""
+        """Accuracy and R (nats) of the arms named, and of the original with a region greyed out.
+
+        names: arms to summarise.
+        Returns summaries as `summarise` gives them, by endpoint (`accuracy`, `R`) and then by arm. With a region greyed
+        out the arm is called `bust_greyed` or `face_greyed`.
+        """
         shown = {name: self.arms.endpoints(name) for name in names}
         shown |= {f"{region}_greyed": found.endpoints("original") for region, found in self.greyed.items()}
         return {
@@ -77,21 +96,39 @@ class CausalTest:
         }
 
     def reliance(self, arm: str, region: str) -> dict[str, np.ndarray]:
-        """Change of both endpoints [image] when the region is greyed out: above 0 it misleads, below it is needed."""
+        """Reliance of an arm on a region: the change of each endpoint when the region is greyed out, for each image.
+
+        arm: an arm that was run with the region greyed out. region: `bust` or `face`.
+        Returns the keys `accuracy` and `R` (nats). Above 0 the region misleads the readout, below 0 the readout needs
+        it.
+        """
         whole, without = self.arms.endpoints(arm), self.greyed[region].endpoints(arm)
         return {endpoint: without[endpoint] - whole[endpoint] for endpoint in ENDPOINTS}
 
     def summarise_reliance(self, arm: str) -> dict[str, dict]:
-        """Reliance of one arm on each region, by condition."""
+        """Reliance of one arm on each region that was greyed out.
+
+        Returns summaries as `summarise` gives them, by region and then by endpoint (`accuracy`, `R`).
+        """
         return {
             region: {name: self.summarise(change) for name, change in self.reliance(arm, region).items()}
             for region in self.greyed
         }
 
     def judge_edit(self, controls: pd.DataFrame) -> dict[str, dict]:
-        """What the edit gives and costs, and how far reliance on the bust falls, each beside the random sets.
+        """What the edit gains and costs, and how far reliance on the bust falls, each beside random sets of latents.
 
-        controls: a row per random set with semi_nude_R_gain, semi_nude_accuracy_gain and bust_reliance_R.
+        controls: a row per random set, edited in the same way. Columns: semi_nude_R_gain and semi_nude_accuracy_gain
+            (mean gain over semi-nude images), bust_reliance_R (mean reliance on the bust on semi-nude images after the
+            edit, nats).
+        Returns for each of the keys accuracy and R:
+            semi_nude_gain            gain on semi-nude images, with interval
+            clothed_loss              loss on clothed images, with interval
+            share_of_gap_recovered    semi-nude gain / gap before the edit; missing if there was no gap above 0
+            p_random_sets             p-value of the semi-nude gain against the random sets
+            best_random_set           largest semi-nude gain of a random set
+        The key bust_reliance has `fall` (how much the reliance of R on the bust falls on semi-nude images, nats, with
+        interval), and p_random_sets and best_random_set of this fall.
         """
         found: dict[str, dict] = {}
         for endpoint in ENDPOINTS:
@@ -110,7 +147,15 @@ class CausalTest:
         return found | {"bust_reliance": {"fall": fall.as_metrics(), **against_controls(fall.estimate, falls)}}
 
     def guardrails(self, n_emotions: int) -> dict[str, float]:
-        """What must hold whatever the edit does, and how far the edit moves the embeddings."""
+        """What must hold whatever the edit does, and how far the edit moves the embeddings.
+
+        n_emotions: number of emotions that the readout chooses from.
+        Returns:
+            cosine_to_original_semi_nude, cosine_to_original_clothed    mean cosine of edited and original embedding
+            error_kept_largest_R_change        largest |change of R| with no latent edited, nats; should be about 0
+            edited_patches_largest_R_change    the same for the edit at patches only; about 0 after the last block
+            readout_skill                      accuracy of the original on clothed images, rescaled so that chance is 0
+        """
         cosine, before = self.pairs.split(self.arms.of_arm("edited").cosine), self.arms.of_arm("original")
 
         def largest_change(arm: str) -> float:
@@ -125,5 +170,9 @@ class CausalTest:
 
 
 def against_controls(effect: float, controls: np.ndarray) -> dict[str, float]:
-    """The p-value of an effect against the random sets' effects, and the largest of these."""
+    """Compare an effect with the same effect of random sets of latents; larger is stronger.
+
+    controls: the effect of each random set.
+    Returns p_random_sets, the p-value of `controls.control_p`, and best_random_set, the largest effect of a random set.
+    """
     return {"p_random_sets": control_p(effect, controls), "best_random_set": float(controls.max())}

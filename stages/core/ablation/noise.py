@@ -10,15 +10,18 @@ from stages.core.intervention.spliced_clip import Arm, ImageBatch
 
 
 def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
-    """Standard normal numbers in the shape of the tokens. They follow from the seed and the rows of the batch."""
+    """Standard normal numbers in the shape of the batch's tokens.
+
+    They follow from the seed and the rows of the batch.
+    """
     rng = np.random.default_rng([seed, *batch.rows.tolist()])
     return torch.from_numpy(rng.standard_normal(batch.tokens.shape, dtype=np.float32)).to(batch.tokens)
 
 
 def matched_noise(arm: Arm, seed: int) -> Arm:
-    """The arm that adds, at each token, a random vector as long as the change that `arm` makes there.
+    """Build the arm that adds, at each token, a random vector as long as the change that `arm` makes there.
 
-    The vectors follow from the seed and the rows of the batch, so the same images get the same noise.
+    The vectors follow from the seed and the rows of the batch, so the same batch always gets the same noise.
     """
 
     def apply(batch: ImageBatch) -> Tensor:

@@ -22,9 +22,11 @@ SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # shares of patches: d
 def most_relevant(
     heat: Float[np.ndarray, "n gh gw"], share: float, among: Bool[np.ndarray, "n gh gw"] | None = None
 ) -> Bool[np.ndarray, "n gh gw"]:
-    """Mark the given share of patches, those with the largest values. Ties are taken in reading order.
+    """Mark the given share of each image's patches, those with the largest values. Ties are taken in reading order.
 
-    among: the patches that are ranked, and of which the share is taken; all if not given.
+    heat: a map of patches for each image.
+    share: between 0 and 1; the number of patches is rounded.
+    among: True for the patches that are ranked, and of which the share is taken; all if not given.
     """
     among = np.ones(heat.shape, dtype=bool) if among is None else among
     ranked = np.where(among, heat, -np.inf).reshape(len(heat), -1)
@@ -40,9 +42,10 @@ def perturbed(
     kind: Kind,
     among: Bool[np.ndarray, "n gh gw"] | None = None,
 ) -> UInt8[np.ndarray, "n s s 3"]:
-    """Images with the most relevant share of patches greyed out (`deletion`), or all others (`insertion`).
+    """Grey out the most relevant share of patches (`deletion`), or all other patches (`insertion`).
 
-    heat, share, among: as in `most_relevant`.
+    images: square RGB images. heat, share, among: as in `most_relevant`.
+    Returns the changed images.
     """
     patch = images.shape[1] // heat.shape[1]
     chosen = most_relevant(heat, share, among).repeat(patch, axis=1).repeat(patch, axis=2)
@@ -51,5 +54,8 @@ def perturbed(
 
 
 def area(readout: Float[np.ndarray, "share n"]) -> Float[np.ndarray, " n"]:
-    """Area under the readout of each image over SHARES, by trapezoids."""
+    """Area under the readout of each image over the share of patches, by trapezoids. It has the unit of the readout.
+
+    readout: a row for each share in SHARES, a column per image.
+    """
     return np.trapezoid(readout, SHARES, axis=0)

@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 
 def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
-    """All parameters of the vision tower, in named groups that are randomised one after another, from the top down."""
+    """All parameters of a vision tower, in the groups that are randomised one after another, from the top down.
+
+    visual: the vision tower of an open_clip ViT.
+    Returns name and parameters of each group: `projection` (with the norm before it), `block L` from the last block to
+    block 1, and `embeddings` (all that remain).
+    """
     blocks = list(visual.transformer.resblocks)
     found = [("projection", [visual.proj, *visual.ln_post.parameters()])]
     found += [(f"block {i}", list(blocks[i - 1].parameters())) for i in range(len(blocks), 0, -1)]
@@ -26,9 +31,9 @@ def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
 
 
 def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """Randomise a copy of `model`, group by group. `model` itself does not change.
+    """Randomise the vision tower of a copy of `model`, group by group. `model` itself does not change.
 
-    Yields, after each group, its name and the copy, which is the same object each time.
+    Yields, after each group, its name and the copy, which is the same object each time; earlier groups stay randomised.
     A parameter is drawn from a normal distribution with its own mean and spread, so the scale of activations stays.
     """
     changed: Any = copy.deepcopy(model)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Real
 
 
 def spearman(a: Real[np.ndarray, "n k"], b: Real[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
-    """Rank correlation of each row of `a` with the same row of `b`. NaN where a row is constant.
+    """Spearman's rank correlation of each row of `a` with the same row of `b`. NaN where a row is constant.
 
     Ties share their mean rank.
     """

@@ -23,7 +23,12 @@ from stages.core.clip.vit import FrozenClip
 def neighbours(
     W_dec: Float[Tensor, "d_sae d_in"], latents: Int[np.ndarray, " k"], n: int
 ) -> tuple[Int[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
-    """The `n` other latents with the nearest decoder directions, and their cosines, both [k, n], nearest first."""
+    """Find the `n` other latents with the nearest decoder directions for each of some latents.
+
+    W_dec: decoder rows of all latents of the SAE.
+    Returns the indices of these latents and their cosines, a row for each of `latents`, nearest first. Rows are shorter
+    than `n` if the SAE has fewer other latents.
+    """
     directions = normalize(W_dec.detach(), dim=1)
     chosen = torch.tensor(latents, device=directions.device)
     cosines = directions[chosen] @ directions.T
@@ -33,9 +38,11 @@ def neighbours(
 
 
 def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
-    """Prompts from templates: each {column} is replaced by every value that the images have in it, without doubles.
+    """Write prompts from templates: each {column} is replaced by every value that the images have in this column.
 
-    Raises ValueError for a column that the manifest lacks.
+    templates: texts with names of columns in braces.
+    images: a row per image, with a column of labels for each name. Empty labels are skipped.
+    Returns the prompts without doubles. Raises ValueError for a name that is no column of `images`.
     """
     prompts = []
     for template in templates:
@@ -51,10 +58,12 @@ def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
 def prompt_cosines(
     clip: FrozenClip, directions: Float[Tensor, "k d_in"], prompts: list[str]
 ) -> Float[np.ndarray, "k prompt"]:
-    """Cosine of each direction, projected to CLIP's joint space, with each prompt minus the mean of all prompts.
+    """Cosine of each direction with each prompt, in the joint space of images and texts.
 
-    What all prompts share says nothing about a latent. After the mean is subtracted, the nearest prompt is the one that
-    differs most from the others in the latent's direction.
+    directions: directions in the residual stream, such as decoder rows. `FrozenClip.project` maps them into that space.
+
+    The mean embedding of all prompts is first subtracted from each. What all prompts share says nothing about a latent:
+    the nearest prompt is now the one that differs most from the others in the latent's direction.
     """
     text = clip.text(prompts)
     text = normalize(text - text.mean(0), dim=1)

@@ -19,7 +19,12 @@ LEAST = 0.1  # share of a latent's variance; if every label explains less, the l
 
 
 def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> Float[np.ndarray, " k"]:
-    """eta^2 of each column; 0 for a constant column."""
+    """Share of each column's variance over images that a label explains: eta^2 (module docstring), from 0 to 1.
+
+    values: a row per image, a column per latent.
+    labels: the label of each image.
+    A constant column scores 0.
+    """
     _, group = np.unique(labels, return_inverse=True)
     counts = np.bincount(group)
     centred = values - values.mean(0)
@@ -31,9 +36,13 @@ def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> 
 
 
 def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray, " k"]) -> pd.DataFrame:
-    """A row per latent: eta^2 of `condition`, `emotion` (the face) and, where images have one, `colour` (the top).
+    """Find out which label each latent encodes: the share of its variance that each label explains (eta^2).
 
-    images: the images of `pooled`, in order.
+    images: labels of the images of `pooled`, in order, with columns condition, emotion and, in the planted world,
+        colour.
+    latents: indices of the latents to describe.
+    Returns a row per latent, with the latent as the index, and columns condition, emotion (of the face), colour (of the
+    top; only if images have one), and encodes.
 
     Condition is judged on all images, the other labels on semi-nude images. For each label, eta^2 is the largest over
     the three poolings. `encodes` names the label that explains most, or is `none` if each explains less than LEAST.
@@ -64,12 +73,15 @@ def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray
 def detectors(
     pooled: PooledLatents, images: pd.DataFrame, label: str, ranked: Int[np.ndarray, " latent"]
 ) -> pd.DataFrame:
-    """For each value of a label, the latent that best separates semi-nude images with this value from the others.
+    """For each value of a label, find the latent that best separates semi-nude images with this value from the others.
 
-    ranked: all latents, the most harmful first.
+    images: labels of the images of `pooled`, in order, with columns condition and `label`.
+    label: name of the column with the label, such as colour.
+    ranked: indices of all latents, the most harmful first.
 
-    Returns a row per value: latent, eta2 (of having the value or not, the largest over the three poolings), and the
-    rank of the latent in `ranked`, from 1. If a bias was planted on the label, a good ranking puts the detectors first.
+    Returns a row per value, with columns: the label, latent, eta2 (of having the value or not, the largest over the
+    three poolings), and rank, the rank of the latent in `ranked`, from 1. If a bias was planted on the label, a good
+    ranking puts the detectors first.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     values = [getattr(pooled, pooling)[semi_nude].astype(np.float64) for pooling in POOLINGS]
@@ -91,6 +103,10 @@ def monosemanticity(
 
         MS = sum_{i != j} a_i a_j cos_ij / sum_{i != j} a_i a_j,   a = value scaled to [0, 1] over the images
 
+    values: activation of each latent on each image.
+    embeddings: unit-norm image embeddings of the same images.
+    Returns one value per latent.
+
     (arXiv 2504.02821, where the image encoder is another model.) In closed form, with unit-norm embeddings e_i:
     (|sum_i a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2). Chance is the mean cosine of all pairs. A latent
     without a pair gets this value: fewer than two images have a > 0, or all images activate the latent equally.
@@ -104,6 +120,9 @@ def monosemanticity(
 
 
 def mean_cosine(embeddings: Float[np.ndarray, "n embed"]) -> float:
-    """Mean cosine of all pairs of different images. The embeddings have unit norm."""
+    """Mean cosine of all pairs of different images: the chance level of `monosemanticity`.
+
+    embeddings: unit-norm image embeddings of at least two images.
+    """
     n = len(embeddings)
     return float((np.square(embeddings.sum(0, dtype=np.float64)).sum() - n) / (n * (n - 1)))

@@ -22,10 +22,11 @@ from stages.core.sae import JumpReLUSAE
 
 @dataclass(frozen=True, kw_only=True)
 class LatentEdit:
-    """A change of some latents.
+    """A change of the activations of some latents of one SAE.
 
-    kind: `zero`; `mean`, set to `means` (of the class token, of patches); `scale`, multiplied by `factor`; `patch`,
-    set to the twin's value.
+    latents: indices of the latents.
+    kind: `zero`; `mean`, set to `means` (first row: on the class token; second row: on patches); `scale`, multiplied by
+        `factor`; `patch`, set to the value that the latent has at the same token of the twin.
     """
 
     latents: Int[Tensor, " k"]
@@ -41,7 +42,11 @@ class LatentEdit:
         means: Float[np.ndarray, "2 d_sae"],
         device: torch.device,
     ) -> LatentEdit:
-        """The edit that params.yaml describes, applied to `latents`. `means` are taken over discovery images."""
+        """Build the edit that params.yaml describes, applied to `latents`.
+
+        means: mean activation of every latent of the SAE over discovery images, on the class token and on patches. An
+            edit of kind `mean` sets these values.
+        """
         chosen = torch.tensor(np.asarray(latents, dtype=np.int64), device=device)
         return cls(
             latents=chosen,
@@ -59,10 +64,12 @@ def edited(
     where: Bool[Tensor, "n token"] | None = None,
     twin: Float[Tensor, "n token d_in"] | None = None,
 ) -> Float[Tensor, "n token d_in"]:
-    """x + D(f') - D(f): the residual stream with an edit spliced in and the reconstruction error kept.
+    """Apply an edit to the residual stream, with the reconstruction error kept. Returns x + D(f') - D(f).
 
-    where: the tokens to edit; all if not given. twin: the twin's tokens, which a `patch` edit needs.
-    Raises ValueError if a `mean` edit has no means, or a `patch` edit no twin.
+    x: tokens of the residual stream that the SAE reads.
+    where: True for each token to edit; all tokens if not given.
+    twin: tokens of the twin of each image, which an edit of kind `patch` needs.
+    Raises ValueError if an edit of kind `mean` has no means, or one of kind `patch` no twin.
     """
     f = sae.encode(x, edit.latents)
     change = _target(f, sae, edit, twin) - f
@@ -89,9 +96,11 @@ def _target(f: Tensor, sae: JumpReLUSAE, edit: LatentEdit, twin: Tensor | None) 
 def tokens_in_scope(
     scope: schema.EditScope, n: int, n_tokens: int, bust: Float[np.ndarray, "n gh gw"] | None = None
 ) -> Bool[Tensor, "n token"]:
-    """The tokens that an edit of this scope touches; token 0 is the class token.
+    """Mark the tokens of `n` images that an edit of this scope changes. Token 0 is the class token.
 
-    bust: share of each patch inside the bust mask. A patch counts as inside from half coverage on.
+    scope: `all`; `cls`, the class token; `patches`; `bust`, patches inside the bust; `not_bust`, patches outside it.
+    bust: share of each patch's area inside the bust mask, needed by the scopes `bust` and `not_bust`. A patch counts as
+        inside from half coverage on.
     Raises ValueError if a scope of the bust comes without it.
     """
     chosen = torch.zeros(n, n_tokens, dtype=torch.bool)

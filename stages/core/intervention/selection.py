@@ -28,23 +28,27 @@ class SelectionError(StudyError):
 
 @dataclass(frozen=True)
 class Selection:
-    """What `select_sae` chose."""
+    """What the stage `select_sae` chose: one SAE of the grid, and those of its latents that are to be edited."""
 
     layer: int
+    """The SAE reads the residual stream after this block, counted from 1."""
     latents: Int[np.ndarray, " k"]
-    """The latents to edit, strongest first; empty if none was significant."""
+    """Indices of the latents to edit, strongest first; empty if none was significant."""
     edited_list: LatentList
-    """The list that they are from."""
+    """The list that the latents to edit come from, `bias` or `perception`."""
     lists: dict[LatentList, pd.DataFrame]
-    """Both lists of the chosen SAE in full, with the columns of `latents.lists`."""
+    """Both lists of the chosen SAE in full, with the columns given in `latents/lists.py`."""
     tests: pd.DataFrame
-    """A row per latent of the chosen SAE, as `analyse_sae` wrote it."""
+    """A row per latent of the chosen SAE, as the stage `analyse_sae` wrote it. Columns: latent, mean_cls and mean_patch
+    (mean activations on discovery images), firing (share of tokens), and the paired tests of the gaps in activation
+    (prefix `act_`) and in effect on R (prefix `eff_`)."""
     sae: JumpReLUSAE
     pooled_dpath: Path
+    """Where the pooled latents lie on disk; `pooled` reads them."""
 
     @cached_property
     def pooled(self) -> PooledLatents:
-        """Pooled latents of the audit images, read from disk at the first use.
+        """Pooled latents of all audit images, in the order of `Dataset.audit_rows`, read from disk at the first use.
 
         Raises PooledLatentsError if they are damaged, SelectionError if they are of another SAE.
         """
@@ -57,17 +61,27 @@ class Selection:
 
     @property
     def means(self) -> Float[np.ndarray, "2 latent"]:
-        """Mean activation over discovery images: of the class token, and of patches."""
+        """Mean activation of each latent over discovery images: on the class token (row 0), on patches (row 1)."""
         return self.tests[["mean_cls", "mean_patch"]].to_numpy().T
 
     @property
     def ranked_once(self) -> Int[np.ndarray, " latent"]:
-        """All latents by effect gap with nothing edited, the most harmful to semi-nude women first."""
+        """Indices of all latents, the most harmful to semi-nude women first.
+
+        They are ranked by the mean gap in their effect on R, clothed minus semi-nude, measured once with nothing
+        edited.
+        """
         return (-self.tests["eff_mean"].to_numpy()).argsort(kind="stable")
 
 
 class SelectionFile(BaseModel):
-    """The content of selection.json."""
+    """The content of selection.json.
+
+    layer, expansion: the chosen SAE.
+    edited_list: the list that the latents come from; its key in the file is `list`.
+    latents: indices of the latents to edit.
+    why: the reason for the choice, in words.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -86,7 +100,7 @@ class SelectionFile(BaseModel):
 
 
 def read(directory: Path) -> SelectionFile:
-    """Read selection.json. Raises SelectionError if it is missing or damaged."""
+    """Read the file selection.json in `directory`. Raises SelectionError if it is missing or damaged."""
     try:
         return SelectionFile.model_validate_json((directory / "selection.json").read_bytes())
     except OSError as error:
@@ -97,7 +111,11 @@ def read(directory: Path) -> SelectionFile:
 
 
 def load(directory: Path) -> Selection:
-    """Open what `select_sae` wrote. Raises SelectionError, or the error of the part that is damaged."""
+    """Open what the stage `select_sae` wrote into `directory`.
+
+    Raises SelectionError if selection.json is missing or damaged, or if the parts do not belong together; LatentsError
+    or SAEError if a table or the SAE is missing or damaged. The pooled latents are checked only when they are read.
+    """
     chosen = read(directory)
     found = Selection(
         layer=chosen.layer,

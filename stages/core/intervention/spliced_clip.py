@@ -36,7 +36,11 @@ from stages.core.store import Store
 
 @dataclass(frozen=True)
 class AuditTokens:
-    """What is known of each image at the splice, by its row: tokens, twins, bust coverage."""
+    """The residual stream of the images at the splice, and what an edit may need besides: their twins and bust masks.
+
+    `rows` are row numbers of images in the data set's table, which are also their places in the activation store. The
+    twin of an image shows the same woman with the same expression in the other condition.
+    """
 
     data: Dataset
     activations: Store
@@ -44,30 +48,40 @@ class AuditTokens:
     device: torch.device
 
     def tokens(self, rows: np.ndarray) -> Float[Tensor, "n token d_in"]:
-        """Residual stream at the splice, on the device."""
+        """Residual stream of the images in `rows` at the splice, read from the activation store, on the device."""
         return torch.from_numpy(self.activations.read(rows)).to(self.device)
 
     @cached_property
     def twin(self) -> np.ndarray:
-        """Row of each image's twin in the other condition; its own row where it has no twin."""
+        """Row number of each image's twin in the other condition, for all images of the data set.
+
+        An image without a twin has its own row number.
+        """
         twin, pairs = np.arange(len(self.data.table)), Pairs.from_images(self.data.table)
         twin[pairs.semi_nude], twin[pairs.clothed] = pairs.clothed, pairs.semi_nude
         return twin
 
     @cached_property
     def clothed_twin(self) -> np.ndarray:
-        """Row of each image's clothed twin; its own row where it is clothed or has no twin."""
+        """Row number of each image's clothed twin, for all images of the data set.
+
+        A clothed image, or an image without a twin, has its own row number.
+        """
         clothed = (self.data.table["condition"] == CLOTHED).to_numpy()
         return np.where(clothed, np.arange(len(self.twin)), self.twin)
 
     def bust(self, rows: np.ndarray) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch inside the bust mask."""
+        """Share of each patch's area inside the bust mask, for the images in `rows`."""
         return self.data.coverage("bust", rows, self.grid)
 
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some images at the splice, with all that an arm may ask for. The first axis is the image."""
+    """Some images at the splice, with all that an arm may ask for. The first axis is the image.
+
+    rows: row numbers of the images in the data set's table.
+    tokens: their residual stream at the splice.
+    """
 
     audit: AuditTokens
     rows: np.ndarray
@@ -75,46 +89,55 @@ class ImageBatch:
 
     @cached_property
     def twin(self) -> Float[Tensor, "n token d_in"]:
-        """Tokens of the twin in the other condition."""
+        """Tokens of each image's twin in the other condition, from the activation store."""
         return self.audit.tokens(self.audit.twin[self.rows])
 
     @cached_property
     def clothed_twin(self) -> Float[Tensor, "n token d_in"]:
-        """Tokens of the clothed twin."""
+        """Tokens of each image's clothed twin, from the store; its own if it is clothed or has none."""
         return self.audit.tokens(self.audit.clothed_twin[self.rows])
 
     @cached_property
     def bust(self) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch inside the bust mask."""
+        """Share of each patch's area inside the bust mask."""
         return self.audit.bust(self.rows)
 
 
 Arm = Callable[[ImageBatch], Float[Tensor, "n token d_in"]]
-"""What the tokens of a batch become."""
+"""A function that gives the tokens that replace the residual stream of a batch at the splice."""
 ImageSource = Callable[[np.ndarray], UInt8[np.ndarray, "n s s 3"]]
-"""A function that gives other pixels for the images in some rows, such as those with a region greyed out."""
+"""A function that takes row numbers and gives other RGB pixels for these images, such as with a region greyed out."""
 
 
 def original(batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
-    """The arm that changes nothing."""
+    """The arm that changes nothing: it returns the tokens of the batch."""
     return batch.tokens
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What came out of several arms, arrays [arm, image], or of one arm, arrays [image]."""
+    """What CLIP gives for some images under one or several arms.
+
+    Arrays have the axes [arm, image], or only [image] for one arm.
+    """
 
     R: Float[np.ndarray, "*arm n"]
     """Log-probability of the true emotion, nats."""
     correct: Float[np.ndarray, "*arm n"]
     """1 where the most probable emotion is the true one, else 0."""
     cosine: Float[np.ndarray, "*arm n"]
-    """Cosine of the embedding with the original embedding."""
+    """Cosine of the image embedding with the embedding of the same pixels when nothing is changed."""
 
 
 @dataclass(frozen=True)
 class SplicedClip:
-    """CLIP with an SAE spliced in after block `layer` (counted from 1)."""
+    """CLIP with an SAE spliced in after block `layer` (counted from 1), and the images that run through it.
+
+    activations: the stored residual stream of all images after that block.
+    batch_size: number of images in one batch.
+    ranks: the processes that share the batches.
+    Methods take `rows`: row numbers of images in the data set's table.
+    """
 
     clip: FrozenClip
     sae: JumpReLUSAE
@@ -134,23 +157,30 @@ class SplicedClip:
         batch_size: int,
         ranks: Ranks = ALONE,
     ) -> SplicedClip:
-        """Splice the chosen SAE in. Raises ModelError if the model lacks its layer, StoreError without its store."""
+        """Splice the SAE that `select_sae` chose into CLIP.
+
+        activations_dpath: folder of the activation stores, one per layer.
+        batch_size: number of images in one batch.
+        ranks: the processes that share the batches.
+        Raises ModelError if the model lacks the layer of the SAE. Raises StoreError if the store of this layer is
+        missing or comes from another data set, DamagedError if a shard of it is missing.
+        """
         clip.check_layer(chosen.layer)
         activations = store.open(activations_dpath / f"l{chosen.layer}.zarr", data)
         return cls(clip, chosen.sae.to(clip.device), chosen.layer, data, activations, batch_size, ranks)
 
     @cached_property
     def audit(self) -> AuditTokens:
-        """Tokens, twins and masks of the images."""
+        """The images at the splice: their stored tokens, their twins and their bust masks."""
         return AuditTokens(self.data, self.activations, self.clip.grid, self.clip.device)
 
     @cached_property
     def readout(self) -> Readout:
-        """The emotion prompts as this model sees them."""
+        """The emotion prompts of the data set, embedded by this model, and its logit scale."""
         return Readout.from_prompts(self.clip, list(self.data.prompts.values()))
 
     def slices(self, rows: np.ndarray) -> Iterator[slice]:
-        """Consecutive slices of `rows`, each of one batch."""
+        """Split `rows` into batches. Yields consecutive slices of `rows`; the last one may be shorter."""
         for start in range(0, len(rows), self.batch_size):
             yield slice(start, start + self.batch_size)
 
@@ -160,26 +190,34 @@ class SplicedClip:
         return dict(zip(prompts, self.clip.text(prompts), strict=True))
 
     def own_text(self, rows: np.ndarray) -> Float[Tensor, "n embed"]:
-        """Unit-norm embedding of each audit image's own prompt."""
+        """Unit-norm text embedding of each image's own prompt, for audit images."""
         return torch.stack([self._text_of_prompt[prompt] for prompt in self.data.table["prompt"].iloc[rows]])
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]:
-        """Rows and tokens of each batch, in order."""
+        """Yields the row numbers and the stored tokens of each batch, in the order of `rows`."""
         for batch in self.slices(rows):
             yield rows[batch], self.audit.tokens(rows[batch])
 
     def truth(self, rows: np.ndarray) -> Int[Tensor, " n"]:
-        """Index of each image's true emotion."""
+        """Index of each image's true emotion among the emotion prompts (`Dataset.emotions`), on the device."""
         return torch.from_numpy(self.data.emotion_index(rows)).to(self.clip.device)
 
     def gradient(self, rows: np.ndarray, tokens: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        """dR/dx at the splice, nats per unit of activation."""
+        """Gradient dR/dx at the splice, in nats per unit of activation.
+
+        tokens: x, the residual stream of the images in `rows` at the splice.
+        R is the log-probability of each image's true emotion.
+        """
         return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
 
     def compute_by_batch(
         self, rows: np.ndarray, compute: Callable[[np.ndarray], tuple[Tensor, ...]]
     ) -> tuple[np.ndarray, ...]:
-        """Apply `compute` to the rows of each batch and join its tensors (first axis: image), on every rank."""
+        """Apply a function to each batch, share the batches among the ranks, and join the results on every rank.
+
+        compute: takes the row numbers of a batch and returns tensors whose first axis is the image.
+        Returns each of these tensors for all images, in the order of `rows`.
+        """
         batches = list(self.slices(rows))
         mine = batches[self.ranks.share(len(batches))]
         found = [compute(rows[batch]) for batch in mine or batches[:1]]  # a rank without a batch learns the shapes
@@ -187,7 +225,11 @@ class SplicedClip:
         return tuple(self.ranks.joined(values).cpu().numpy() for values in joined)
 
     def batch(self, rows: np.ndarray, pixels: ImageSource | None = None) -> ImageBatch:
-        """The images `rows` at the splice: from the store, or computed from other `pixels` of these images."""
+        """The images in `rows` at the splice.
+
+        pixels: a source of other pixels for these images, from which the tokens are computed; if not given, the tokens
+            come from the activation store.
+        """
         if pixels is None:
             return ImageBatch(self.audit, rows, self.audit.tokens(rows))
         _, kept = self.clip.residuals(self.clip.pixels(pixels(rows)), [self.layer])
@@ -195,7 +237,7 @@ class SplicedClip:
 
     @torch.no_grad()
     def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
-        """Unit-norm image embeddings with the arm in place."""
+        """Unit-norm embeddings of the images in `rows`, with the arm in place at the splice."""
 
         def embed(some: np.ndarray) -> tuple[Tensor]:
             return (self.clip.tail(arm(self.batch(some)), self.layer),)
@@ -203,11 +245,15 @@ class SplicedClip:
         return self.compute_by_batch(rows, embed)[0]
 
     def reconstructed(self, batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
-        """The arm in which the SAE's reconstruction replaces the residual stream."""
+        """The arm that replaces the residual stream by the SAE's reconstruction of it."""
         return self.sae(batch.tokens)
 
     def edit_arm(self, edit: LatentEdit, scope: schema.EditScope) -> Arm:
-        """The arm that applies an edit to the tokens in scope, with the reconstruction error kept."""
+        """Build the arm that applies an edit to the tokens in scope, with the reconstruction error kept.
+
+        scope: the tokens to edit, as in `error_kept_edits.tokens_in_scope`.
+        An edit of kind `patch` takes its values from the clothed twin.
+        """
 
         def apply(batch: ImageBatch) -> Tensor:
             x = batch.tokens
@@ -221,13 +267,20 @@ class SplicedClip:
     def selected_edit_arm(
         self, chosen: Selection, edit: schema.Edit, latents: Int[np.ndarray, " k"] | None = None
     ) -> Arm:
-        """The arm of the edit in params.yaml, on the latents chosen to edit or on others of the same SAE."""
+        """Build the arm that applies the edit of params.yaml.
+
+        chosen: gives the latents to edit and the means for an edit of kind `mean`.
+        latents: indices of other latents of the same SAE to edit instead.
+        """
         latents = chosen.latents if latents is None else latents
         return self.edit_arm(LatentEdit.from_params(edit, latents, chosen.means, self.clip.device), edit.scope)
 
     @contextmanager
     def arm_in_place(self, arm: Arm, rows: np.ndarray) -> Iterator[None]:
-        """While open, a forward pass of the images `rows` from their pixels has the arm in place."""
+        """A context in which a forward pass from pixels has the arm in place.
+
+        rows: the images of that forward pass, in its order; it takes all of them in one batch.
+        """
 
         def change(tokens: Tensor) -> Tensor:
             return arm(ImageBatch(self.audit, rows, tokens))
@@ -237,7 +290,10 @@ class SplicedClip:
 
     @torch.no_grad()
     def outcomes(self, rows: np.ndarray, arms: list[Arm], pixels: ImageSource | None = None) -> Outcomes:
-        """Run every arm over the images `rows`, from the store or from other `pixels` of these images."""
+        """Run every arm over the images in `rows`. Returns arrays with the axes [arm, image].
+
+        pixels: a source of other pixels for these images; if not given, their tokens come from the activation store.
+        """
 
         def run(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
             batch, truth = self.batch(some, pixels), self.truth(some)

@@ -2,8 +2,10 @@
 
     effect = sum over tokens of f * dR/df        nats; dR/df = dR/dx . (decoder row of the latent)
 
-This is what R would lose if the latent were zeroed with the reconstruction error kept. The field calls it attribution
-patching (Nanda 2023; on SAE latents Marks et al. 2024, arXiv 2403.19647), here with zero as the baseline.
+f is the activation of the latent, x the residual stream that the SAE reads, and R the log-probability of the true
+emotion (`clip/readout.py`). The effect is what R would lose if the latent were zeroed with the reconstruction error
+kept. The field calls it attribution patching (Nanda 2023; on SAE latents Marks et al. 2024, arXiv 2403.19647), here
+with zero as the baseline.
 """
 
 from __future__ import annotations
@@ -18,21 +20,29 @@ from torch import Tensor
 from stages.core.sae import JumpReLUSAE
 
 Batches = Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]
-"""Rows and tokens of some images, batch by batch."""
+"""For each batch of images, their row numbers in the data set's table, and their tokens in the residual stream."""
 Gradient = Callable[[np.ndarray, Tensor], Float[Tensor, "n token d_in"]]
-"""From rows and tokens to dR/dx."""
+"""A function from the row numbers and tokens of some images to dR/dx at these tokens, nats per unit of activation."""
 
 
 def attribution_patching_effect(
     sae: JumpReLUSAE, f: Float[Tensor, "n token latent"], gradient: Float[Tensor, "n token d_in"]
 ) -> Float[Tensor, "n latent"]:
-    """Effect of each latent on each image, nats, from its activations f and the gradient dR/dx."""
+    """First-order effect of each latent on R, summed over the tokens of each image, in nats.
+
+    f: activations of all latents.
+    gradient: dR/dx at the tokens, in nats per unit of activation.
+    """
     return (gradient @ sae.W_dec.T).mul_(f).sum(1)
 
 
 @torch.no_grad()
 def effects(sae: JumpReLUSAE, batches: Batches, gradient: Gradient) -> Float[np.ndarray, "n latent"]:
-    """Effects of all latents on the images of `batches`, nats."""
+    """Encode images batch by batch, and compute the first-order effect of each latent on R of each image, in nats.
+
+    gradient: a function that gives dR/dx from the row numbers and tokens of a batch.
+    Returns one row per image, in the order of `batches`.
+    """
     parts = [
         attribution_patching_effect(sae, sae.encode(tokens), gradient(rows, tokens)).cpu().numpy()
         for rows, tokens in batches

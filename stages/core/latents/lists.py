@@ -4,8 +4,12 @@ perception   the latent's activation differs by condition: it sees clothing, whi
 bias         its effect on the emotion readout differs by condition, to the harm of semi-nude women, by more than the
              smallest effect worth naming (`latents/search.py`)
 
-Both lists are tables, strongest or first found at the top: latent, step, and of the quantity that defines the list
-(gap in activation; gap in effect at that step, nats) mean, low, high, p_max_t.
+Both lists are tables with a row per latent, strongest or first found at the top. Columns:
+    latent           index of the latent in its SAE
+    step             step of the search that found it, from 1
+    mean, low, high  mean gap, clothed minus semi-nude twin, and its interval; the gap of the activation in the list
+                     `perception`, the gap of the effect at that step (nats) in the list `bias`
+    p_max_t          family-wise p of this gap
 """
 
 from __future__ import annotations
@@ -26,14 +30,16 @@ class LatentsError(StudyError):
 
 
 def load(fpath: Path) -> pd.DataFrame:
-    """Read a list of latents. Raises LatentsError."""
+    """Read a list of latents from CSV; the module docstring gives its columns. Raises LatentsError as `read_table`."""
     return read_table(fpath, COLUMNS).astype({"latent": np.int64, "step": np.int64})
 
 
 def read_table(fpath: Path, columns: list[str]) -> pd.DataFrame:
-    """Read a table with a row per latent.
+    """Read a table with a row per latent from a CSV file.
 
-    Raises LatentsError unless it has these columns, with finite numbers in them; latents and steps are whole.
+    columns: names of columns that the table must have; it may have more.
+    Raises LatentsError if the file is missing or damaged, if it lacks one of these columns, if a value in them is not a
+    finite number, or if a value of latent or step is not a whole number.
     """
     try:
         table = pd.read_csv(fpath)
@@ -48,9 +54,12 @@ def read_table(fpath: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def perception_latents(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
-    """List the latents whose activation is higher on the semi-nude twin, the largest rise first.
+    """List the latents whose activation is significantly higher on the semi-nude twin, the largest rise first.
 
-    tests: `paired.paired_tests` of activation gaps, columns prefixed `act_`, with `latent`.
+    tests: a row per latent, with its index in `latent`, and `paired.paired_tests` of its activation gap (clothed minus
+        semi-nude) in columns with the prefix `act_`.
+    alpha: largest family-wise p of a listed latent.
+    Returns the columns latent, step (always 1), mean, low, high, p_max_t. The mean is below 0.
     """
     found = tests[(tests["act_p_max_t"] <= alpha) & (tests["act_mean"] < 0)].sort_values("act_mean")
     own = found.filter(like="act_").rename(columns=lambda name: name.removeprefix("act_"))
@@ -58,10 +67,12 @@ def perception_latents(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
 
 
 def best_edit(curve: pd.DataFrame, clothed_cost: float) -> pd.Series:
-    """The row of `curve` with the largest net gain, of those that cost clothed women no more than `clothed_cost`.
+    """Choose the number of latents to edit: the row of `curve` with the largest net gain within the allowed cost.
 
-    curve: a row per number of latents edited, none in the first, with n_latents, net_gain (nats) and
-    clothed_accuracy_loss. If no edit is within the cost, the first row.
+    curve: a row per number of latents edited, none in the first row, with n_latents, net_gain (nats: gain of R on
+        semi-nude images minus loss on clothed ones) and clothed_accuracy_loss.
+    clothed_cost: largest loss of accuracy on clothed images that is allowed, between 0 and 1.
+    Returns one row of `curve`; the first row if no edit is within the cost.
     """
     allowed = curve[(curve["n_latents"] > 0) & (curve["clothed_accuracy_loss"] <= clothed_cost)]
     return curve.loc[allowed["net_gain"].idxmax() if len(allowed) else curve.index[0]]

@@ -29,22 +29,32 @@ class PooledLatentsError(StudyError):
 
 @dataclass(frozen=True)
 class PooledLatents:
-    """Arrays [image, latent], float32. Images are in the order of the rows given to `pool_latents`."""
+    """What each latent did on each image: its activation pooled over tokens in three ways, and its effect on R.
+
+    All arrays are float32. Images are in the order in which `pool_latents` received them.
+    """
 
     cls: Float[np.ndarray, "n latent"]
+    """Activation on the class token."""
     mean: Float[np.ndarray, "n latent"]
+    """Mean activation over patches."""
     max: Float[np.ndarray, "n latent"]
+    """Largest activation of a patch."""
     effect: Float[np.ndarray, "n latent"]
-    """Nats of R."""
+    """First-order effect on R, summed over tokens, nats (`latents/effects.py`)."""
     firing: Float[np.ndarray, " latent"]
-    """Share of all tokens on which the latent fired."""
+    """Share of all tokens of all images on which the latent is active."""
 
     def of_images(self, images: Bool[np.ndarray, " n"]) -> PooledLatents:
-        """The same for some of the images."""
+        """Keep some of the images.
+
+        images: True for each image to keep.
+        Returns a copy with only these images. `firing` is unchanged: it still counts the tokens of all images.
+        """
         return replace(self, **{name: getattr(self, name)[images] for name in FIELDS})
 
     def save(self, directory: Path) -> None:
-        """Write as Zarr, one array per field, each chunk with a checksum."""
+        """Write all arrays to `directory` as a Zarr group, one array per field, each chunk with a checksum."""
         group = zarr.create_group(directory, overwrite=True)
         for name in (*FIELDS, "firing"):
             values = np.ascontiguousarray(getattr(self, name))
@@ -54,7 +64,11 @@ class PooledLatents:
 
     @classmethod
     def load(cls, directory: Path) -> PooledLatents:
-        """Open what `save` wrote. Raises PooledLatentsError if a chunk is missing or damaged."""
+        """Read what `save` wrote.
+
+        Raises PooledLatentsError if a chunk is missing or damaged, or if an array has a wrong shape or a value that is
+        not finite.
+        """
         try:
             group: Any = zarr.open_group(directory, mode="r")
             arrays = {name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")}
@@ -80,7 +94,11 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
 
 @torch.no_grad()
 def pool_latents(sae: JumpReLUSAE, batches: Batches, n_images: int, gradient: Gradient) -> PooledLatents:
-    """Encode the tokens of `n_images` images, batch by batch, and pool each latent over the tokens of each image."""
+    """Encode the tokens of `n_images` images, batch by batch, and pool each latent over the tokens of each image.
+
+    n_images: number of images in all batches together.
+    gradient: a function that gives dR/dx from the row numbers and tokens of a batch, for the effects.
+    """
     found = {name: np.full((n_images, sae.d_sae), np.nan, np.float32) for name in FIELDS}
     fired = torch.zeros(sae.d_sae, dtype=torch.float64)
     done = n_tokens = 0

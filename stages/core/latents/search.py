@@ -30,9 +30,11 @@ def find_bias_latents(
     """List the latents that harm semi-nude women, step by step, the most harmful of a step first.
 
     effect_gaps: from the latents already edited to the effect gap of every latent in the model so edited, clothed minus
-        semi-nude twin, nats. It may be called several times.
+        semi-nude twin, nats. It may be called several times, once per step.
     clusters: the woman of each pair.
     n_per_step, n_most: at most so many latents in a step, and in all.
+    Returns a row per latent found, none if the first step finds none: latent, step (from 1), mean, low, high (effect
+    gap at that step and its interval, nats) and p_max_t (family-wise p).
     """
     steps: list[pd.DataFrame] = []
     edited: list[int] = []
@@ -48,9 +50,14 @@ def find_bias_latents(
 
 
 def harmful_latents(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
-    """List the latents whose effect is lower on the semi-nude twin, by more than `min_effect` with the whole interval.
+    """List the latents whose effect on R is significantly lower on the semi-nude twin, the most harmful first.
 
-    gaps: effect, clothed minus semi-nude twin, nats. Returns latent, mean, low, high, p_max_t, the most harmful first.
+    A latent is listed if its p is at most `inference.alpha` and the whole interval of its mean gap is above
+    `inference.min_effect`.
+
+    gaps: effect of each latent on R, clothed minus semi-nude twin, nats.
+    clusters: the woman of each pair, from at least two women.
+    Returns latent, mean, low, high (mean gap and its bootstrap interval, nats) and p_max_t (family-wise p).
     """
     p_max_t = paired.max_t(gaps, clusters, inference.n_permutations, inference.seed)
     mean = gaps.mean(0)

@@ -21,19 +21,24 @@ class Interval:
     high: float
 
     def as_metrics(self) -> dict[str, float]:
-        """For a metrics file."""
+        """Returns the interval for a metrics file, with keys estimate, low and high."""
         return {"estimate": self.estimate, "low": self.low, "high": self.high}
 
 
 def bootstrap_settings(inference: Inference) -> dict[str, Any]:
-    """The keyword arguments of `interval` and `bootstrap_interval` that params.yaml sets."""
+    """Returns the settings from params.yaml that `interval` and `bootstrap_interval` take as keyword arguments."""
     return {"n_bootstrap": inference.n_bootstrap, "confidence": inference.confidence, "seed": inference.seed}
 
 
 def bootstrap_means(
     values: Float[np.ndarray, "pair k"], clusters: np.ndarray, n_bootstrap: int, seed: int
 ) -> Float[np.ndarray, "n_bootstrap k"]:
-    """Means over pairs in resamples of women, drawn with replacement; a woman brings all her pairs."""
+    """Resample women with replacement, and take the mean over all pairs of each resample.
+
+    values: one row per pair, one column per quantity.
+    clusters: the woman of each pair. A woman who is drawn brings all her pairs.
+    Returns one row per resample, with the mean of each column.
+    """
     sums, counts = by_cluster(values, clusters)
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=n_bootstrap).astype(float)
@@ -43,7 +48,13 @@ def bootstrap_means(
 def interval(
     values: Float[np.ndarray, " pair"], clusters: np.ndarray, *, n_bootstrap: int, confidence: float, seed: int
 ) -> Interval:
-    """Mean over pairs with its percentile bootstrap interval over women."""
+    """Mean over pairs, with its percentile bootstrap interval over women.
+
+    values: one value per pair.
+    clusters: the woman of each pair.
+    n_bootstrap: number of resamples of women.
+    confidence: level of the two-sided interval, between 0 and 1.
+    """
     draws = bootstrap_means(values[:, None], clusters, n_bootstrap, seed)[:, 0]
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(values.mean()), float(low), float(high))
@@ -57,7 +68,14 @@ def bootstrap_interval(
     confidence: float,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of each column's mean, by bootstrap over women: low, high [latent]."""
+    """Percentile interval of each latent's mean over pairs, by bootstrap over women.
+
+    differences: a value for each pair and latent.
+    clusters: the woman of each pair.
+    n_bootstrap: number of resamples of women.
+    confidence: level of the two-sided interval, between 0 and 1.
+    Returns the lower and the upper ends of the intervals: two arrays with one entry per latent.
+    """
     n = differences.shape[1]
     low, high = np.empty(n), np.empty(n)
     chunk = max(1, CHUNK_VALUES // n_bootstrap)

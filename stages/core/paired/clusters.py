@@ -15,7 +15,13 @@ class TooFewWomen(StudyError):
 
 
 def by_cluster(values: Float[np.ndarray, "pair ..."], clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums over the pairs of each woman [woman, ...], and how many pairs she has [woman]."""
+    """Add up the values of each woman's pairs.
+
+    values: first axis pairs, any further axes.
+    clusters: the woman of each pair.
+    Returns the sums, with one entry per woman on the first axis, and the number of pairs of each woman. Women are in
+    sorted order.
+    """
     _, index = np.unique(clusters, return_inverse=True)
     counts = np.bincount(index)
     sums = np.zeros((len(counts), *values.shape[1:]))

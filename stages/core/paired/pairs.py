@@ -18,22 +18,33 @@ Value = TypeVar("Value", float, np.ndarray)
 
 
 def gap(by_condition: Mapping[str, Value]) -> Value:
-    """The clothed value minus the semi-nude value."""
+    """Subtract the semi-nude value from the clothed value, and return the difference.
+
+    by_condition: keys `clothed` and `semi_nude`; two numbers, or two arrays of one shape.
+    """
     return by_condition[CLOTHED] - by_condition[SEMI_NUDE]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Matched pairs of one split of women, or of all women. Row numbers count images of the data set."""
+    """Matched pairs: two images of one woman with one expression, one semi-nude and one clothed, called twins.
+
+    The table holds the pairs of one split of women, or of all women. A row number is the place of an image in the data
+    set's table.
+    """
 
     table: pd.DataFrame
-    """A row per pair: pair, identity, emotion, split, and the row number of each condition's image."""
+    """A row per pair, with columns pair (its number), identity (the woman), emotion, split, semi_nude and clothed. The
+    last two hold the row number of the image in that condition."""
 
     @classmethod
     def from_images(cls, images: pd.DataFrame, split: str | None = None) -> Pairs:
-        """Match the images of a data set's table. `split` keeps the pairs of one split of women.
+        """Match the images of a data set's table into pairs.
 
-        images: columns pair (-1 for an image without a twin), identity, emotion, split, condition.
+        images: a row per image, with columns pair (number that the two twins share, -1 for an image without a twin),
+            identity (the woman), emotion, split (discovery or confirmation) and condition (semi_nude or clothed). Its
+            index gives the row numbers.
+        split: the split of women whose pairs are kept; all pairs if not given.
         """
         audit = images[images["pair"] >= 0]
         wide = audit.reset_index(names="row").pivot(index="pair", columns="condition", values="row")
@@ -46,46 +57,66 @@ class Pairs:
 
     @property
     def women(self) -> np.ndarray:
-        """The woman of each pair [pair]."""
+        """Name of the woman of each pair: an array with one entry per pair."""
         return self.table["identity"].to_numpy()
 
     @property
     def n_women(self) -> int:
-        """The number of different women."""
+        """Number of different women."""
         return int(self.table["identity"].nunique())
 
     @property
     def semi_nude(self) -> Int[np.ndarray, " pair"]:
-        """Row numbers of the semi-nude images."""
+        """Row number of the semi-nude image of each pair."""
         return self.table[SEMI_NUDE].to_numpy()
 
     @property
     def clothed(self) -> Int[np.ndarray, " pair"]:
-        """Row numbers of the clothed images."""
+        """Row number of the clothed image of each pair."""
         return self.table[CLOTHED].to_numpy()
 
     @property
     def rows(self) -> Int[np.ndarray, " image"]:
-        """Row numbers of all images: the semi-nude ones, then the clothed ones, each pair by pair."""
+        """Row numbers of all images: the semi-nude image of each pair, then the clothed image of each pair."""
         return np.concatenate([self.table[condition].to_numpy() for condition in CONDITIONS])
 
     def positions(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " image"]:
-        """Where the images of `self.rows` stand in `rows` (ascending row numbers)."""
+        """Find the images of these pairs in an array of row numbers.
+
+        rows: ascending row numbers, with all of `self.rows` among them.
+        Returns the position in `rows` of each image of `self.rows`.
+        """
         return np.searchsorted(rows, self.rows)
 
     def split(self, values: np.ndarray, axis: int = -1) -> dict[str, np.ndarray]:
-        """Split values of the images in `rows` by condition: the image axis becomes a pair axis."""
+        """Split an array of values of images by condition.
+
+        values: along `axis`, one entry for each image of `self.rows`, in that order.
+        Returns an array for each of the keys `semi_nude` and `clothed`, with one entry per pair along `axis`.
+        """
         return dict(zip(CONDITIONS, np.split(values, len(CONDITIONS), axis), strict=True))
 
     def gap(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Clothed minus semi-nude twin, pair by pair, of values of the images in `rows`."""
+        """Clothed minus semi-nude value of each pair.
+
+        values: along `axis`, one entry for each image of `self.rows`, in that order.
+        Returns an array with one entry per pair along `axis`.
+        """
         return gap(self.split(values, axis))
 
     def interval(self, values: Float[np.ndarray, " pair"], inference: Inference) -> Interval:
-        """Mean over pairs, with its bootstrap interval over women."""
+        """Mean over pairs, with its bootstrap interval over women.
+
+        values: one value per pair.
+        inference: gives the number of resamples, the confidence level and the seed.
+        """
         return interval(values, self.women, **bootstrap_settings(inference))
 
     def summary(self, values: Float[np.ndarray, " image"], inference: Inference) -> dict[str, dict[str, float]]:
-        """Means of both conditions and of the gap, each with its interval, for a metrics file."""
+        """Means of both conditions and of the gap, each with its bootstrap interval over women, for a metrics file.
+
+        values: one value for each image of `self.rows`, in that order.
+        Returns for each of the keys semi_nude, clothed and gap a dictionary with estimate, low and high.
+        """
         shown = {**self.split(values), "gap": self.gap(values)}
         return {label: self.interval(numbers, inference).as_metrics() for label, numbers in shown.items()}

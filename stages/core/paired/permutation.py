@@ -20,7 +20,12 @@ def paired_tests(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Test every latent's paired difference against zero, such as its gap (`Pairs.gap`).
+    """Test for each latent whether the mean of its paired differences is zero.
+
+    differences: a value for each pair and latent, such as the gap between the twins (`Pairs.gap`).
+    clusters: the woman of each pair.
+    confidence: level of the two-sided bootstrap intervals, between 0 and 1.
+    seed: seed of the sign flips and of the bootstrap.
 
     Returns a row per latent:
         mean             mean difference
@@ -33,6 +38,8 @@ def paired_tests(
         p_max_t          the same with max-T over all latents: family-wise (Westfall & Young 1993)
         q                Benjamini-Hochberg over p: exploratory
     The smallest p that W women allow is max(2 / 2^W, 1 / (1 + n_permutations)): `smallest_p`.
+
+    Raises ValueError if the shapes do not fit or a difference is not finite, TooFewWomen if all pairs are of one woman.
     """
     differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 2 or len(differences) != len(clusters):
@@ -65,13 +72,21 @@ def paired_tests(
 def max_t(
     differences: Float[np.ndarray, "pair latent"], clusters: np.ndarray, n_permutations: int, seed: int
 ) -> Float[np.ndarray, " latent"]:
-    """The family-wise p of `paired_tests` alone."""
+    """Family-wise p of each latent: the column `p_max_t` of `paired_tests`, without the other tests.
+
+    differences: a value for each pair and latent, from at least two women.
+    clusters: the woman of each pair.
+    n_permutations: number of random sign flips of the women.
+    """
     sums, _ = by_cluster(np.asarray(differences, dtype=np.float64), clusters)
     return _sign_flips(sums, n_permutations, seed)[2]
 
 
 def smallest_p(n_women: int, n_permutations: int) -> float:
-    """The smallest two-sided p a sign-flip test of so many women can give."""
+    """The smallest two-sided p that a sign-flip permutation test of `n_women` women can give.
+
+    It is max(2 / 2^n_women, 1 / (1 + n_permutations)).
+    """
     return max(2.0 / 2.0**n_women, 1 / (1 + n_permutations))
 
 
@@ -106,7 +121,11 @@ def _sign_flips(
 
 
 def signed_ranks(differences: Float[np.ndarray, "pair latent"]) -> tuple[np.ndarray, np.ndarray]:
-    """Matched-pairs rank-biserial correlation and Wilcoxon's signed-rank p of each column.
+    """Matched-pairs rank-biserial correlation and Wilcoxon's signed-rank p of each latent.
+
+    differences: a value for each pair and latent.
+    Returns two arrays with one entry per latent: the correlation, in [-1, 1], and the two-sided p. If all differences
+    are 0, the correlation is 0 and p is 1.
 
     Zeros are dropped, ties share their mean rank, and p is the normal approximation with the tie
     correction and no continuity correction: scipy's `wilcoxon(method="asymptotic")`.

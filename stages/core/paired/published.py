@@ -8,10 +8,15 @@ from jaxtyping import Float
 
 
 def published_tests(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> dict[str, float]:
-    """The published study's tests of two samples of latents' mean activations. Descriptive: the unit is a latent.
+    """Compare two samples of latents' mean activations with the tests of the published study.
 
-    Kolmogorov-Smirnov D and p, Mann-Whitney U p (two-sided), AUC = U / (n m) (the study's "effect size"),
-    Cliff's delta = 2 AUC - 1.
+    a, b: mean activation of each latent in one condition and in the other. The tests treat each latent as an
+        independent observation, so the results are descriptive.
+    Returns:
+        ks_statistic, ks_p    Kolmogorov-Smirnov D and its p
+        mwu_p                 Mann-Whitney U p, two-sided
+        auc                   U / (n m), which the study calls "effect size"; above one half if `a` tends to be larger
+        cliffs_delta          2 AUC - 1
     """
     ks, mwu = scipy.stats.ks_2samp(a, b), scipy.stats.mannwhitneyu(a, b, alternative="two-sided")
     auc = float(mwu.statistic) / (len(a) * len(b))
