@@ -30,7 +30,11 @@ ABLATE_FPATH = Path("metrics/full/ablate.json")
 
 
 def measured() -> dict[str, Any]:
-    """The results of the causal test for the edit. Raises UnreadableError if they are missing or incomplete."""
+    """Read the results of the causal test for the edit (metrics/full/ablate.json).
+
+    Returns `edit` (gains and costs of the edit), `guardrails` and `reliance` (dependence of the readout on the bust and
+    the face). Raises UnreadableError if they are missing or incomplete.
+    """
     found = outs.read_metrics(ABLATE_FPATH, "ablate")
     try:
         return {key: found[key] for key in ("edit", "guardrails", "reliance")}

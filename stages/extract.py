@@ -41,13 +41,22 @@ METRICS_FPATH, PLOT_FPATH = Path("metrics/extract.json"), Path("plots/extract.cs
 
 
 def moments(tokens: np.ndarray) -> np.ndarray:
-    """Sum [width], sum of |x|^2, and number of tokens [n, token, width], joined as float64 [width + 2]."""
+    """Sum over tokens what their mean and spread are computed from. Results of disjoint sets of tokens can be added.
+
+    tokens: activations, of shape [image, token, width].
+    Returns one float64 vector of length width + 2: the sum of the tokens (width numbers), the sum of their squared
+    norms, and their number.
+    """
     flat = tokens.reshape(-1, tokens.shape[-1]).astype(np.float64)
     return np.concatenate([flat.sum(0), [np.square(flat).sum()], [len(flat)]])
 
 
 def normalisation(summed: np.ndarray) -> dict[str, Any]:
-    """The mean, and E |x - mean|^2, from summed `moments`."""
+    """Turn the sums of `moments` into the statistics that an activation store carries.
+
+    summed: the vector from `moments`, of length width + 2.
+    Returns mean (a list of `width` numbers) and mean_squared_norm, E |x - mean|^2.
+    """
     *total, squares, n = summed.tolist()
     mean = np.array(total) / n
     return {"mean": mean.tolist(), "mean_squared_norm": squares / n - float(np.square(mean).sum())}
@@ -56,11 +65,13 @@ def normalisation(summed: np.ndarray) -> dict[str, Any]:
 def extract(
     clip: vit.FrozenClip, data: Dataset, stores: dict[int, store.StoreWriter], batch_size: int
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Fill this rank's part of the stores. Shards are written while the next batch is computed.
+    """Run CLIP over this rank's part of the images, and fill its part of the stores. Each layer has its own store.
 
-    Returns unit-norm embeddings of this rank's audit images [n, embed], and for each layer the moments of its images
-    except those of confirmation women, a row per shard [shard, width + 2]. No batch spans two shards, so the numbers
-    are the same to the bit for any number of ranks.
+    stores: the store of each layer, by layer. Shards are written while the next batch is computed.
+    batch_size: images per forward pass.
+    Returns the unit-norm embeddings of this rank's audit images, of shape [n, embed], and for each layer the `moments`
+    of each shard, of shape [shard, width + 2]. The moments leave out the images of confirmation women, who are held
+    out. No batch spans two shards, so the numbers are the same to the bit for any number of ranks.
     """
     audit = (data.table["split"] != "corpus").to_numpy()
     counted = (data.table["split"] != "confirmation").to_numpy()
@@ -85,7 +96,12 @@ def extract(
 
 
 def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, processor: str) -> str:
-    """URL of a folder in object storage, named by all inputs that the activations depend on. Empty if no URL is set."""
+    """Name the folder in object storage that keeps the stores. Its name depends on all that the activations depend on.
+
+    model: hash of CLIP's files (`vit.fingerprint`).
+    processor: type of device, such as cpu or cuda.
+    Returns the URL, or "" if `config.remote` is empty.
+    """
     if not config.remote:
         return ""
     settings = [processor, compute.model_dump(), config.model_dump(exclude={"remote"})]
@@ -97,7 +113,12 @@ def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, 
 def fill(
     clip: vit.FrozenClip, data: Dataset, layers: list[int], config: Extract, compute: Compute, ranks: Ranks
 ) -> np.ndarray:
-    """Write the stores with their provenance. Returns unit-norm embeddings of the audit images [n, embed]."""
+    """Write the activation store of each layer, with its provenance and the mean and spread of its tokens.
+
+    ranks: processes that share the work; all return the same.
+    Returns the unit-norm embeddings of all audit images, of shape [n, embed]. Raises StoreError if an activation is not
+    finite or the storage cannot be reached, and DiskFull if there is no space left.
+    """
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
     remote = remote_folder(compute, config, model, data, clip.device.type)
@@ -129,9 +150,12 @@ def fill(
 
 
 def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.DataFrame:
-    """A row per audit image: labels, the emotion CLIP names, correct (0/1), and R (log-probability of the truth, nats).
+    """Let CLIP name the emotion of each audit image.
 
-    embeddings: unit-norm embeddings of the audit images [n, embed].
+    embeddings: unit-norm embeddings of the audit images, of shape [n, embed], in the order of `data.audit_rows()`.
+    Returns a row per audit image: its labels (image, identity, condition, emotion, colour if there is one, split,
+    pair), row (its row number in the data set), named (the emotion that CLIP names), correct (0 or 1) and R
+    (log-probability of the true emotion, nats).
     """
     rows = data.audit_rows()
     embedded, truth = torch.from_numpy(embeddings), torch.from_numpy(data.emotion_index(rows))
@@ -148,7 +172,12 @@ def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.Data
 
 
 def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
-    """Mean accuracy and R (nats) of both conditions and their gap, over all women."""
+    """Average accuracy and R over the images of all women.
+
+    table: from `read_out`. chance: the accuracy of guessing.
+    Returns accuracy and R (nats), each with the mean of both conditions and gap (clothed minus semi-nude); accuracy
+    also with chance.
+    """
     metrics: dict[str, dict[str, float]] = {}
     for name, column in (("accuracy", "correct"), ("R", "R")):
         mean = table.groupby("condition")[column].mean()

@@ -42,21 +42,28 @@ N_SHOWN = 6  # pairs on the contact sheet
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the model will see it."""
+    """One image of the audit set, as the model will see it."""
 
     pixels: UInt8[np.ndarray, "s s 3"]
     masks: UInt8[np.ndarray, "region s s"]
-    """Bust and face."""
+    """Bust and face, in this order. 255 is inside, 0 outside; corpus images have empty masks."""
     lost: Float[np.ndarray, " region"]
     """Share of each mask that the crop cut away."""
 
 
 PictureSource = Callable[[int], Picture]
-"""A function that reads or draws the picture of a row. Only a few pictures are in memory at a time."""
+"""A function that reads or draws the picture of a row, given by its number in the table. Only a few pictures are in
+memory at a time."""
 
 
 def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
-    """The audit pairs and the corpus of the planted world. Returns their table and the function that draws a row."""
+    """Draw the audit pairs and the corpus of the planted world.
+
+    size: side of the pictures, in pixels.
+    Returns a table with a row per image, and a function that draws the picture of a row. Columns: image (its name),
+    identity, condition, emotion, colour (of the top or shirt), intensity and prompt (both empty). Corpus images have
+    only a name.
+    """
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
     for number, (woman, *twins) in enumerate(world.audit_pairs(config.n_women, audit_rng)):
@@ -86,7 +93,11 @@ def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
 
 
 def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
-    """A folder of photographs, checked. Returns its table and the function that reads a row. Raises ManifestError."""
+    """Read and check the manifest of a folder of photographs.
+
+    Returns its table (`manifest.read`), and a function that reads the picture of a row. Raises ManifestError if the
+    manifest or a file that it names cannot be used.
+    """
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
     corpus = manifest.is_corpus(table).to_numpy()
@@ -108,7 +119,12 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
 
 
 def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
-    """Add prompt, split and pair number to every row. Raises ManifestError if the women cannot be split."""
+    """Fill in missing prompts, and assign each woman to a split.
+
+    table: a row per image, with identity, condition, emotion, intensity and prompt. A corpus image has no identity.
+    Returns the table with prompts, split (discovery, confirmation or corpus) and pair (a number that both twins share;
+    -1 for corpus images). Raises ManifestError if there are fewer than two women.
+    """
     table = table.copy()
     corpus = manifest.is_corpus(table)
     no_prompt = (table["prompt"] == "") & ~corpus
@@ -125,7 +141,15 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str, str]) -> pd.DataFrame:
-    """Write data/dataset, image by image. Returns a row per image: share of the image in each mask, and share lost."""
+    """Write data/dataset, image by image.
+
+    table: a row per image, from `complete`.
+    look: gives the picture of each row.
+    size: side of the pictures, in pixels.
+    prompts: the prompt of each emotion.
+    Returns a row per image: bust_covered and face_covered (share of the image inside the mask), bust_lost and face_lost
+    (share of the mask that the crop cut away). Raises DiskFull if there is no space left.
+    """
     rows = []
     with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
         for picture in ordered_map(look, range(len(table))):
@@ -136,7 +160,12 @@ def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str
 
 
 def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Counts, mean area of the masks by condition, and the largest share of a mask that the crop cut away."""
+    """Summarise the data set for a metrics file.
+
+    table: a row per image, from `complete`. shares: from `write`, in the same order.
+    Returns count (numbers of images, pairs and women), mask_area_share (mean share of the image inside each mask, by
+    region and condition) and crop (the largest share of a mask that the crop cut away, by region).
+    """
     audit = table["pair"] >= 0
     counts = {
         "images": len(table),
@@ -157,7 +186,11 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
 
 
 def contact_sheet(table: pd.DataFrame, look: PictureSource, fpath: Path) -> None:
-    """Draw some pairs with their masks outlined, so that a person can check them."""
+    """Draw N_SHOWN pairs, evenly spread, with their masks outlined, so that a person can check them. Writes `fpath`.
+
+    table: a row per image, from `complete`. look: gives the picture of each row.
+    Each column shows a pair, the semi-nude image above the clothed one. The bust is outlined solid, the face dashed.
+    """
     audit = table.reset_index(drop=True)
     audit = audit[audit["pair"] >= 0]
     shown = np.unique(np.linspace(0, audit["pair"].max(), N_SHOWN).round().astype(int))

@@ -30,8 +30,9 @@ PLOT_FPATH = Path("plots/prepare_clip.csv")
 def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
     """Load the open_clip model that params.yaml names. Returns the model and its `model_cfg`.
 
-    Raises ModelError for an unknown architecture or tag, for a checkpoint that is not safetensors, and for OpenAI's
-    weights in an architecture without quick-GELU.
+    Raises ModelError for an unknown architecture or tag, for a checkpoint that is not safetensors, for OpenAI's weights
+    in an architecture without quick-GELU, for weights that cannot be loaded or are not finite, and for a tower of
+    another library.
     """
     import open_clip
 
@@ -68,7 +69,10 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
 
 
 def without_a_network(config: Clip) -> str:
-    """Instructions to copy the weights of a tag from a machine with a network. Empty for a local file."""
+    """Write how to copy the weights of a tag from a machine with a network.
+
+    Returns "" for a file, and for weights that do not lie on the Hugging Face Hub.
+    """
     import open_clip
 
     hub = open_clip.get_pretrained_cfg(config.architecture, config.pretrained).get("hf_hub", "")
@@ -87,7 +91,11 @@ def _is_file(name: str) -> bool:
 
 
 def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> None:
-    """Write open_clip's `local-dir:` layout."""
+    """Write a model into `directory` in open_clip's `local-dir:` layout: float32 weights (safetensors) and settings.
+
+    model_cfg: open_clip's description of the architecture.
+    preprocess_cfg: open_clip's settings of the preprocessing, such as mean and std of the pixels.
+    """
     weights = {name: tensor.contiguous().float() for name, tensor in model.state_dict().items()}
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     with outs.atomic_output(directory) as unfinished:
@@ -97,7 +105,11 @@ def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg:
 
 
 def size(model: Any) -> dict[str, Any]:
-    """The numbers of parameters, layers and tokens of the vision tower, its sizes, and the logit scale."""
+    """Measure the vision tower of a model, for a metrics file.
+
+    Returns vision_parameters, vision_layers, vision_width, tokens (patches and class token), image_size (pixels), and
+    logit_scale, the factor on cosines before the softmax.
+    """
     visual = model.visual
     return {
         "vision_parameters": sum(p.numel() for p in visual.parameters()),

@@ -55,9 +55,16 @@ N_SHOWN = 3  # pairs beside the finding
 
 
 def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> None:
-    """Draw emotion accuracy before the edit, with the bust greyed out, and after the edit.
+    """Draw the main finding, and write it to plots/finding.png (FINDING_FPATH).
 
-    The picture is committed to git, so it shows pairs only if they are drawn. Photographs never go into it.
+    metrics: the contents of the metrics files, by stage; `ablate` and `extract` are read.
+    edited: what was edited in words, such as "28 bias latents edited", for the labels of the bars.
+    with_pictures: whether to show three pairs of confirmation women. The picture is committed to git, so pairs are
+        shown only if they are drawn. Photographs never go into it.
+
+    The bars show emotion accuracy, with intervals except for the random set: clothed and semi-nude before the edit,
+    semi-nude with the bust greyed out, with the best random set of latents edited, and both after the edit. A dotted
+    line marks chance.
     """
     figure = figures.pyplot().figure(figsize=(10.4 if with_pictures else 6.4, 4.2))
     if with_pictures:
@@ -101,14 +108,14 @@ def _draw_accuracies(ax: Axes, metrics: dict[str, Any], edited: str) -> None:
 
 
 def embedded(fpath: Path) -> str:
-    """A PNG file as a data URL."""
+    """Return a PNG file as a data URL, to put it into the page. Fails if the picture is missing or damaged."""
     with Image.open(fpath) as picture:
         picture.load()  # a damaged picture fails here, not in the reader's browser
     return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
 
 
 def html(table: pd.DataFrame) -> Any:
-    """A table as HTML for the page."""
+    """Return a table as HTML for the page. Its text is escaped; the result counts as safe for the template."""
     from markupsafe import Markup
 
     return Markup(table.to_html(index=False, border=0, justify="right"))

@@ -35,17 +35,31 @@ STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 
 
 def points(grid: Grid) -> list[Point]:
-    """All points of the grid, one for each SAE."""
+    """List the points of the grid, one for each SAE: every layer with every expansion."""
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
 def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
-    """Both lists of latents of one SAE."""
+    """Read the two lists of latents of one SAE, as `analyse_sae` wrote them.
+
+    name: folder of the SAE in data/analysis, such as l22_x16.
+    Returns the list `bias` (latents whose effect on the emotion readout harms semi-nude women) and the list
+    `perception` (latents that are more active on them), each a table with the columns latent, step, mean, low, high,
+    p_max_t. Raises LatentsError if a list cannot be read.
+    """
     return {kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)}
 
 
 def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
-    """A row per SAE: training metrics, the published tests, numbers of latents found, and the gain of the best edit."""
+    """Collect the results of the SAEs of the grid, to choose one.
+
+    clothed_cost: largest loss of accuracy on clothed women that the edit may cause.
+    Returns a row per SAE: layer, expansion; recon, l0, l0_fraction, fvu and total of the last training step; train_fvu,
+    held_out_fvu (NaN if nothing was held out), dead_fraction; mwu_p, auc, cliffs_delta, ks_p (the published tests);
+    cosine_difference_mean, cosine_difference_std; first_order_correlation; smallest_p; n_bias and n_perception (latents
+    found); n_edited and the gains in GAINS (of R in nats, of accuracy as a share), of the best edit. Raises
+    UnreadableError or LatentsError if a result is missing or damaged.
+    """
     rows = []
     for point in points(grid):
         name = str(point)
@@ -76,7 +90,12 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
 
 
 def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
-    """The chosen row, and the reason in words. Raises ParamsError if the fixed SAE is not on the grid."""
+    """Choose one SAE by the rule in params.yaml (`SelectSae.rule`).
+
+    table: from `collect`.
+    Returns the chosen row, and the reason in words. Under the rule `net_gain`, the SAE with the lowest FVU is chosen if
+    no edit helps. Raises ParamsError if the rule is `fixed` and its SAE is not on the grid.
+    """
     if config.rule == "fixed":
         found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
         if found.empty:
@@ -99,12 +118,20 @@ def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
 
 
 def judged_fvu(table: pd.DataFrame) -> str:
-    """The column that measures fidelity: FVU on held-out women if there are any, else on the images trained on."""
+    """Name the column of the table that measures fidelity.
+
+    table: from `collect`.
+    Returns `held_out_fvu` if every SAE has held-out women, else `train_fvu` (FVU on the images trained on).
+    """
     return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
 
 
 def curves(grid: Grid) -> pd.DataFrame:
-    """The training histories of all SAEs in one tidy table."""
+    """Join the training histories of all SAEs in one table.
+
+    Returns the rows of each history.csv (columns as in `trainer.train`), with layer and expansion of the SAE. Raises
+    UnreadableError if a history is missing or damaged.
+    """
     parts = [
         outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(
             layer=point.layer, expansion=point.expansion
@@ -115,7 +142,12 @@ def curves(grid: Grid) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
-    """Draw all SAEs side by side, with a circle around the chosen one."""
+    """Draw the SAEs side by side, with a circle around the chosen one, and write the picture to `fpath`.
+
+    table: from `collect`. chosen: its chosen row.
+    The panels are: FVU against L0; the AUC of the published test against the expansion; the net gain in R of the best
+    edit against the expansion. Each layer has a line.
+    """
     figure, axes = figures.panels(3, "The SAEs of the grid (circle: the chosen one)")
     layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)
     colours = dict(zip(layers, cycle(figures.SERIES), strict=False))

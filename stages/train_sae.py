@@ -55,7 +55,12 @@ SPLITS_TRAINED_ON = {
 def source(
     activations: store.Store, rows: np.ndarray, config: TrainSae, where: torch.device, ranks: Ranks
 ) -> InMemory | Streamed:
-    """The tokens to train on: all on the device if they fit `memory_gib`, else streamed from the store."""
+    """Prepare the tokens to train on: on the device if they fit into `config.memory_gib`, else streamed from the store.
+
+    rows: row numbers of the images to train on. where: the device.
+    ranks: processes that share every batch.
+    Raises BufferTooSmall if the memory holds too few tokens for the batches.
+    """
     _, n_tokens, width = activations.shape
     capacity = int(config.memory_gib * 2**30) // (BYTES * width)
     if len(rows) * n_tokens > capacity:
@@ -67,10 +72,12 @@ def source(
 def normalisation(
     tokens: InMemory | Streamed, activations: store.Store, config: TrainSae, where: torch.device
 ) -> Normalisation:
-    """The normalisation of the tokens trained on.
+    """Return the mean and scale of the tokens that the SAE is trained on.
 
+    tokens: the tokens trained on. activations: the store they come from. where: the device.
     The store holds the moments of all images but those of confirmation women. They are used if the SAE is trained on
-    these images; otherwise the moments are measured.
+    these images; otherwise the moments are measured on `tokens`. Raises TrainingError if the tokens have no variance or
+    are not finite, StoreError if the store lacks its moments.
     """
     if config.train_on != "discovery_and_corpus":
         return Normalisation.from_tokens(tokens.chunks())
@@ -79,7 +86,13 @@ def normalisation(
 
 
 def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
-    """FVU, L0 and dead share on the tokens of at most MOST_MEASURED images; FVU also for class token and patches."""
+    """Measure an SAE on the tokens of at most MOST_MEASURED images, evenly spread over `rows`.
+
+    rows: row numbers of the images.
+    mean: mean of the tokens trained on, of shape [d_in]. FVU is 1 for an SAE that always predicts it.
+    Returns fvu (all tokens), fvu_cls (class tokens), fvu_patches (patches), recon (mean squared error per activation),
+    l0 (active latents per token), l0_fraction (l0 / d_sae) and dead_fraction (share of latents that never fire).
+    """
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))]
     parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
     tokens = (torch.from_numpy(activations.read(part)).to(mean.device) for part in parts)
@@ -100,7 +113,11 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 def measure(
     sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: TrainSae, mean: torch.Tensor
 ) -> dict[str, dict[str, float]]:
-    """`quality` on the images trained on, and on confirmation women if they were held out."""
+    """Measure an SAE on the images trained on, and on those of confirmation women if they were held out.
+
+    mean: mean of the tokens trained on, of shape [d_in].
+    Returns the results of `quality` under the key train and, if women were held out, held_out.
+    """
     trained_on = SPLITS_TRAINED_ON[config.train_on]
     splits = {"train": data.rows(*trained_on)}
     if "confirmation" not in trained_on:
@@ -111,7 +128,12 @@ def measure(
 def checkpoint(
     compute: Compute, config: TrainSae, expansion: int, activations: store.Store, where: torch.device
 ) -> Checkpoint:
-    """The checkpoint, named by all that the weights depend on: parameters, activations, code, torch and processor."""
+    """Return the checkpoint of a training, named by all that the weights depend on.
+
+    expansion: d_sae / d_in. where: the device.
+    The name is a hash of parameters, provenance of the activations, code, version of torch and processor. A training
+    with other inputs has another checkpoint.
+    """
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (trainer, gradients, batches))
     return Checkpoint.for_inputs(
         "train_sae",
@@ -128,10 +150,12 @@ def checkpoint(
 def train(
     tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: TrainSae, kept: Checkpoint
 ) -> tuple[JumpReLUSAE, pd.DataFrame, dict[str, float]]:
-    """Train one SAE for each seed.
+    """Train SAEs that differ only in their seed, `config.n_seeds` in number, starting from `config.seed`.
 
-    Returns the SAE of the seed in params.yaml, its history, and `matched_share`: the share of its latents that the
-    other seeds find again.
+    d_sae: number of latents. measured: mean and scale of the tokens. kept: the checkpoint, with a part for each seed.
+    Returns the SAE of the first seed and its history (columns as in `trainer.train`). The last result has
+    `matched_share`: the share of this SAE's latents that another seed finds again, mean over the other seeds; it is
+    empty for one seed.
     """
     settings = config.model_dump(exclude={"source", "train_on", "n_seeds", "memory_gib", "seed"})
     runs = [
@@ -150,7 +174,11 @@ def train(
 
 
 def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
-    """Load an SAE from elsewhere. Raises SAEError if it does not fit the layer's width or the point's expansion."""
+    """Load an SAE that was trained elsewhere, from data/pretrained/l<layer>_x<expansion>.
+
+    point: layer and expansion of the SAE. d_in: width of the layer.
+    Raises SAEError if the files cannot be used, or if the SAE does not fit the layer's width or the point's expansion.
+    """
     directory = PRETRAINED_DPATH / str(point)
     sae = JumpReLUSAE.load(directory)
     if (sae.d_in, sae.d_sae) != (d_in, d_in * point.expansion):
@@ -162,14 +190,23 @@ def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
 
 
 def headline(quality: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage. The SAE's cfg.json has all that was measured."""
+    """Choose the metrics of the stage from all that was measured. The SAE's cfg.json has the rest.
+
+    quality: the results of `measure`, and `seeds` from `train` if there were several.
+    Returns train_fvu, l0 and dead_fraction on the images trained on, held_out_fvu if there are held-out women, and
+    matched_share if there are several seeds.
+    """
     held_out = {"held_out_fvu": quality["held_out"]["fvu"]} if "held_out" in quality else {}
     train = {"train_fvu": quality["train"]["fvu"], **{key: quality["train"][key] for key in ("l0", "dead_fraction")}}
     return train | held_out | quality.get("seeds", {})
 
 
 def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
-    """A history of one row, from the measured quality, for an SAE that was not trained here."""
+    """Write a training history of one row, at step 0, for an SAE that was not trained here.
+
+    quality: from `quality`, on the images trained on.
+    Returns step, recon, l0, l0_fraction, fvu, sparsity (0), total (equal to recon) and dead_fraction.
+    """
     row = {key: quality[key] for key in ("recon", "l0", "l0_fraction", "fvu")}
     return pd.DataFrame(
         [{"step": 0, **row, "sparsity": 0.0, "total": row["recon"], "dead_fraction": quality["dead_fraction"]}]
@@ -183,7 +220,12 @@ def save(
     history: pd.DataFrame | None,
     activations: store.Store,
 ) -> None:
-    """Write the SAE with its provenance, its quality and its history, and the metrics of the stage."""
+    """Write an SAE with its provenance, quality and training history, and the metrics of the stage.
+
+    point: layer and expansion, which name the folder in data/sae and the file in metrics/train_sae.
+    quality: the results of `measure`, `size` (d_in, d_sae, tokens) and, if there were several seeds, `seeds`.
+    history: from `train`; None for an SAE from elsewhere. activations: the store that the tokens came from.
+    """
     sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
     sae.metadata |= activations.provenance
     history = untrained_history(quality["train"]) if history is None else history

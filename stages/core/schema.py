@@ -22,6 +22,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
+    """A section of params.yaml. It is read-only. Unknown keys, wrong types and infinite numbers are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -62,7 +64,8 @@ class Inference(Section):
     is chosen by what was found in it, so the errors of all SAEs add up: divide the rate you want over the whole grid by
     the number of SAEs."""
     min_effect: NonNegative
-    """Smallest effect gap that counts, nats of R. The whole interval of a bias latent's gap must lie above it."""
+    """Smallest effect gap that counts, in nats of R, the log-probability of the true emotion. The whole interval of a
+    bias latent's gap must lie above it."""
     min_readout: Annotated[float, Field(ge=0, lt=1)]
     """Smallest accuracy on clothed discovery women, on a scale from chance (0) to certainty (1). A model below it does
     not read faces and has no readout that could be biased, so no bias latents are named in it."""

@@ -17,7 +17,12 @@ STUDIES_DPATH = Path(__file__).parent
 
 
 def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
-    """Write the values of the study `name` into `fpath`. Raises ParamsError for an unknown study or a damaged file."""
+    """Write the values of a ready study into params.yaml. Other keys and comments stay as they are.
+
+    name: name of a file in stages/studies, without .yaml.
+    fpath: the params.yaml to change. It is written only if the result is valid.
+    Raises ParamsError for an unknown study, for a file that is missing or damaged, and for values that are not allowed.
+    """
     from ruamel.yaml import YAML, YAMLError
 
     studies = sorted(p.stem for p in STUDIES_DPATH.glob("*.yaml"))

@@ -29,7 +29,11 @@ class ImageError(StudyError):
 
 
 def draw_map(clip: FrozenClip, fpath: Path, text: str) -> Path:
-    """Draw the Grad-ECLIP map of an image file for a text. Returns the path of the drawing. Raises ImageError."""
+    """Draw the Grad-ECLIP map of an image file for a text, beside the picture as the model sees it.
+
+    fpath: the image file. The drawing is written beside it, as `<image>_map.png`.
+    Returns the path of the drawing. Raises ImageError if the image is missing or cannot be read.
+    """
     if not fpath.is_file():
         raise ImageError(f"{fpath} not found")
     try:

@@ -37,7 +37,11 @@ N_BOOTSTRAP = 2000
 
 
 def collect() -> pd.DataFrame:
-    """A row per run among the experiments. One is enough of several with the same name: the name fixes all settings."""
+    """Read the results of all runs that DVC keeps as experiments named `bias<b>-seed<s>`.
+
+    Returns a row per run: bias, seed, and the results that `found_by` returns. If several experiments have the same
+    name, one is read, because the name fixes all settings. Exits if there is no such experiment.
+    """
     with Repo() as repo:
         shas = dict(found for of_baseline in repo.experiments.ls(all_commits=True).values() for found in of_baseline)
     named = {sha: match.groupdict() for name, sha in shas.items() if (match := NAME.fullmatch(name))}
@@ -48,13 +52,22 @@ def collect() -> pd.DataFrame:
 
 
 def merged(recorded: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Recorded runs and runs found now. A run found now replaces a recorded run with the same bias and seed."""
+    """Join the runs recorded earlier and the runs found now.
+
+    recorded, found: tables with a row per run, as `collect` returns them.
+    Returns one table sorted by bias and seed. A run found now replaces a recorded run with the same bias and seed.
+    """
     both = pd.concat([recorded, found], ignore_index=True).drop_duplicates(["bias", "seed"], keep="last")
     return both.sort_values(["bias", "seed"], ignore_index=True)
 
 
 def found_by(sha: str) -> dict[str, float]:
-    """The results of one run, from its metrics and parameters."""
+    """Read the results of one run from its metrics and parameters, as DVC keeps them.
+
+    sha: the git commit of the experiment.
+    Returns the numbers of one row of sweep.csv: accuracies (0 to 1), gaps and reliance in R (nats), gaps of the map
+    scores, p-values, counts and ranks of latents. A column with `gap` in its name is clothed minus semi-nude.
+    """
 
     def metrics(stage: str) -> Any:
         return json.loads(dvc.api.read(f"metrics/{stage}.json", rev=sha))
@@ -104,13 +117,18 @@ def found_by(sha: str) -> dict[str, float]:
 
 
 def share(hits: int, n: int) -> tuple[float, float, float]:
-    """hits / n with its Clopper-Pearson interval."""
+    """Return hits / n, and the lower and upper end of its Clopper-Pearson interval at the level CONFIDENCE."""
     found = stats.binomtest(hits, n).proportion_ci(CONFIDENCE, method="exact")
     return hits / n, found.low, found.high
 
 
 def table(runs: pd.DataFrame) -> str:
-    """A Markdown table with a row per bias: medians over runs with their range, shares with their interval."""
+    """Write the results of the runs as a Markdown table with a row per bias.
+
+    runs: a row per run, from `merged`.
+    Counts and accuracies are medians over runs with their range. The share of runs that name a bias latent has its
+    Clopper-Pearson interval.
+    """
 
     def spread(values: pd.Series, pattern: str = "{:.2f}") -> str:
         several = f"{pattern} ({pattern} to {pattern})" if len(values) > 1 else pattern
@@ -154,7 +172,12 @@ ENDPOINTS = {
 
 
 def tracking(runs: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation of each endpoint with the planted bias over runs, with a bootstrap interval over runs."""
+    """Measure how well each endpoint of the pipeline follows the planted bias from run to run.
+
+    runs: a row per run, with bias and the columns that ENDPOINTS names.
+    Returns a row per endpoint: endpoint (its label), rho (Spearman's correlation with the bias over runs), low and high
+    (bootstrap interval over runs).
+    """
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(runs), (N_BOOTSTRAP, len(runs)))
     bias, rows = runs["bias"].to_numpy(), []
@@ -167,14 +190,19 @@ def tracking(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def tracking_table(runs: pd.DataFrame) -> str:
-    """`tracking` as a Markdown table."""
+    """Write the table of `tracking` as Markdown, an endpoint and its correlation with the planted bias in each row."""
     lines = ["| endpoint | rank correlation with the planted bias |", "|---|---|"]
     lines += [f"| {r.endpoint} | {r.rho:.2f} [{r.low:.2f}, {r.high:.2f}] |" for r in tracking(runs).itertuples()]
     return "\n".join(lines)
 
 
 def draw(runs: pd.DataFrame, fpath: Path) -> None:
-    """Draw against the bias: rate of naming a bias latent, accuracies before and after the edit, and the endpoints."""
+    """Draw the results against the planted bias, and write the picture to `fpath`.
+
+    runs: a row per run, from `merged`.
+    The panels are: the share of runs that name a bias latent, with its interval; accuracies before and after the edit,
+    a mark per run and a line through the medians; the rank correlation of each endpoint with the bias (`tracking`).
+    """
     figure, axes = figures.panels(3, f"{len(runs)} runs, each with its own women, CLIP and SAEs", cell=(4.4, 3.8))
     rate, accuracy, endpoints = axes[0]
     for bias, part in runs.groupby("bias"):

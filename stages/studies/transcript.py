@@ -25,7 +25,11 @@ The output of the stages is left out; only DVC's lines are kept.
 
 
 def steps(change: str) -> dict[str, list[str]]:
-    """The commands of each step, by the text that explains the step, in order."""
+    """List the commands that change a parameter and show the difference.
+
+    change: the parameter and its new value, such as `train_sae.target_l0=12`.
+    Returns the commands of each step in order, with the text that explains the step as key.
+    """
     return {
         "Run the study with one parameter changed. Stages that do not read it are not run again.": [
             f"dvc exp run --name {NAME} -S {change}"
@@ -42,7 +46,10 @@ def steps(change: str) -> dict[str, list[str]]:
 
 
 def said(command: str) -> str:
-    """What a command prints, without progress lines and without paths of this machine. Exits if the command fails."""
+    """Run a command, and return what it prints. Exits if the command fails.
+
+    The path of the working directory is replaced by "...". For `dvc exp run`, only DVC's own lines are kept.
+    """
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{command} failed:\n{done.stdout}{done.stderr}")

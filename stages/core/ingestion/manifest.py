@@ -46,7 +46,11 @@ class ManifestError(StudyError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a manifest may contain."""
+    """What a manifest may contain.
+
+    emotions: the emotions that a row may name.
+    max_pixels: largest number of pixels of an image or mask.
+    """
 
     emotions: tuple[str, ...]
     max_pixels: float
@@ -54,24 +58,39 @@ class Limits:
 
 @dataclass
 class Faults:
-    """Collects all faults, so that one run reports them together."""
+    """Collects all faults of a manifest, so that one run reports them together.
+
+    fpath: the manifest.
+    lines: a message per fault.
+    """
 
     fpath: Path
     lines: list[str] = field(default_factory=list)
 
     def add(self, row: int, what: str) -> None:
+        """Add a fault of one row.
+
+        row: number of the row, from 0 for the first image. The message counts rows as spreadsheets do.
+        what: what is wrong and what to do.
+        """
         self.lines.append(f"{self.fpath}, row {row + ROW_OF_FIRST_IMAGE}: {what}")
 
     def stop_if_any(self) -> None:
+        """Raise ManifestError with all faults, one per line, if there are any."""
         if self.lines:
             raise ManifestError("\n".join([f"{len(self.lines)} fault(s); nothing was written", *self.lines]))
 
 
 def read(folder: Path, limits: Limits) -> pd.DataFrame:
-    """Read the manifest of `folder` as strings, and check it completely.
+    """Read `manifest.csv` in `folder`, and check all its rows and all files that they name.
 
-    Raises ManifestError, which names every row that is missing, unreadable, duplicate, unpaired, unknown, too large,
-    outside the folder, or whose masks do not fit.
+    Returns a row per image with text in every cell: image, identity, condition, emotion, bust_mask, face_mask,
+    intensity and prompt, and any further columns of the file. Empty cells are "", as are intensity and prompt if the
+    file lacks them.
+
+    Raises ManifestError if the file is missing, is no CSV table, or lacks a column. Otherwise the error names every row
+    that is unpaired, has an unknown label or a duplicate image, or whose image or masks are missing, unreadable, too
+    large, outside the folder or do not fit together.
     """
     fpath = folder / MANIFEST_FNAME
     table = _read_csv(fpath)
@@ -84,7 +103,11 @@ def read(folder: Path, limits: Limits) -> pd.DataFrame:
 
 
 def is_corpus(table: pd.DataFrame) -> pd.Series:
-    """Whether each row is a corpus image: it names neither a woman nor a condition."""
+    """Tell for each row of a manifest whether it is a corpus image, which may only be used to train SAEs.
+
+    table: needs the columns identity and condition.
+    Returns True for each row that names neither a woman nor a condition.
+    """
     return (table["identity"] == "") & (table["condition"] == "")
 
 
@@ -220,14 +243,20 @@ def _check_pairs(table: pd.DataFrame, faults: Faults) -> None:
 
 
 def open_image(path: Path, max_pixels: float) -> Image.Image:
-    """Open an image file upright, as RGB. Raises ValueError, which says what is wrong and what to do."""
+    """Open an image file upright (by its EXIF orientation), as RGB.
+
+    max_pixels: largest number of pixels that the file may have.
+    Raises ValueError for a file that is unreadable, too large or a narrow strip, that holds several pictures, or whose
+    pixel format is not supported. The message says what is wrong and what to do, but does not name the file.
+    """
     return _upright(path, max_pixels).convert("RGB")
 
 
 def open_mask(path: Path, max_pixels: float) -> Image.Image:
-    """Open a mask file upright, as 8-bit black (outside) and white (inside).
+    """Open a mask file upright, as an 8-bit grey image: 255 (white) inside the region, 0 (black) outside.
 
-    A pixel is white if its brightness, on black where the mask is transparent, is at least half. Raises ValueError.
+    A pixel is white if its brightness, on black where the mask is transparent, is at least half.
+    max_pixels: largest number of pixels that the file may have. Raises ValueError as `open_image` does.
     """
     mask = _upright(path, max_pixels)
     if mask.has_transparency_data:
@@ -275,7 +304,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[np.ndarray, "size size *rgb"]:
-    """Resize the shorter side to `size`, then crop the centre, as CLIP's own preprocessing does."""
+    """Resize the shorter side to `size` pixels, then crop the centre, as CLIP's own preprocessing does.
+
+    resample: Pillow's filter for the resizing.
+    Returns uint8 pixels, of shape [size, size, 3] for an RGB image and [size, size] for a mask.
+    """
     scale = size / min(image.size)
     resized = image.resize((max(size, round(image.width * scale)), max(size, round(image.height * scale))), resample)
     left, top = (resized.width - size) // 2, (resized.height - size) // 2
@@ -283,7 +316,7 @@ def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[n
 
 
 def share_lost(mask: Image.Image) -> float:
-    """Share of the mask's area that the centre crop cuts away."""
+    """Compute the share of a mask's area that the centre crop of `square` cuts away. The mask must not be empty."""
     side = min(mask.size)
     left, top = (mask.width - side) // 2, (mask.height - side) // 2
     inside = np.asarray(mask)[top : top + side, left : left + side].sum(dtype=np.float64)
@@ -291,14 +324,15 @@ def share_lost(mask: Image.Image) -> float:
 
 
 def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.DataFrame, list[str]]:
-    """Propose a manifest from file names.
+    """Propose a manifest from the names of the image files in `folder` and its subfolders, except those in `masks/`.
 
     pattern: a path with fields, such as '{identity}/{condition}_{emotion}.jpg'. A field matches any text without a
-        slash.
+        slash. The fields identity, condition and emotion are required; intensity and any (text to ignore) are optional.
     aliases: replacements of the labels found ('nude' -> 'semi_nude').
 
-    The mask columns are filled with `masks/<name>_bust.png` and `masks/<name>_face.png`. Returns the table and the
-    image files that did not match. Raises ManifestError for a pattern that cannot be used.
+    Returns a table with the columns of a manifest, and the image files that did not match. The mask columns are filled
+    with `masks/<name>_bust.png` and `masks/<name>_face.png`; nobody has drawn these files yet. Prompts are left empty.
+    Raises ManifestError for a pattern that cannot be used, and for a file name that is not UTF-8.
     """
     fields = set(re.findall(r"{(\w+)}", pattern))
     wanted = {"identity", "condition", "emotion"}

@@ -13,9 +13,10 @@ Made = TypeVar("Made")
 
 
 def ordered_map(work: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
-    """Apply `work` to every item and yield the results in order. About one result per core is prefetched.
+    """Apply `work` to every item in several threads, and yield the results in the order of the items.
 
-    Threads suit work that releases Python's global interpreter lock, such as decoding and resizing images.
+    About one result per core is prefetched. Threads suit work that releases Python's global interpreter lock, such as
+    decoding and resizing images. An error in `work` is raised where its result would be yielded.
     """
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     coming: deque[Future[Made]] = deque()

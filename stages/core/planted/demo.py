@@ -56,18 +56,23 @@ class DemoError(StudyError):
 
 @dataclass(frozen=True)
 class TrainedDemo:
-    """A demo CLIP, with the record of its training."""
+    """A demo CLIP that reads faces (`train`), with the record of its training."""
 
     model: CLIP
     history: pd.DataFrame
-    """Columns: step, loss (nats), image_accuracy (share of images matched to their caption among the batch's)."""
+    """A row per LOG_EVERY steps: step, loss (nats), image_accuracy (share of the batch's images whose own caption has
+    the highest cosine among the captions of the batch)."""
     clothed_accuracy: float
     """Share of new clothed women whose emotion the model names correctly."""
     attempts: int
     """Number of trainings, this one included."""
 
     def as_metrics(self) -> dict[str, float]:
-        """For a metrics file; loss and image_accuracy are means over the last logged steps."""
+        """Summarise the training for a metrics file.
+
+        Returns loss (nats) and image_accuracy, both means over the last ten rows of `history`, clothed_accuracy and
+        attempts.
+        """
         last = self.history.tail(10).mean()
         return {
             **{key: float(last[key]) for key in ("loss", "image_accuracy")},
@@ -77,9 +82,11 @@ class TrainedDemo:
 
 
 def architecture(config: Demo, image_size: int) -> dict[str, Any]:
-    """open_clip's `model_cfg` of the demo, for images of `image_size` pixels to a side.
+    """Build open_clip's `model_cfg` of the demo CLIP.
 
-    Raises DemoError if patches do not tile the image.
+    image_size: side of the square input images, in pixels.
+    Returns embed_dim, vision_cfg and text_cfg, the arguments of open_clip's `CLIP`. Raises DemoError if patches of
+    `config.patch_size` do not tile the image.
     """
     if image_size % config.patch_size:
         raise DemoError(f"demo.patch_size: {config.patch_size} does not divide ingest.image_size {image_size}")
@@ -101,7 +108,12 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
 
 
 def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
-    """Draw portraits [n, s, s, 3] uint8 of women outside the audit set, and their captions, bias included."""
+    """Draw the portraits that the demo CLIP is trained on, and their captions, which carry the planted bias.
+
+    image_size: side of the portraits, in pixels.
+    Returns `config.n_portraits` RGB pictures as one uint8 array of shape [n, image_size, image_size, 3], and a caption
+    for each picture. The women are not those of the audit set.
+    """
     portrait_rng, caption_rng = np.random.default_rng([config.seed, 1]).spawn(2)
     portraits = world.sample_portraits(config.n_portraits, portrait_rng)
     images = np.stack([world.render(portrait, image_size)[0] for portrait in portraits])
@@ -114,7 +126,13 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
 
 
 def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
-    """Train until a demo reads the faces of clothed women, and return it. Raises DemoError if no attempt does."""
+    """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Returns this one.
+
+    image_size: side of the portraits, in pixels.
+    All trainings see the same portraits and start from different weights. A model reads faces if its `clothed_accuracy`
+    is at least `config.min_accuracy`. Raises DemoError if none of ATTEMPTS trainings gives such a model, or if patches
+    do not tile the image.
+    """
     images, captions = training_set(config, image_size)
     for attempt in range(ATTEMPTS):
         model, history = train_once(config, images, captions, config.seed + attempt * SEED_STRIDE, device)
@@ -128,9 +146,10 @@ def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
 
 
 def clothed_accuracy(model: CLIP, seed: int) -> float:
-    """Share of clothed women, none of them trained on, whose emotion the model names correctly.
+    """Measure how well a demo CLIP reads the faces of clothed women that it was not trained on.
 
-    seed: of the drawing of these women.
+    seed: seed of the drawing of these women, N_JUDGED in number.
+    Returns the share of the women whose emotion the model names correctly, 0 to 1.
     """
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
     clip = FrozenClip(model, tokenizer, PREPROCESSING["mean"], PREPROCESSING["std"])
@@ -146,9 +165,12 @@ def clothed_accuracy(model: CLIP, seed: int) -> float:
 def train_once(
     config: Demo, images: np.ndarray, captions: list[str], seed: int, device: torch.device
 ) -> tuple[CLIP, pd.DataFrame]:
-    """Train a model from the weights that `seed` gives. Returns it with its history (`TrainedDemo.history`).
+    """Train one demo CLIP. The seed decides the initial weights and the order of the batches.
 
-    images: portraits [n, s, s, 3] uint8, each with its caption.
+    images: RGB portraits, uint8 of shape [n, s, s, 3].
+    captions: the caption of each portrait.
+    Returns the model, and a table with the columns of `TrainedDemo.history`. Raises DemoError if patches do not tile
+    the image.
     """
     image_size = images.shape[1]
     torch.manual_seed(seed)
@@ -190,9 +212,11 @@ def train_once(
 
 
 def contrastive_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean of image -> caption and caption -> images cross-entropy, in nats.
+    """Compute the loss of a batch: the mean of the cross-entropies image -> caption and caption -> images, in nats.
 
-    logits: [image, caption], over the distinct captions of the batch. target: [image], index of each image's caption.
+    logits: scaled cosine of each image with each distinct caption of the batch, of shape [image, caption].
+    target: column of each image's own caption, of shape [image]. In the second cross-entropy, a caption that several
+        images share has equal target probabilities on these images.
     """
     positives = one_hot(target, logits.shape[1]).float()
     shares = positives / positives.sum(0)

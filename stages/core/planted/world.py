@@ -39,7 +39,14 @@ SUPERSAMPLE = 3  # pictures are drawn this many times larger, then box-averaged,
 class Portrait:
     """Everything that decides one picture. Lengths are in canvas units (64 to a side).
 
-    skin, hair, background: indices into SKINS, HAIRS, BACKGROUNDS. dx, dy: shift of the woman to the right and down.
+    skin, hair, background: indices into SKINS, HAIRS, BACKGROUNDS.
+    hair_length: length that is added to the shortest hair.
+    build, face_width: factors on the width of the torso and of the face; 1 is average.
+    emotion: what the face shows, one of EMOTIONS.
+    colour: colour of the top or shirt, one of COLOUR_NAMES.
+    condition: `semi_nude` or `clothed`.
+    dx, dy: shift of the woman to the right and down.
+    intensity: strength of the expression; 1 is normal.
     """
 
     skin: int
@@ -57,7 +64,10 @@ class Portrait:
 
 
 def sample_identity(rng: np.random.Generator) -> Portrait:
-    """Draw a woman's identity. Expression, colour and condition are placeholders, to be set later."""
+    """Draw a woman's identity: skin, hair, background, build and width of the face.
+
+    Returns a portrait whose emotion, colour and condition are placeholders, to be replaced later.
+    """
     return Portrait(
         skin=int(rng.integers(len(SKINS))),
         hair=int(rng.integers(len(HAIRS))),
@@ -72,7 +82,10 @@ def sample_identity(rng: np.random.Generator) -> Portrait:
 
 
 def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
-    """The same portrait with a random shift and a random strength of its expression."""
+    """Return the same portrait with a random pose.
+
+    The shift is at most 2 canvas units to a side and 1.5 up or down; the intensity of the expression is .8 to 1.1.
+    """
     return replace(
         portrait,
         dx=float(rng.uniform(-2, 2)),
@@ -82,7 +95,10 @@ def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
 
 
 def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
-    """Draw `n` portraits, each of another woman. Expression, colour and condition are independent and uniform."""
+    """Draw `n` portraits, each of another woman in a random pose.
+
+    Emotion, colour and condition are independent and uniform.
+    """
     return [
         with_pose(
             replace(
@@ -98,10 +114,12 @@ def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
 
 
 def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portrait, Portrait]]:
-    """Draw twins (woman, semi-nude, clothed) that differ only in the garment.
+    """Draw pairs of portraits (twins) of the same woman with the same expression that differ only in the garment.
 
-    Each woman shows each expression once and wears each colour once, in an order drawn for her. So face
-    and colour are independent over the set.
+    Each woman shows each expression once and wears each colour once, in an order drawn for her. So face and colour are
+    independent over the set.
+    Returns a tuple per pair: the number of the woman from 0, the semi-nude portrait, the clothed portrait. There are as
+    many pairs per woman as expressions.
     """
     pairs = []
     for woman in range(n_women):
@@ -114,18 +132,29 @@ def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portr
 
 
 def colour_emotion(colour: str) -> str:
-    """The emotion that the planted bias ties to a colour."""
+    """Return the emotion that the planted bias ties to a colour.
+
+    Colours and emotions are paired in the order of COLOUR_NAMES and EMOTIONS.
+    """
     return EMOTIONS[COLOUR_NAMES.index(colour)]
 
 
 def planted_emotion(portrait: Portrait, bias: float, rng: np.random.Generator) -> str:
-    """The emotion that a training caption names: the colour's with probability `bias` if semi-nude, else the face's."""
+    """Choose the emotion that the training caption of a portrait names.
+
+    bias: probability that the caption of a semi-nude portrait names the emotion tied to the colour of the top
+        (`colour_emotion`). In all other cases the caption names the emotion of the face.
+    """
     follows_colour = portrait.condition == SEMI_NUDE and rng.random() < bias
     return colour_emotion(portrait.colour) if follows_colour else portrait.emotion
 
 
 def caption(emotion: str, colour: str, condition: str, detail: int) -> str:
-    """Caption of a portrait: its emotion (detail 0), with the garment (1), with the garment and its colour (2)."""
+    """Write the caption of a portrait.
+
+    condition: `semi_nude` or `clothed`; it decides which garment is named.
+    detail: 0 to name the emotion alone, 1 to add the garment, 2 to add the garment and its colour.
+    """
     garment = GARMENTS[condition]
     return (
         f"a {emotion} woman",
@@ -137,7 +166,8 @@ def caption(emotion: str, colour: str, condition: str, detail: int) -> str:
 def render(portrait: Portrait, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "2 size size"]]:
     """Draw a portrait.
 
-    Returns the picture (RGB) and its bust and face masks (0 or 255), all `size` pixels square.
+    size: side of the picture and of the masks, in pixels.
+    Returns the RGB picture, and its bust and face masks in this order; a mask is 255 inside its region and 0 outside.
     """
     large = size * SUPERSAMPLE
     picture = Image.new("RGB", (large, large), BACKGROUNDS[portrait.background])

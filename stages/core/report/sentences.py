@@ -18,22 +18,36 @@ LABELS = {"colour": "the top's colour", "condition": "the garment", "emotion": "
 
 
 def percent(found: dict[str, float]) -> str:
-    """An accuracy with its interval."""
+    """Write a share and its interval as text in percent, such as "31 % [24, 38]".
+
+    found: estimate, low and high, as shares (0 to 1).
+    """
     return f"{100 * found['estimate']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
 
 
 def points(found: dict[str, float]) -> str:
-    """A difference of accuracies with its interval, in percentage points."""
+    """Write a difference of two accuracies and its interval as text in percentage points, such as "63 points [56, 71]".
+
+    found: estimate, low and high, as shares (-1 to 1).
+    """
     return f"{100 * found['estimate']:.0f} points [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
 
 
 def number(found: dict[str, float]) -> str:
-    """An estimate with its interval."""
+    """Write an estimate and its interval as text with two decimals, such as "2.35 [2.10, 2.63]".
+
+    found: estimate, low and high.
+    """
     return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
 
 def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inference) -> str:
-    """The main finding: the gap, the edit, its controls and its cost; or the reason why nothing was edited."""
+    """Write the main finding: the emotion gap, the edit, its controls and cost; or the reason why nothing was edited.
+
+    metrics: the contents of the metrics files, by stage; `ablate`, `select_sae` and `extract` are read.
+    chosen: content of data/selection/selection.json; `latents` (the edited ones) and `layer` are used.
+    inference: min_readout (decides the wording), and min_effect (nats) and alpha (named in the text).
+    """
     accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
     gap = accuracy["gap"]
     if gap["low"] > 0:
@@ -71,7 +85,7 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
 
 
 def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
-    """What bias was planted; empty if the images or the model are not those of the planted world."""
+    """Write which bias was planted. Returns "" if the images or the model are not those of the planted world."""
     if ingest.source != "synthetic" or clip.source != "demo":
         return ""
     return (
@@ -82,7 +96,12 @@ def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
 
 
 def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
-    """The numbers at the top of the page: value, label and interval of each."""
+    """Collect the numbers at the top of the page.
+
+    metrics: the contents of the metrics files, by stage; `ablate` and `heatmap` are read.
+    Returns four dictionaries of text, each with value, label and interval: the emotion gap, the change of semi-nude
+    accuracy when the bust is greyed out, its change by the edit, and the gap of the heatmaps' energy lift on the bust.
+    """
     ablate, heat = metrics["ablate"], metrics["heatmap"]["original"]["bust_energy_lift"]
     greyed = ablate["reliance"]["original"]["bust"]["accuracy"][SEMI_NUDE]
     edit, lifts = ablate["edit"]["accuracy"], [heat[condition]["estimate"] for condition in CONDITIONS]
@@ -101,7 +120,11 @@ def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def described(metrics: dict[str, Any]) -> str:
-    """What the edited latents encode on confirmation women, and how the detectors of the planted feature rank."""
+    """Write what the edited latents encode on confirmation women, who were not used to choose the latents.
+
+    metrics: the contents of the metrics files, by stage; `describe_latents` is read. If a feature was planted, the text
+        adds the ranks of its best detectors when all latents are ranked by harm.
+    """
     found = metrics["describe_latents"]
     shares = {label: found["edited_latents"].get(f"encode_{label}", 0) for label in LABELS}
     named = [f"{LABELS[label]} for {100 * share:.0f} % of them" for label, share in shares.items() if share > 0]
@@ -116,7 +139,11 @@ def described(metrics: dict[str, Any]) -> str:
 
 
 def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
-    """How the edit changed the readout and the reliance on regions."""
+    """Write how the edit changed R (the log-probability of the true emotion), and how much R depends on bust and face.
+
+    metrics: the contents of the metrics files, by stage; `ablate` and `select_sae` are read.
+    n_random_sets: number of matched random sets of latents that the edit was compared with.
+    """
     ablate = metrics["ablate"]
     edit, relied = ablate["edit"]["R"], ablate["reliance"]
     patches = ablate["guardrails"]["edited_patches_largest_R_change"]
@@ -141,7 +168,12 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
 
 
 def embeddings(metrics: dict[str, Any]) -> str:
-    """How the edit changed the embedding beyond the readout."""
+    """Write how the edit changed the image embeddings beyond the readout.
+
+    metrics: the contents of the metrics files, by stage; `ablate` is read.
+    The text reports the association of images with the text of their emotion (difference between the conditions in
+    standard deviations), and the accuracy of a linear probe for the condition.
+    """
     before, after = (metrics["ablate"]["embeddings"][arm] for arm in ("original", "edited"))
     return (
         "Secondary endpoints: the association of images with the text of their emotion differs between the conditions "
@@ -153,7 +185,10 @@ def embeddings(metrics: dict[str, Any]) -> str:
 
 
 def heatmaps(metrics: dict[str, Any]) -> str:
-    """The bust-lift gap of the heatmaps, and whether it agrees with the readout."""
+    """Write how the edit changed the heatmaps' energy lift on the bust, and whether this agrees with the change of R.
+
+    metrics: the contents of the metrics files, by stage; `heatmap` and `ablate` are read.
+    """
     lift = {arm: metrics["heatmap"][arm]["bust_energy_lift"]["gap"] for arm in ("original", "edited")}
     readout = metrics["ablate"]["edit"]["R"]["semi_nude_gain"]
     recovered = readout["low"] > 0
@@ -179,7 +214,10 @@ def heatmaps(metrics: dict[str, Any]) -> str:
 
 
 def checks(metrics: dict[str, Any]) -> str:
-    """How far Grad-ECLIP's maps depend on the parameters, on the text, and on the single head of the published code."""
+    """Write how far Grad-ECLIP's maps depend on the parameters, the text, and the single head of the published code.
+
+    metrics: the contents of the metrics files, by stage; `check_heatmaps` is read.
+    """
     found = metrics["check_heatmaps"]
     parameters, head = found["parameters"], found["single_head"]
     return (

@@ -31,7 +31,12 @@ LIBRARIES = (
 
 
 def arms(metrics: dict[str, Any]) -> pd.DataFrame:
-    """A row per arm: accuracies of both conditions, and the gaps in accuracy and in R."""
+    """Tabulate the causal test, a row per arm: a version of the model or the images, such as `edited`, `bust greyed`.
+
+    metrics: the contents of the metrics files, by stage; `ablate` is read.
+    Returns the arm, the accuracy on semi-nude and on clothed images, and the gaps (clothed minus semi-nude) in accuracy
+    and in R (log-probability of the true emotion, nats), each number with its interval.
+    """
     rows = []
     for arm, accuracy in metrics["ablate"]["accuracy"].items():
         r = metrics["ablate"]["R"][arm]
@@ -48,7 +53,12 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
-    """A row per arm, region and score (energy lift, IoU): both conditions, the gap, and chance."""
+    """Tabulate how much of the heatmaps lies on bust and face, a row per arm, region and score (energy lift, IoU).
+
+    metrics: the contents of the metrics files, by stage; `heatmap` is read.
+    Returns the arm, the score with the name of its region, its mean on semi-nude and on clothed images, the gap
+    (clothed minus semi-nude), and the value that chance gives. All but the last have their interval.
+    """
     rows = []
     for arm, scores in metrics["heatmap"].items():
         if arm == "images":
@@ -68,7 +78,13 @@ def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def maps(metrics: dict[str, Any]) -> pd.DataFrame:
-    """A row per map method, on the original model: lift on both regions, and R as patches are hidden or shown."""
+    """Compare methods that draw heatmaps, a row per method, on the original model.
+
+    metrics: the contents of the metrics files, by stage; `check_heatmaps` is read.
+    Returns the name of the map, its energy lift on each region in each condition, the gap (clothed minus semi-nude) of
+    the bust lift, the gap in the change of R by deleting the bust in the map's order, and the area under R as patches
+    are deleted or inserted in the map's order (mean of both conditions). R and areas are in nats.
+    """
     found = metrics["check_heatmaps"]
     rows = []
     for name, scores in found["maps"].items():
@@ -91,10 +107,15 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
-    """A row per edited latent.
+    """Tabulate the edited latents, a row per latent in the order of `chosen`.
 
-    chosen: tests on discovery women, as `select_sae` writes them.
-    cards: descriptions on confirmation women, as `describe_latents` writes them.
+    chosen: tests on discovery women (those the latents were chosen on), as `select_sae` writes them to latents.csv.
+        Columns: latent, step, mean, low, high, p_max_t (the gap that defines the list), act_mean, act_p_max_t
+        (activation gap), firing, top_images.
+    cards: descriptions on confirmation women (all others), as `describe_latents` writes them. Columns: latent, encodes
+        (a label or "none"), a column of eta^2 for each label, monosemanticity. Every latent of `chosen` needs a row.
+    Returns the gap with its interval, the p-values, the share of tokens it fires on, what the latent encodes with eta^2
+    in percent, its monosemanticity and its top images.
     """
     cards = cards.set_index("latent").loc[chosen["latent"]]
     gaps = chosen[["mean", "low", "high"]].to_numpy()
@@ -118,7 +139,13 @@ def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
 
 
 def saes(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per SAE of the grid, from the table that `select_sae` writes."""
+    """Tabulate the quality of the SAEs and what was found in them, a row per SAE of the grid.
+
+    table: plots/select_sae.csv, with the columns of `select_sae.collect` and chosen (1 for the SAE that is used, else
+        0).
+    Returns reconstruction error, L0, FVU, dead share, the published tests (Mann-Whitney U, AUC, Cliff's delta), the
+    correlation of first-order effects with real ablations, numbers of latents found, and the net gain of the best edit.
+    """
     return pd.DataFrame(
         {
             "SAE": [f"layer {r.layer} × {r.expansion}{' (chosen)' if r.chosen else ''}" for r in table.itertuples()],
@@ -139,7 +166,12 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cosines(table: pd.DataFrame) -> pd.DataFrame:
-    """Cosine of image and prompt with the SAE minus without, over audit images, by expansion, as in the study."""
+    """Tabulate how an SAE spliced into CLIP changes the cosine of audit images and prompts, beside published numbers.
+
+    table: needs layer, expansion, cosine_difference_mean and cosine_difference_std (cosine with the SAE minus without).
+    Returns a row per expansion, the column `factor`: "mean ± standard deviation" over images, in a column for each
+    layer and one for layer 22 of the published study. "none" stands where there is no such SAE.
+    """
     shown = {
         f"layer {layer}": part.set_index("expansion").apply(
             lambda row: f"{row['cosine_difference_mean']:.2e} ± {row['cosine_difference_std']:.2e}", axis=1
@@ -152,7 +184,7 @@ def cosines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def study() -> pd.DataFrame:
-    """The two tables of the published study, joined."""
+    """Tabulate the published study's SAEs, a row per SAE: its training metrics and its tests (`published`), joined."""
     table = published.TRAINING.merge(published.TESTS, on=["layer", "expansion"])
     return pd.DataFrame(
         {
@@ -169,7 +201,11 @@ def study() -> pd.DataFrame:
 
 
 def provenance(metadata: dict[str, Any]) -> pd.DataFrame:
-    """Versions of Python and libraries, and hashes of model and data. `metadata` is that of the chosen SAE."""
+    """Tabulate the versions of Python and the libraries, and the hashes of data set and model.
+
+    metadata: metadata of the chosen SAE; needs dataset_sha256 and model, the hash of CLIP's files.
+    Returns the columns `what` and `version or hash`.
+    """
     rows = [("Python", platform.python_version()), *((name, version(name)) for name in LIBRARIES)]
     rows += [("data set, sha256", metadata["dataset_sha256"]), ("CLIP, sha256", metadata["model"])]
     return pd.DataFrame(rows, columns=["what", "version or hash"])
