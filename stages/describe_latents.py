@@ -45,7 +45,7 @@ TEXT_WIDTH = 62  # characters on a line of a card
 
 @dataclass(frozen=True)
 class ConfirmationImages:
-    """The images of confirmation women, and what is known of each. All fields have them in the same order."""
+    """The images of confirmation women, and what is known of each. All fields have the images in the same order."""
 
     rows: Int[np.ndarray, " image"]
     """Row number of each image in the data set, ascending."""
@@ -57,16 +57,22 @@ class ConfirmationImages:
     """Unit-norm embedding of each image by the original model."""
 
     def top(self, values: np.ndarray, n: int) -> np.ndarray:
-        """Positions of the images with the largest values, one per woman, largest first, without images of value 0."""
+        """Positions of the images with the largest values, one per woman, largest first, without images of value 0.
+
+        values: a value for each image, at least 0, such as the activation of one latent.
+        n: largest number of positions.
+        """
         order = np.argsort(-values, kind="stable")
         first = ~self.images["identity"].iloc[order].duplicated().to_numpy()
         return order[first & (values[order] > 0)][:n]
 
 
 def confirmation_images(spliced: SplicedClip, chosen: Selection) -> ConfirmationImages:
-    """Collect the images of confirmation women. Each of them belongs to a pair.
+    """Collect the images of confirmation women, both images of each pair.
 
-    Raises PooledLatentsError if the pooled latents on disk are damaged, SelectionError if they are of another SAE.
+    chosen: the chosen SAE, with its pooled latents of all audit images.
+    Raises PooledLatentsError if the pooled latents on disk are damaged, SelectionError if they are of another SAE, and
+    DamagedError if a shard of the activations is damaged.
     """
     rows = np.sort(Pairs.from_images(spliced.data.table, "confirmation").rows)
     return ConfirmationImages(
@@ -78,9 +84,11 @@ def confirmation_images(spliced: SplicedClip, chosen: Selection) -> Confirmation
 
 
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
-    """The latents to describe: the edited ones, then the strongest of the other list.
+    """List the latents to describe: the edited ones, then the strongest of the list that is not edited.
 
-    Returns a row per latent: the columns of `core/latents/lists.py`, list, and edited (0/1).
+    n_other: number of latents of the list that is not edited.
+    Returns a row per latent: latent, step, and mean, low, high and p_max_t of the gap that defines its list
+    (`core/latents/lists.py`), then list (bias or perception) and edited (1 or 0).
     """
     other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
     contrast = chosen.lists[other]
@@ -92,11 +100,23 @@ def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
 def describe(
     spliced: SplicedClip, chosen: Selection, held_out: ConfirmationImages, config: DescribeLatents
 ) -> pd.DataFrame:
-    """A row per latent: list, tests, what it encodes, monosemanticity, neighbours, prompts, and its top images.
+    """Describe each latent of `listed` by its activation on the confirmation images, and by its decoder direction.
 
     The activation of the class token ranks the images and weights the monosemanticity if the SAE reads the last block,
     where only the class token reaches the embedding, and the latent fires on it. Otherwise the largest activation of a
     patch does.
+    Returns a row per latent: the columns of `listed`, and
+        pooling                       the activation that is used: cls (class token) or max (largest patch)
+        firing                        share of all tokens of the audit images on which the latent fired
+        condition, emotion, colour    share of the activation's variance that the label explains, the largest over the
+                                      poolings (`label_association.encoded`); colour (of the top) only for
+                                      portraits drawn with a planted bias
+        encodes                       the label that explains most, or `none`
+        monosemanticity               mean cosine of pairs of images, weighted by activation
+        neighbours                    the nearest decoder directions: latents with their cosines, as text
+        prompts                       from `nearest_prompts`
+        top_images                    names of the images that activate the latent most, one per woman, as text
+    Raises ParamsError as `nearest_prompts`.
     """
     table = listed(chosen, config.n_other)
     latents = table["latent"].to_numpy()
@@ -118,7 +138,12 @@ def describe(
 
 
 def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeLatents) -> list[str]:
-    """For each latent, the prompts nearest to its decoder direction, with their cosines. Raises ParamsError."""
+    """Name the prompts of the vocabulary (`config.prompts`) that are nearest to each latent's decoder direction.
+
+    latents: indices of the latents.
+    Returns a text per latent: the `config.n_prompts` nearest prompts, each with its cosine, nearest first.
+    Raises ParamsError if a prompt names a column that the images do not have.
+    """
     try:
         prompts = decoder_directions.vocabulary(config.prompts, spliced.data.table)
     except ValueError as error:
@@ -133,10 +158,19 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
 
 
 def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages) -> dict[str, dict]:
-    """The share of edited latents that encode each label, the monosemanticity of both lists, and the planted feature.
+    """Metrics of the described latents.
 
-    For the planted feature: the rank by harm of the best detector of each colour, and the share of these detectors that
-    are edited.
+    table: from `describe`.
+    Returns
+        edited_latents     encode_<label>: share of the edited latents that encode condition, emotion or colour
+        monosemanticity    bias_latents, perception_latents: mean over the described latents of the list; chance: mean
+                           cosine of all pairs of images
+        planted_feature    only for portraits drawn with a planted bias. For each colour of the top, the detector is the
+                           latent that best separates it from the others (`label_association.detectors`).
+                           rank_<colour>: rank of the detector by effect gap with nothing edited, from 1, the most
+                           harmful first; best_rank, worst_rank: smallest and largest of these; least_eta2: smallest
+                           share of variance that a colour explains in its detector; share_edited: share of the
+                           detectors that are edited
     """
     edited = table[table["edited"] == 1]
     labels = [label for label in ("condition", "emotion", PLANTED) if label in held_out.images]
@@ -169,7 +203,12 @@ def draw(
     config: DescribeLatents,
     fpath: Path,
 ) -> None:
-    """Draw a card per row: text about the latent, its activation by condition and label, and its top images."""
+    """Draw a card per latent, one below the other, and write them to `fpath`.
+
+    A card shows the text of its row in `table`, the latent's mean activation by condition and label with intervals over
+    women, and the images that activate it most.
+    table: from `describe`. The first `config.n_shown` edited latents and all others are drawn.
+    """
     n_images = config.n_images
     shown = pd.concat([table[table["edited"] == 1][: config.n_shown], table[table["edited"] == 0]])
     rows = max(len(shown), 1)
