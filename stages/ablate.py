@@ -51,11 +51,13 @@ SHOWN_ARMS = [name for name, entry in ARMS.items() if entry.shown]
 
 
 def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
-    """Run every arm over the images of the pairs.
+    """Run every arm of the causal test over the images of the pairs.
 
     Arms after the last block run only if the activations of that block were stored.
 
-    layers: the layers whose stores this stage depends on (`grid.layers`).
+    layers: the layers whose activation stores this stage depends on (`grid.layers`).
+    Returns, for each arm, R, correct and cosine of each image, in the order of `pairs.rows`.
+    Raises StoreError if the store of the last block is missing or of another dataset, DamagedError if it is damaged.
     """
     arms = build_arms(inputs)
     found = ArmOutcomes(arms, inputs.spliced.outcomes(pairs.rows, list(arms.values())))
@@ -68,7 +70,10 @@ def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
 
 
 def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
-    """A source of the images with one region greyed out."""
+    """A function that gives the pixels of images with one region greyed out, from the row numbers of the images.
+
+    region: bust or face.
+    """
 
     def pixels(rows: np.ndarray) -> np.ndarray:
         inside = spliced.data.mask(region, rows)[..., None] >= 128
@@ -78,7 +83,11 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
 
 
 def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict[str, ArmOutcomes]:
-    """Run the given arms over the images with one region greyed out. Returns outcomes by region."""
+    """Run the given arms over the images of the pairs, with one region greyed out at a time.
+
+    arms: arms by name.
+    Returns the outcomes by region (bust, face), for the images in the order of `pairs.rows`.
+    """
     return {
         region: ArmOutcomes(arms, spliced.outcomes(pairs.rows, list(arms.values()), greyed_out(spliced, region)))
         for region in REGIONS
@@ -86,9 +95,13 @@ def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict
 
 
 def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inference: Inference) -> pd.DataFrame:
-    """Accuracy and R (nats) for each number of edited latents, and for each scale factor on the chosen latents.
+    """Measure accuracy and R (nats) for several doses of the edit.
 
-    Returns a row per dose, condition and endpoint, with its interval.
+    A dose is a number of edited latents (0 and the values of `edit.curve`, at most as many as were chosen), or a factor
+    by which all chosen latents are multiplied.
+    scales: the factors.
+    Returns a row per dose, condition and endpoint: dose (n_latents or scale), value (the number or the factor),
+    condition, endpoint (accuracy or R), and estimate, low, high: the mean with its bootstrap interval over women.
     """
     spliced, chosen, edit = inputs.spliced, inputs.chosen, inputs.edit
     sizes = [0, *sorted({min(k, len(chosen.latents)) for k in edit.curve} - {0})]
@@ -109,9 +122,15 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
 
 
 def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
-    """A row per random set: gain on semi-nude images, loss on clothed images, and reliance on the bust after the edit.
+    """Apply the edit to each random set of latents, and measure what it gives and costs, as means over images.
 
-    Gains and losses are given in accuracy and in R (nats); reliance on the bust in R.
+    original: outcomes of the unedited model on the images of the pairs.
+    sets: latents of each random set [set, latent].
+    Returns a row per set:
+        semi_nude_accuracy_gain, semi_nude_R_gain    rise on semi-nude images; R in nats
+        clothed_accuracy_loss, clothed_R_loss        fall on clothed images
+        bust_reliance_R                              change of R on semi-nude images when the bust is greyed out, with
+                                                     the set edited, nats
     """
     spliced = inputs.spliced
     tried = [spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
@@ -126,10 +145,13 @@ def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: 
 
 
 def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[str, float]:
-    """Secondary endpoints: the association effect size, and the accuracy of a linear probe for the condition.
+    """Secondary endpoints: what the image embeddings say about emotion and condition with the arm in place.
 
-    The probe is fitted on discovery women and scored on confirmation women. If the edit only made the model blind to
-    the garment, the probe would score at chance, .5.
+    The linear probe is fitted on discovery women and scored on the images of `pairs`, which are of confirmation women.
+    If the edit only made the model blind to the garment, the probe would score at chance, .5.
+    Returns association_effect_size (standardised difference, clothed minus semi-nude, in how near images are to the
+    prompt of their emotion; `core/ablation/association.py`), and condition_decodable (accuracy of the probe for the
+    condition).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -146,7 +168,16 @@ def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[s
 
 
 def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The main estimates, without their intervals, for the metrics file."""
+    """The main estimates, without their intervals, for the metrics file.
+
+    found: all results, as in metrics/full/ablate.json.
+    Returns
+        accuracy         on images of one condition: semi_nude and clothed (original model), semi_nude_edited and
+                         clothed_edited, semi_nude_bust_greyed (original model, the bust greyed out)
+        R_gap            R of clothed minus semi-nude images, nats, by arm (original, edited)
+        bust_reliance    change of R on semi-nude images when the bust is greyed out, nats, by arm
+        p_random_sets    p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance)
+    """
     shown = {"semi_nude": "original", "semi_nude_bust_greyed": "bust_greyed", "semi_nude_edited": "edited"}
     accuracy = {name: found["accuracy"][arm][SEMI_NUDE]["estimate"] for name, arm in shown.items()}
     clothed = {"clothed": "original", "clothed_edited": "edited"}
@@ -160,7 +191,10 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def accuracies(found: dict[str, Any]) -> pd.DataFrame:
-    """Emotion accuracy, a row per arm and condition: estimate, low, high."""
+    """Table of emotion accuracy. `found` holds all results, as in metrics/full/ablate.json.
+
+    Returns a row per arm and condition: arm, condition, and estimate, low, high (interval over women).
+    """
     return pd.DataFrame(
         [
             {"arm": arm.replace("_", " "), "condition": condition, **by[condition]}
@@ -171,14 +205,25 @@ def accuracies(found: dict[str, Any]) -> pd.DataFrame:
 
 
 def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
-    """A row per arm and image: labels and outcomes."""
+    """Table of the outcomes of each image.
+
+    tried: the arms run over the images of `pairs`.
+    Returns a row per arm and image: the labels identity, condition, emotion and pair; row (the image's row number in
+    the data set), arm, R (nats), correct (1 or 0), and cosine (of the embedding with the original one).
+    """
     labels = data.table.iloc[pairs.rows][["identity", "condition", "emotion", "pair"]]
     parts = [labels.assign(row=pairs.rows, arm=name, **vars(tried.of_arm(name))) for name in tried.arms]
     return pd.concat(parts, ignore_index=True)
 
 
 def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path) -> None:
-    """Draw accuracy by arm, the dose-response curve with the random sets, and reliance before and after the edit."""
+    """Draw the causal test in three panels, and write the figure to `fpath`.
+
+    Left: accuracy by arm and condition (`metrics`, key accuracy). Middle: accuracy against the number of edited latents
+    (`dose`, from `dose_response`), with the random sets beside it (`controls`, from `control_outcomes`). Right:
+    reliance on bust and face before and after the edit (`metrics`, key reliance).
+    metrics: all results, as in metrics/full/ablate.json.
+    """
     figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))
     _draw_arms(axes[0, 0], metrics)
     _draw_dose(axes[0, 1], dose, controls, metrics)

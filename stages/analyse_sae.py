@@ -47,7 +47,12 @@ POOLING = "mean"  # used for the study's statistics and for the perception tests
 
 
 def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> SplicedClip:
-    """CLIP with the grid point's SAE spliced in."""
+    """Load CLIP and the SAE of one layer and expansion, and splice the SAE into CLIP after its layer.
+
+    point: layer and expansion of the SAE.
+    batch_size: images per batch from the splice on.
+    Raises ModelError, DatasetError, DamagedError, SAEError or StoreError for the part on disk that cannot be used.
+    """
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
     return SplicedClip(
         clip=clip,
@@ -62,9 +67,20 @@ def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> Splice
 def test_latents(
     pooled: PooledLatents, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: Inference
 ) -> pd.DataFrame:
-    """A row per latent: tests of its activation gap (prefix act_) and its effect gap (prefix eff_) on discovery women.
+    """Test the activation gap and the effect gap of each latent on the pairs of discovery women.
 
-    Gaps are clothed minus semi-nude; effects are in nats. Further columns: firing, mean activations, top images.
+    A gap is the value on the clothed image of a pair minus the value on the semi-nude image.
+    pooled: what each latent did on each audit image.
+    means: from `discovery_means`.
+    rows: row numbers of the images of `pooled` in the data set, in the same order, ascending.
+    Returns a row per latent:
+        latent                  index of the latent
+        act_*, eff_*            columns of `paired.paired_tests` for the activation gap (mean over patches), and for the
+                                effect gap (effect on R, nats)
+        firing                  share of all tokens on which the latent fired
+        mean_cls, mean_patch    the two rows of `means`
+        top_images              from `top_images`
+    Raises TooFewWomen if all pairs are of one woman.
     """
     pairs = Pairs.from_images(data.table, "discovery")
     tables = []
@@ -85,7 +101,12 @@ def test_latents(
 
 
 def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]:
-    """For each latent, the names of the discovery images that activate it most, one per woman, most active first."""
+    """Name the discovery images that activate each latent most, at most N_TOP_IMAGES, one per woman, most active first.
+
+    values: activation of each latent on each image [image, latent].
+    rows: row numbers of these images in the data set.
+    Returns a text per latent: the image names, separated by spaces. Images on which the latent is silent are left out.
+    """
     images = data.table.iloc[rows].reset_index(drop=True)
     of_woman = images[images["split"] == "discovery"].groupby("identity").groups.values()
     best = np.stack([np.asarray(of)[values[of].argmax(0)] for of in of_woman])  # [woman, latent]
@@ -96,18 +117,34 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
 
 
 def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> np.ndarray:
-    """Mean activation [2, latent] over discovery images: on the class token, and on patches."""
+    """Mean activation of each latent over discovery images.
+
+    rows: row numbers of the images of `pooled` in the data set, in the same order.
+    Returns an array [2, latent]: the mean on the class token, then the mean on patches.
+    """
     chosen = (data.table["split"] == "discovery").to_numpy()[rows]
     return np.stack([pooled.cls[chosen].mean(0), pooled.mean[chosen].mean(0)])
 
 
 def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, float]:
-    """The study's tests of latents' mean activations, semi-nude against clothed. Descriptive: the unit is a latent."""
+    """Compare the latents' mean activations on semi-nude and on clothed images with the published study's tests.
+
+    The result is descriptive, because the unit of the tests is the latent.
+    values: activation of each latent on each image [image, latent].
+    condition: condition of each image, semi_nude or clothed.
+    Returns ks_statistic, ks_p, mwu_p, auc and cliffs_delta, as in `paired.published_tests`. An auc above .5 means that
+    activations are larger on semi-nude images.
+    """
     return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
 
 
 def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
-    """PCA scores [image, 2], and for each k the inertia (elbow) and the silhouette of K-means on these scores."""
+    """Reduce the images to two principal components, and cluster them there by K-means for k from 2 to `max_clusters`.
+
+    pooled: activation of each latent on each image [image, latent].
+    Returns the PCA scores [image, 2], and a table with a row per k: k, inertia (for the elbow) and silhouette. The
+    silhouette is 0 if K-means found only one cluster.
+    """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
     from sklearn.metrics import silhouette_score
@@ -123,7 +160,14 @@ def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.Dat
 
 @torch.no_grad()
 def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
-    """A row per audit image: cosine(image, its prompt) and R (nats), each with and without the SAE spliced in."""
+    """Embed each image with and without the SAE spliced in, and compare the embeddings with the text.
+
+    rows: row numbers of the audit images.
+    Returns a row per image:
+        row                                        row number of the image
+        cosine_original, cosine_reconstructed      cosine of the image with its own prompt, without and with the SAE
+        R_original, R_reconstructed                log-probability of the true emotion, nats, without and with the SAE
+    """
     parts = []
     for batch, tokens in spliced.batches(rows):
         text = spliced.own_text(batch)
@@ -137,7 +181,10 @@ def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
 
 
 def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
-    """Whether accuracy on clothed discovery women is at least `min_readout` of the way from chance to certainty."""
+    """Tell whether the original model recognises the emotion on clothed images of discovery women.
+
+    min_readout: smallest accuracy that counts, on a scale from chance (0) to certainty (1).
+    """
     clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
     accuracy = float(spliced.outcomes(clothed, [original]).correct.mean())
     return max(readout.skill(accuracy, len(spliced.data.emotions)), 0.0) >= min_readout
@@ -148,8 +195,12 @@ def bias_latents(
 ) -> pd.DataFrame:
     """Search for bias latents step by step on discovery women. Each step recomputes the effects in the edited model.
 
+    pooled: what each latent did on each audit image.
+    edit: how the latents found are edited, how many are found per step, and how many in all.
     means: from `discovery_means`, for an edit to the mean.
-    The list is empty if the model does not read faces, because such a model has no readout that could be biased.
+    Returns a row per latent, first found first: latent, step, and mean, low, high (nats) and p_max_t of its effect gap
+    at that step. The list is empty if the model does not read faces, because such a model has no readout that could be
+    biased.
     """
     pairs = Pairs.from_images(spliced.data.table, "discovery")
     if not reads_faces(spliced, inference.min_readout):
@@ -166,7 +217,12 @@ def bias_latents(
 
 
 def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
-    """Effects of all latents [image, latent], nats, with the arm in place."""
+    """Effects of all latents on R, nats, to first order, in a model that has the arm in place.
+
+    rows: row numbers of the images.
+    arm: the change of the residual stream at the splice.
+    Returns an array [image, latent].
+    """
     batches = (spliced.batch(rows[some]) for some in spliced.slices(rows))
     return effects(spliced.sae, ((batch.rows, arm(batch)) for batch in batches), spliced.gradient)
 
@@ -176,10 +232,16 @@ def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.n
 
     k takes 0, the values of `edit.curve`, and the largest number allowed: all ranked latents, at most `edit.n_latents`.
 
-    Returns a row per k: mean R of both conditions, gains and losses of R (nats), and loss of accuracy.
-        net_gain                 gain on semi-nude images minus loss on clothed images; below 0 for an edit that harms
-                                 both conditions
-        clothed_accuracy_loss    accuracy on clothed images that the edit costs
+    ranked: indices of latents, the first to be edited at the front.
+    means: from `discovery_means`, for an edit to the mean.
+    Returns a row per k. R and its changes are means over images, in nats:
+        n_latents                 k
+        R_semi_nude, R_clothed    R with the edit
+        semi_nude_gain            rise of R on semi-nude images, against k = 0
+        clothed_loss              fall of R on clothed images, against k = 0
+        net_gain                  gain on semi-nude images minus loss on clothed images; below 0 for an edit that harms
+                                  both conditions
+        clothed_accuracy_loss     accuracy on clothed images that the edit costs
     """
     pairs = Pairs.from_images(spliced.data.table, "discovery")
     most = min(edit.n_latents, len(ranked))
@@ -206,9 +268,10 @@ def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.n
 def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: int) -> dict[str, float]:
     """Compare first-order effects with real ablations on semi-nude discovery images.
 
-    The latents with the largest effects are zeroed one by one. Returns the correlation, over images and latents,
-    between the first-order effect and the measured loss of R, and the slope of the loss on the effect (1 if the first
-    order were exact).
+    The `n_latents` latents with the largest mean absolute effect are zeroed one by one.
+    pooled: what each latent did on each audit image.
+    Returns `correlation`, over images and latents, between the first-order effect and the measured loss of R, and
+    `slope` of the loss on the effect (1 if the first order were exact). Both are 0 if effect or loss is constant.
     """
     semi_nude = Pairs.from_images(spliced.data.table, "discovery").semi_nude
     predicted = pooled.effect[np.searchsorted(spliced.data.audit_rows(), semi_nude)]
@@ -226,7 +289,14 @@ def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: in
 def count_latents(
     found: dict[LatentList, pd.DataFrame], tests: pd.DataFrame, inference: Inference, n_women: int
 ) -> dict[str, float]:
-    """Number of latents on each list, number that never fired, and the smallest p that the discovery women allow."""
+    """Count the latents of one SAE.
+
+    found: both lists of latents.
+    tests: from `test_latents`.
+    n_women: number of discovery women.
+    Returns bias and perception (number of latents on each list), never_fired (number of latents that fired on no
+    token), and smallest_p (the smallest p-value that so many women allow).
+    """
     return {
         **{kind: len(listed) for kind, listed in found.items()},
         "never_fired": int((tests["firing"] == 0).sum()),
@@ -235,7 +305,13 @@ def count_latents(
 
 
 def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[str, float]:
-    """The study's measure: cosine(image, text) with the SAE minus without, over audit images and by condition."""
+    """The published study's measure of fidelity: cosine(image, text) with the SAE spliced in minus without.
+
+    faithful: from `fidelity`.
+    condition: condition of each image of `faithful`, semi_nude or clothed.
+    Returns cosine_difference_mean and cosine_difference_std over all images, cosine_difference_semi_nude and
+    cosine_difference_clothed (means by condition), and R_difference_mean, the same mean for R, nats.
+    """
     difference = faithful["cosine_reconstructed"] - faithful["cosine_original"]
     return {
         "cosine_difference_mean": float(difference.mean()),
@@ -246,7 +322,12 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
 
 
 def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
-    """The gap in R on discovery women, and the net gain (nats) and number of latents of the best edit."""
+    """Summarise the edits of `edit_curve`.
+
+    clothed_cost: largest loss of accuracy on clothed images that the best edit may cause.
+    Returns gap (R of clothed minus semi-nude images before the edit, nats), best_net_gain (nats) and best_n_latents:
+    net gain and number of latents of the best edit. Both are 0 if no edit is within the cost.
+    """
     best, unedited = best_edit(curve, clothed_cost), curve.iloc[0]
     return {
         "gap": float(paired.gap({c: unedited[f"R_{c}"] for c in CONDITIONS})),
@@ -256,7 +337,10 @@ def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float
 
 
 def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
-    """The number of clusters with the best silhouette, and that silhouette."""
+    """The best number of clusters. `tried` is the table of `clusters`.
+
+    Returns best_k, the k with the largest silhouette, and silhouette.
+    """
     return {
         "best_k": int(tried.loc[tried["silhouette"].idxmax(), "k"]),
         "silhouette": float(tried["silhouette"].max()),
@@ -264,7 +348,12 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
 
 
 def headline(found: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage. summary.json has all results."""
+    """The metrics of the stage, taken from all results. summary.json has all of them.
+
+    found: the content of summary.json.
+    Returns bias_latents and perception_latents (numbers of latents), net_gain (of the best edit, nats), and
+    first_order_correlation.
+    """
     return {
         "bias_latents": found["latents"]["bias"],
         "perception_latents": found["latents"]["perception"],
@@ -274,7 +363,14 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
 
 
 def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
-    """Draw the study's two figures: mean activation of each latent, and the clipped difference with the candidates."""
+    """Draw the published study's two figures into `axes`, an array of two.
+
+    Left: mean activation of each latent (log10) by condition and over all images, the most active latent first.
+    Right: mean activation on semi-nude minus clothed images, clipped at 0. The `n_candidates` latents with the largest
+    difference, the study's candidates, are marked.
+    pooled: activation of each latent on each image [image, latent].
+    condition: condition of each image, semi_nude or clothed.
+    """
     means = {name: pooled[condition == name].mean(0) for name in CONDITIONS}
     overall = pooled.mean(0)
     order = np.argsort(-overall)
@@ -296,7 +392,11 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
 
 
 def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame]) -> None:
-    """Draw each latent's effect gap against its activation gap, with nothing edited, and mark the two lists."""
+    """Draw each latent's effect gap against its activation gap, with nothing edited, and mark both lists of latents.
+
+    tests: from `test_latents`; act_mean and eff_mean are drawn.
+    found: both lists; their column latent is used.
+    """
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
     markers = {"perception": ("s", figures.SKY), "bias": ("v", figures.VERMILION)}
@@ -313,7 +413,11 @@ def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFra
 
 
 def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, condition: np.ndarray) -> None:
-    """Draw the PCA of the images, the elbow and the silhouette."""
+    """Draw three panels into `axes`: the images on two principal components, the elbow, and the silhouette.
+
+    scores, tried: the PCA scores and the table by k, from `clusters`. The elbow shows inertia against k.
+    condition: condition of each image, semi_nude or clothed.
+    """
     for name in CONDITIONS:
         colour, label = figures.CONDITION_COLOURS[name], figures.CONDITION_LABELS[name]
         axes[0].plot(*scores[condition == name].T, ".", ms=5, color=colour, label=label, alpha=0.7)
@@ -335,7 +439,14 @@ def draw(
     tried: pd.DataFrame,
     config: AnalyseSae,
 ) -> Figure:
-    """Draw activations by condition, both lists of latents, and the clusters of images."""
+    """Draw the statistics of one SAE in six panels.
+
+    Upper row: `draw_activations` (two panels, from `values`) and `draw_lists` (from `tests` and `found`). Lower row:
+    `draw_clusters` (three panels, from `scores` and `tried`).
+    point: layer and expansion of the SAE, for the title.
+    values: activation of each latent on each image [image, latent].
+    condition: condition of each image, semi_nude or clothed.
+    """
     figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
     draw_activations(axes[0, :2], values, condition, config.n_candidates)
     draw_lists(axes[0, 2], tests, found)

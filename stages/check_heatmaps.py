@@ -49,7 +49,13 @@ Grids = np.ndarray  # [image, gh, gw]
 
 
 class Audit:
-    """Some images and the model: their labels, their texts, and maps and readouts computed batch by batch."""
+    """Some images of the data set and the original model. Maps and readouts are computed batch by batch.
+
+    rows: row numbers of the images, ascending.
+    labels: the images' rows of the data set's table, numbered anew from 0.
+    readout: the prompts of all emotions as the model sees them.
+    truth: index of each image's true emotion among these prompts.
+    """
 
     def __init__(self, clip: FrozenClip, data: Dataset, rows: np.ndarray, batch_size: int):
         self.clip, self.data, self.rows, self.batch_size = clip, data, rows, batch_size
@@ -59,21 +65,28 @@ class Audit:
 
     @property
     def own(self) -> torch.Tensor:
-        """Text embedding of each image's emotion [n, embed]."""
+        """Unit-norm embedding of the prompt of each image's true emotion: an array [image, embed]."""
         return self.readout.prompts[self.truth]
 
     @property
     def others(self) -> torch.Tensor:
-        """Mean text embedding of the other emotions [n, embed]."""
+        """Mean embedding of the prompts of all other emotions, for each image: an array [image, embed]."""
         n = len(self.readout.prompts)
         return (self.readout.prompts.sum(0) - self.own) / (n - 1)
 
     def slices(self) -> list[slice]:
-        """Consecutive slices of the rows, each of one batch."""
+        """Consecutive slices of the images, each of one batch."""
         return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
 
     def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
-        """Maps of all images for texts [k, n, embed]."""
+        """Compute the heatmaps of all images for k texts per image.
+
+        texts: embeddings [k, image, embed], unit-norm, or differences of them for a contrast.
+        model: the model to explain; the original one if not given.
+        options: methods, layers and single_head of `eclip.explain`.
+        Returns raw maps [image, k, gh, gw] by method, and the cosine of each image with each text [image, k].
+        Raises ExplainError if the formulas do not apply to the model.
+        """
         model = self.clip.model if model is None else model
         parts = [
             eclip.explain(model, self.clip.pixels(self.data.images(self.rows[part])), texts[:, part], **options)
@@ -84,15 +97,25 @@ class Audit:
 
     @torch.no_grad()
     def R(self, images: np.ndarray, part: slice) -> np.ndarray:
-        """Log-probability of the true emotion, nats [n], when `images` replace the pictures of the rows in `part`."""
+        """R of changed images: log-probability of the true emotion, nats, for each image in `part`.
+
+        images: RGB pixels that replace those of the images in `part`.
+        part: a slice of the images, such as one of `slices`.
+        """
         return self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
 
     def along(
         self, grids: dict[str, Grids], kind: deletion_insertion.Kind, among: Bool[np.ndarray, "n gh gw"] | None = None
     ) -> dict[str, Float[np.ndarray, "share n"]]:
-        """R (nats) while patches are hidden or shown in the order of each map. `among` limits the patches to a region.
+        """R (nats) of each image while more and more of its patches are hidden or shown, in the order of each map.
 
         All maps share both ends of the curve, so these are computed once.
+
+        grids: maps [image, gh, gw] by name.
+        kind: `deletion` greys patches out, the largest values first; `insertion` shows them on a grey image in this
+            order.
+        among: the patches that are ranked, for example those in a region; all if not given.
+        Returns, for each map, R in an array [share, image], with the shares of patches of `deletion_insertion.SHARES`.
         """
         found = {name: np.empty((len(deletion_insertion.SHARES), len(self.rows)), np.float32) for name in grids}
         for part in self.slices():
@@ -108,7 +131,12 @@ class Audit:
         return found
 
     def by_condition(self, values: np.ndarray, inference: Inference) -> dict[str, Any]:
-        """Means of both conditions, and the gap with its interval, from a value per confirmation image."""
+        """Average a value per image over pairs, by condition.
+
+        values: a value for each image. The images must include both images of every confirmation pair.
+        Returns the means under semi_nude and clothed, and under gap (clothed minus semi-nude) estimate, low and high:
+        the mean with its bootstrap interval over women.
+        """
         pairs = Pairs.from_images(self.data.table, "confirmation")
         values = values[pairs.positions(self.rows)]
         means = {condition: float(part.mean()) for condition, part in pairs.split(values).items()}
@@ -116,7 +144,12 @@ class Audit:
 
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
-    """Raw maps of every method, contrastive maps (against the other emotions) of the linear methods, and baselines."""
+    """Compute the maps to be compared for all images of `audit`: arrays [image, gh, gw] by name.
+
+    The names are the methods of METHODS, for the text of the true emotion; <method>_contrastive for the methods of
+    CONTRASTED, for the difference between this text and the mean of the other emotions' texts; and two baselines that
+    do not look at the model: centre_gaussian, and random, drawn with `seed`.
+    """
     raw = audit.explain(torch.stack([audit.own, audit.own - audit.others]), methods=METHODS).raw
     found = {str(method): raw[method][:, 0].cpu().numpy() for method in METHODS}
     found |= {f"{method}_contrastive": raw[method][:, 1].cpu().numpy() for method in CONTRASTED}
@@ -129,7 +162,12 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
 
 
 def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
-    """Energy lift and matched-area IoU of each map on bust and face: means of both conditions, and the gap."""
+    """Measure how much of each map lies on bust and face.
+
+    grids: maps [image, gh, gw] by name, for the images of `audit`.
+    Returns, for each map, the keys <region>_energy_lift and <region>_matched_area_iou. Under each stand the means by
+    condition and the gap, as in `Audit.by_condition`.
+    """
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
         coverage = audit.data.coverage(region, audit.rows, audit.clip.grid)
@@ -141,7 +179,12 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
 
 
 def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
-    """Mean R (nats), a row per method, curve (deletion or insertion), condition and share of patches."""
+    """Compute deletion and insertion curves: mean R while patches are hidden or shown in the order of each map.
+
+    grids: maps [image, gh, gw] by name, for the images of `audit`.
+    Returns a row per map, kind of curve, share and condition: method (name of the map), curve (deletion or insertion),
+    condition, share (of the patches), and R (mean over images, nats).
+    """
     rows = []
     found = {kind: audit.along(grids, kind) for kind in KINDS}
     for name in grids:
@@ -157,6 +200,9 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> 
 
     Above 0, what the map marks on the bust misleads the readout; below 0, the readout needs it. All maps end at the
     same picture, and differ in how early they reach it.
+
+    grids: maps [image, gh, gw] by name, for the images of `audit`.
+    Returns, for each map, the means by condition and the gap, as in `Audit.by_condition`.
     """
     bust = audit.data.coverage("bust", audit.rows, audit.clip.grid) >= INSIDE
     found = audit.along(grids, "deletion", bust)
@@ -164,13 +210,21 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> 
 
 
 def agreement(a: Grids, b: Grids) -> float:
-    """Mean over images of Spearman's correlation of two maps; 0 for a constant map."""
+    """Agreement of two sets of maps of the same images: Spearman's correlation over patches, mean over images.
+
+    An image with a constant map counts as 0.
+    """
     flat = (maps.reshape(len(maps), -1) for maps in (a, b))
     return float(np.nan_to_num(spearman(*flat)).mean())
 
 
 def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
-    """Agreement of Grad-ECLIP's maps with the original ones while the vision tower is randomised from the top down."""
+    """Compare Grad-ECLIP's maps with the original ones while the vision tower is randomised from the top down.
+
+    reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`.
+    Returns a row per step: randomised_down_to (the last group of parameters drawn anew: nothing, projection, block <i>,
+    embeddings), and agreement (rank correlation with the original maps, mean over images).
+    """
     rows = [("nothing", 1.0)]
     for name, model in randomisation.randomised(audit.clip.model, seed):
         raw = audit.explain(audit.own[None], model).raw["grad_eclip"]
@@ -179,7 +233,20 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 
 
 def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
-    """Areas under the curves, agreement for another text and random parameters, and the drift of the single head."""
+    """Summarise the checks of the maps, all but those on bust and face.
+
+    grids: from `every_map`, for the images of `audit`. curve: from `perturb`. cascaded: from `randomise`.
+    Returns
+        curves         for each map: <kind>_area_<condition>, area under its curve of mean R over the share of patches,
+                       nats; kind is deletion or insertion
+        text           agreement_with_another_emotion: agreement of Grad-ECLIP's maps for the true emotion with those
+                       for another one
+        parameters     agreement_projection_random, agreement_all_random: agreement of Grad-ECLIP's maps of the original
+                       model with those after the first group, and after all groups of parameters were drawn anew
+        single_head    the explained block run with one attention head, as in the published code: mean_cosine_drift
+                       (mean absolute change of the cosine of image and text), and agreement of the maps with ours
+    An agreement is a rank correlation over patches, mean over images.
+    """
     by_share = curve.pivot(index="share", columns=["method", "curve", "condition"], values="R")
     areas: dict[str, dict[str, float]] = {method: {} for method in grids}
     for (method, kind, condition), found in zip(
@@ -205,7 +272,12 @@ def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded
 
 
 def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path) -> None:
-    """Draw deletion and insertion curves, bust-lift gaps by method, and the agreement under randomised parameters."""
+    """Draw the checks in four panels, and write the figure to `fpath`.
+
+    Upper row: deletion and insertion curves of each map (`curve`, from `perturb`). Lower row: the gap of the energy
+    lift on the bust, with its interval, by map (`metrics`, key `maps`, from `localise_maps`), and the agreement of
+    Grad-ECLIP's maps with the original ones while parameters are randomised (`cascaded`, from `randomise`).
+    """
     figure, axes = figures.panels(
         2, "Can the heatmaps be believed? (original model, confirmation women)", rows=2, cell=(6.2, 3.6)
     )

@@ -10,12 +10,14 @@ claims   what the edited latents encode, on confirmation women: the condition, t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 
 from stages.core import figures, paired
 from stages.core.clip import vit
@@ -26,6 +28,7 @@ from stages.core.intervention import selection
 from stages.core.intervention.selection import Selection
 from stages.core.intervention.spliced_clip import SplicedClip
 from stages.core.latents.pooling import PooledLatents
+from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CONDITIONS, PLANTED
@@ -40,28 +43,52 @@ GAP_LABELS = {"bias": "effect gap {} nats", "perception": "activation gap {}"}
 TEXT_WIDTH = 62  # characters on a line of a card
 
 
-class HeldOut:
-    """Confirmation images: their rows in the data set, labels, pooled latents and embeddings, all in the same order."""
+@dataclass(frozen=True)
+class ConfirmationImages:
+    """The images of confirmation women, and what is known of each. All fields have the images in the same order."""
 
-    def __init__(self, spliced: SplicedClip, chosen: Selection):
-        audit = spliced.data.audit_rows()
-        held_out = (spliced.data.table["split"] == "confirmation").to_numpy()[audit]
-        self.rows: np.ndarray = audit[held_out]
-        self.images: pd.DataFrame = spliced.data.table.iloc[self.rows].reset_index(drop=True)
-        self.pooled: PooledLatents = chosen.pooled.of_images(held_out)
-        self.embeddings: np.ndarray = spliced.embeddings(self.rows)
+    rows: Int[np.ndarray, " image"]
+    """Row number of each image in the data set, ascending."""
+    images: pd.DataFrame
+    """Row of each image in the data set's table, numbered anew from 0."""
+    pooled: PooledLatents
+    """What each latent did on each image, pooled over the tokens of the image."""
+    embeddings: Float[np.ndarray, "image embed"]
+    """Unit-norm embedding of each image by the original model."""
 
     def top(self, values: np.ndarray, n: int) -> np.ndarray:
-        """Positions of the images with the largest values, one per woman, largest first, without images of value 0."""
+        """Positions of the images with the largest values, one per woman, largest first, without images of value 0.
+
+        values: a value for each image, at least 0, such as the activation of one latent.
+        n: largest number of positions.
+        """
         order = np.argsort(-values, kind="stable")
         first = ~self.images["identity"].iloc[order].duplicated().to_numpy()
         return order[first & (values[order] > 0)][:n]
 
 
-def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
-    """The latents to describe: the edited ones, then the strongest of the other list.
+def confirmation_images(spliced: SplicedClip, chosen: Selection) -> ConfirmationImages:
+    """Collect the images of confirmation women, both images of each pair.
 
-    Returns a row per latent: the columns of `core/latents/lists.py`, list, and edited (0/1).
+    chosen: the chosen SAE, with its pooled latents of all audit images.
+    Raises PooledLatentsError if the pooled latents on disk are damaged, SelectionError if they are of another SAE, and
+    DamagedError if a shard of the activations is damaged.
+    """
+    rows = np.sort(Pairs.from_images(spliced.data.table, "confirmation").rows)
+    return ConfirmationImages(
+        rows=rows,
+        images=spliced.data.table.iloc[rows].reset_index(drop=True),
+        pooled=chosen.pooled.of_images(np.isin(spliced.data.audit_rows(), rows)),
+        embeddings=spliced.embeddings(rows),
+    )
+
+
+def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
+    """List the latents to describe: the edited ones, then the strongest of the list that is not edited.
+
+    n_other: number of latents of the list that is not edited.
+    Returns a row per latent: latent, step, and mean, low, high and p_max_t of the gap that defines its list
+    (`core/latents/lists.py`), then list (bias or perception) and edited (1 or 0).
     """
     other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
     contrast = chosen.lists[other]
@@ -70,34 +97,53 @@ def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
     return pd.concat([edited, contrast], ignore_index=True)
 
 
-def describe(spliced: SplicedClip, chosen: Selection, women: HeldOut, config: DescribeLatents) -> pd.DataFrame:
-    """A row per latent: list, tests, what it encodes, monosemanticity, neighbours, prompts, and its top images.
+def describe(
+    spliced: SplicedClip, chosen: Selection, held_out: ConfirmationImages, config: DescribeLatents
+) -> pd.DataFrame:
+    """Describe each latent of `listed` by its activation on the confirmation images, and by its decoder direction.
 
     The activation of the class token ranks the images and weights the monosemanticity if the SAE reads the last block,
     where only the class token reaches the embedding, and the latent fires on it. Otherwise the largest activation of a
     patch does.
+    Returns a row per latent: the columns of `listed`, and
+        pooling                       the activation that is used: cls (class token) or max (largest patch)
+        firing                        share of all tokens of the audit images on which the latent fired
+        condition, emotion, colour    share of the activation's variance that the label explains, the largest over the
+                                      poolings (`label_association.encoded`); colour (of the top) only for
+                                      portraits drawn with a planted bias
+        encodes                       the label that explains most, or `none`
+        monosemanticity               mean cosine of pairs of images, weighted by activation
+        neighbours                    the nearest decoder directions: latents with their cosines, as text
+        prompts                       from `nearest_prompts`
+        top_images                    names of the images that activate the latent most, one per woman, as text
+    Raises ParamsError as `nearest_prompts`.
     """
     table = listed(chosen, config.n_other)
     latents = table["latent"].to_numpy()
     last = spliced.layer == spliced.clip.n_layers
-    table["pooling"] = np.where(last & (women.pooled.cls[:, latents] > 0).any(0), "cls", "max")
+    table["pooling"] = np.where(last & (held_out.pooled.cls[:, latents] > 0).any(0), "cls", "max")
     table["firing"] = chosen.tests["firing"].to_numpy()[latents]
-    table = table.join(label_association.encoded(women.pooled, women.images, latents), on="latent")
-    values = [getattr(women.pooled, row.pooling)[:, row.latent] for row in table.itertuples()]
-    stacked = np.stack(values, axis=1) if values else np.zeros((len(women.rows), 0))
-    table["monosemanticity"] = label_association.monosemanticity(stacked, women.embeddings)
+    table = table.join(label_association.encoded(held_out.pooled, held_out.images, latents), on="latent")
+    values = [getattr(held_out.pooled, row.pooling)[:, row.latent] for row in table.itertuples()]
+    stacked = np.stack(values, axis=1) if values else np.zeros((len(held_out.rows), 0))
+    table["monosemanticity"] = label_association.monosemanticity(stacked, held_out.embeddings)
     near, cosines = decoder_directions.neighbours(spliced.sae.W_dec, latents, config.n_neighbours)
     table["neighbours"] = [
         ", ".join(f"{j} ({c:.2f})" for j, c in zip(*pair, strict=True)) for pair in zip(near, cosines, strict=True)
     ]
     table["prompts"] = nearest_prompts(spliced, latents, config)
-    names = women.images["image"].to_numpy()
-    table["top_images"] = [" ".join(names[women.top(column, config.n_images)]) for column in values]
+    names = held_out.images["image"].to_numpy()
+    table["top_images"] = [" ".join(names[held_out.top(column, config.n_images)]) for column in values]
     return table
 
 
 def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeLatents) -> list[str]:
-    """For each latent, the prompts nearest to its decoder direction, with their cosines. Raises ParamsError."""
+    """Name the prompts of the vocabulary (`config.prompts`) that are nearest to each latent's decoder direction.
+
+    latents: indices of the latents.
+    Returns a text per latent: the `config.n_prompts` nearest prompts, each with its cosine, nearest first.
+    Raises ParamsError if a prompt names a column that the images do not have.
+    """
     try:
         prompts = decoder_directions.vocabulary(config.prompts, spliced.data.table)
     except ValueError as error:
@@ -111,25 +157,34 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
     ]
 
 
-def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str, dict]:
-    """The share of edited latents that encode each label, the monosemanticity of both lists, and the planted feature.
+def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages) -> dict[str, dict]:
+    """Metrics of the described latents.
 
-    For the planted feature: the rank by harm of the best detector of each colour, and the share of these detectors that
-    are edited.
+    table: from `describe`.
+    Returns
+        edited_latents     encode_<label>: share of the edited latents that encode condition, emotion or colour
+        monosemanticity    bias_latents, perception_latents: mean over the described latents of the list; chance: mean
+                           cosine of all pairs of images
+        planted_feature    only for portraits drawn with a planted bias. For each colour of the top, the detector is the
+                           latent that best separates it from the others (`label_association.detectors`).
+                           rank_<colour>: rank of the detector by effect gap with nothing edited, from 1, the most
+                           harmful first; best_rank, worst_rank: smallest and largest of these; least_eta2: smallest
+                           share of variance that a colour explains in its detector; share_edited: share of the
+                           detectors that are edited
     """
     edited = table[table["edited"] == 1]
-    labels = [label for label in ("condition", "emotion", PLANTED) if label in women.images]
+    labels = [label for label in ("condition", "emotion", PLANTED) if label in held_out.images]
     metrics: dict[str, dict] = {
         "edited_latents": {
             f"encode_{label}": float((edited["encodes"] == label).sum() / max(len(edited), 1)) for label in labels
         },
         "monosemanticity": {
             **{f"{kind}_latents": float(part.mean()) for kind, part in table.groupby("list")["monosemanticity"]},
-            "chance": label_association.mean_cosine(women.embeddings),
+            "chance": label_association.mean_cosine(held_out.embeddings),
         },
     }
-    if PLANTED in women.images:
-        found = label_association.detectors(women.pooled, women.images, PLANTED, chosen.ranked_once)
+    if PLANTED in held_out.images:
+        found = label_association.detectors(held_out.pooled, held_out.images, PLANTED, chosen.ranked_once)
         metrics["planted_feature"] = {
             "best_rank": int(found["rank"].min()),
             "worst_rank": int(found["rank"].max()),
@@ -143,12 +198,17 @@ def measure(table: pd.DataFrame, chosen: Selection, women: HeldOut) -> dict[str,
 def draw(
     spliced: SplicedClip,
     table: pd.DataFrame,
-    women: HeldOut,
+    held_out: ConfirmationImages,
     inference: Inference,
     config: DescribeLatents,
     fpath: Path,
 ) -> None:
-    """Draw a card per row: text about the latent, its activation by condition and label, and its top images."""
+    """Draw a card per latent, one below the other, and write them to `fpath`.
+
+    A card shows the text of its row in `table`, the latent's mean activation by condition and label with intervals over
+    women, and the images that activate it most.
+    table: from `describe`. The first `config.n_shown` edited latents and all others are drawn.
+    """
     n_images = config.n_images
     shown = pd.concat([table[table["edited"] == 1][: config.n_shown], table[table["edited"] == 0]])
     rows = max(len(shown), 1)
@@ -160,14 +220,14 @@ def draw(
     axes = figure.subplots(rows, 2 + n_images, squeeze=False, width_ratios=[2.6, 2.9] + [1] * n_images)
     for ax in np.delete(axes, 1, axis=1).flat if len(shown) else axes.flat:
         ax.set_axis_off()
-    chance = label_association.mean_cosine(women.embeddings)
+    chance = label_association.mean_cosine(held_out.embeddings)
     for i, (cells, (_, card)) in enumerate(zip(axes, shown.iterrows(), strict=False)):
-        values = getattr(women.pooled, card["pooling"])[:, card["latent"]]
+        values = getattr(held_out.pooled, card["pooling"])[:, card["latent"]]
         _write(cells[0], card, chance)
-        _draw_activation(cells[1], values, women.images, POOLING_LABELS[card["pooling"]], inference)
+        _draw_activation(cells[1], values, held_out.images, POOLING_LABELS[card["pooling"]], inference)
         if i == 0:
             cells[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8)
-        _draw_images(cells[2:], spliced, card, women, women.top(values, n_images))
+        _draw_images(cells[2:], spliced, card, held_out, held_out.top(values, n_images))
     figures.save(figure, fpath)
 
 
@@ -212,14 +272,16 @@ def _draw_activation(ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling
     ax.set_ylabel(f"activation,\n{pooling}", fontsize=8)
 
 
-def _draw_images(axes: np.ndarray, spliced: SplicedClip, card: pd.Series, women: HeldOut, top: np.ndarray) -> None:
+def _draw_images(
+    axes: np.ndarray, spliced: SplicedClip, card: pd.Series, held_out: ConfirmationImages, top: np.ndarray
+) -> None:
     if not len(top):
         return
     latent = torch.tensor([card["latent"]], device=spliced.clip.device)
     with torch.no_grad():
-        f = spliced.sae.encode(spliced.audit.tokens(women.rows[top]), latent)[..., 0].cpu().numpy()
-    pictures = spliced.data.images(women.rows[top])
-    for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, women.images.iloc[top].iterrows(), strict=False):
+        f = spliced.sae.encode(spliced.audit.tokens(held_out.rows[top]), latent)[..., 0].cpu().numpy()
+    pictures = spliced.data.images(held_out.rows[top])
+    for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, held_out.images.iloc[top].iterrows(), strict=False):
         figures.spotlight(ax, picture, tokens[1:].reshape(spliced.clip.grid))
         ax.set_title(f"{figures.CONDITION_LABELS[labels['condition']]}, {labels['emotion']}", fontsize=8)
         said = f"class {tokens[0] + 0.0:.1f}, max patch {tokens[1:].max():.1f}"
@@ -232,11 +294,11 @@ def main() -> None:
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH)
     spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, config.batch_size)
-    women = HeldOut(spliced, chosen)
-    table = describe(spliced, chosen, women, config)
-    outs.write_metrics(METRICS_FPATH, measure(table, chosen, women))
+    held_out = confirmation_images(spliced, chosen)
+    table = describe(spliced, chosen, held_out, config)
+    outs.write_metrics(METRICS_FPATH, measure(table, chosen, held_out))
     outs.write_table(TABLE_FPATH, table)
-    draw(spliced, table, women, inference, config, SHEET_FPATH)
+    draw(spliced, table, held_out, inference, config, SHEET_FPATH)
 
 
 if __name__ == "__main__":

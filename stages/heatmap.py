@@ -44,7 +44,13 @@ IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores are in plot
 
 
 def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
-    """Raw maps [n, gh, gw] and cosines [n] of each image with its own prompt, with the arm in place."""
+    """Grad-ECLIP maps of images for their own prompts, in a model that has the arm in place.
+
+    rows: row numbers of the images.
+    arm: the change of the residual stream at the splice.
+    Returns raw signed maps [image, gh, gw], and the cosine of each image with its prompt [image].
+    Raises ExplainError if the formulas do not apply to the model.
+    """
 
     def explain(some: np.ndarray) -> tuple[Tensor, Tensor]:
         pixels, text = spliced.clip.pixels(spliced.data.images(some)), spliced.own_text(some)
@@ -63,10 +69,15 @@ def score(
     data: Dataset,
     rows: np.ndarray,
 ) -> pd.DataFrame:
-    """A row per arm, region and image: all localisation scores, their chance levels, and the cosine.
+    """Score each map against the bust mask and the face mask of its image.
 
     grids: maps of each arm [image, gh, gw], for the images in `rows`.
-    coverage: patch coverage of each region [image, gh, gw], for the same images.
+    cosines: cosine of each image with its own prompt [image], by arm.
+    coverage: share of each patch inside each region [image, gh, gw], for the same images.
+    rows: row numbers of the images in the data set.
+    Returns a row per region, arm and image: arm, region, row, the labels identity, condition, emotion and pair, cosine,
+    degenerate (1 if the map has no positive value, or the mask is empty or full), the scores of `localise.scores`, and
+    their chance levels, chance_<score> (threshold_iou has none).
     """
     table = data.table.iloc[rows]
     records = []
@@ -98,7 +109,10 @@ def iou_over_thresholds(
 ) -> pd.DataFrame:
     """Mean IoU of each arm's maps with each region, by condition. Maps are cut at THRESHOLDS of their min-max range.
 
-    condition: the condition of each image [image].
+    grids: maps of each arm [image, gh, gw].
+    coverage: share of each patch inside each region [image, gh, gw], for the same images.
+    condition: condition of each image, semi_nude or clothed.
+    Returns a row per region, arm, threshold and condition: arm, region, condition, threshold, iou.
     """
     records = []
     for region, masks in coverage.items():
@@ -110,9 +124,12 @@ def iou_over_thresholds(
 
 
 def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str, dict]:
-    """For each arm, region and score: means of both conditions and of the gap, with intervals.
+    """Average the scores of the maps over pairs, by arm and region, with bootstrap intervals over women.
 
     table: from `score`, for the images of the pairs.
+    Returns, for each arm, the key <region>_<score> for the scores of IN_METRICS. Under it stand semi_nude, clothed and
+    gap (clothed minus semi-nude), each with estimate, low and high, and `chance`, the mean chance level. The key
+    `images` holds `degenerate`, the number of rows of `table` with a degenerate map or mask.
     """
     metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):
@@ -126,7 +143,10 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
 
 
 def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """The bust gaps of each arm, without their intervals."""
+    """The main estimates of `measure`, without their intervals.
+
+    Returns `images` as it is, and bust_<score>_gap for the scores of IN_METRICS: the gap on the bust, by arm.
+    """
     arms = [arm for arm in found if arm != "images"]
     return {
         "images": found["images"],
@@ -145,7 +165,15 @@ def draw_sheet(
     n_pairs: int,
     fpath: Path,
 ) -> None:
-    """Draw some pairs, one image per row: the picture, then the map of each arm with its cosine."""
+    """Draw some confirmation pairs, one image per row of the sheet, and write the sheet to `fpath`.
+
+    The first column shows the picture. Each other column shows the map of one arm over it, with its cosine in the
+    title.
+    rows: row numbers of the images of `grids` and `cosines`.
+    grids: maps of each arm [image, gh, gw].
+    cosines: cosine of each image with its own prompt [image], by arm.
+    n_pairs: number of pairs, evenly spread over all.
+    """
     pairs = Pairs.from_images(spliced.data.table, "confirmation").table
     shown = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))]
     images = [row for _, pair in shown.iterrows() for row in (pair[SEMI_NUDE], pair[CLOTHED])]
@@ -166,7 +194,12 @@ def draw_sheet(
 
 
 def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
-    """Draw each woman's bust lift in both conditions, before and after the edit."""
+    """Draw each woman's energy lift on the bust in both conditions, a panel per arm, and write the figure to `fpath`.
+
+    The arms are the original model, the SAE spliced in, and the latents edited. A line joins the two conditions of a
+    woman, and a black bar is the mean over women.
+    table: from `score`.
+    """
     arms = [arm for arm in ("original", "reconstructed", "edited") if arm in set(table["arm"])]
     figure, axes = figures.panels(
         len(arms), "Bust lift of the heatmap, mean over the pairs of each woman (1 = chance)", cell=(3.2, 3.4)
@@ -191,7 +224,15 @@ def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
 def save(
     directory: Path, rows: np.ndarray, grids: dict[str, np.ndarray], cosines: dict[str, np.ndarray], layer: int
 ) -> None:
-    """Write the raw signed maps [arm, image, gh, gw], their cosines [arm, image] and the rows of the images."""
+    """Write the maps as a Zarr group to `directory`.
+
+    rows: row numbers of the images.
+    grids, cosines: maps [image, gh, gw] and cosines [image] of each arm.
+    layer: the block that the maps explain, counted from 1.
+
+    The group has the arrays raw [arm, image, gh, gw], cosine [arm, image] and row [image], and the attributes arms
+    (names in order) and explained_block.
+    """
     with outs.atomic_output(directory) as unfinished:
         group = zarr.create_group(unfinished)
         group.create_array("raw", data=np.stack(list(grids.values())))
