@@ -40,7 +40,7 @@ JOBS := 2
 sweep: $(READY)
 	for bias in $(BIASES); do for seed in $(SEEDS); do name=bias$$bias-seed$$seed; \
 		dvc exp list --all-commits --name-only | grep -qx $$name || dvc exp run --queue --name $$name \
-			-S compute.threads=1 -S train_sae.n_seeds=1 -S demo.bias=$$bias \
+			-S compute.threads=1 -S check_stability.n_other_seeds=0 -S demo.bias=$$bias \
 			-S demo.seed=$$seed -S world.seed=$$seed -S train_sae.seed=$$seed || exit 1; \
 	done; done
 	dvc exp run --run-all --jobs $(JOBS)

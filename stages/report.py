@@ -20,7 +20,6 @@ from PIL import Image
 from stages.core import figures
 from stages.core.data import dataset
 from stages.core.figures import Axes
-from stages.core.paired import Pairs
 from stages.core.report import sentences, tables
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
@@ -36,7 +35,8 @@ TITLE = "Does CLIP lose a woman's face when she is semi-nude?"
 DAG = """\
 ingest ────────┬─────────────┬──────────────┬──────────────┬───────────┐
 prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► describe_latents ─┬─► report
-                                (layer × expansion)                      ├─► heatmap ──────────┤
+                                (layer × expansion)                      ├─► check_stability ──┤
+                                                                         ├─► heatmap ──────────┤
                                                                          └─► ablate ─┬─────────┤
                                                                                      └► export_clip
 ingest, prepare_clip ──────────────────────────────────────────────────────► check_heatmaps ───► report"""
@@ -78,14 +78,16 @@ def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> N
 
 def _draw_pairs(axes: np.ndarray) -> None:
     data = dataset.load(DATASET_DPATH)
-    pairs = Pairs.from_images(data.table, "confirmation").table
+    images = data.table[data.table["split"] == "confirmation"]
     for column in range(axes.shape[1]):  # each column shows another woman and another emotion
-        of_emotion = pairs[pairs["emotion"] == data.emotions[column % len(data.emotions)]]
-        pair = of_emotion.iloc[column * len(of_emotion) // axes.shape[1]]
+        emotion = data.emotions[column % len(data.emotions)]
+        pairs = images.loc[images["emotion"] == emotion, "pair"].unique()
+        twins = images[images["pair"] == pairs[column * len(pairs) // axes.shape[1]]]
         for row, condition in enumerate(CONDITIONS):
-            figures.picture(axes[row, column], data.images(np.array([pair[condition]]))[0])
+            image = twins.index[twins["condition"] == condition].to_numpy()
+            figures.picture(axes[row, column], data.images(image)[0])
             axes[row, column].set_axis_off()
-            axes[row, column].set_title(f"{figures.CONDITION_LABELS[condition]}\n{pair['emotion']}", fontsize=9)
+            axes[row, column].set_title(f"{figures.CONDITION_LABELS[condition]}\n{emotion}", fontsize=9)
 
 
 def _draw_accuracies(ax: Axes, metrics: dict[str, Any], edited: str) -> None:
@@ -126,7 +128,7 @@ def main() -> None:
     inference, ingest, clip, demo, ablate = params.load(Inference, Ingest, Clip, Demo, Ablate)
     metrics = {
         name: outs.read_metrics(METRICS_DPATH / f"{name}.json", name)
-        for name in ("ingest", "extract", "select_sae", "describe_latents")
+        for name in ("ingest", "extract", "select_sae", "check_stability", "describe_latents")
     } | {name: outs.read_metrics(FULL_DPATH / f"{name}.json", name) for name in ("heatmap", "check_heatmaps", "ablate")}
     chosen = outs.read_json(SELECTION_DPATH / "selection.json", "select_sae")
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
@@ -160,6 +162,7 @@ def main() -> None:
         list_defined_by=sentences.GAPS[chosen["list"]],
         latents_table=html(tables.latents(latents, cards)),
         described=sentences.described(metrics),
+        stability=sentences.stability(metrics),
         saes_table=html(tables.saes(saes)),
         published_table=html(tables.study()),
         cosine_table=html(tables.cosines(saes)),

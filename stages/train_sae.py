@@ -4,8 +4,7 @@ reads    data/activations/l<layer>.zarr, data/dataset, data/pretrained/l<layer>_
 writes   data/sae/l<layer>_x<expansion> (SAELens' format, with history.csv), metrics/train_sae/...
          An interrupted training resumes from .ckpt/train_sae
 claims   fraction of variance unexplained (FVU), L0 and dead latents, on the images trained on and on the images of
-         held-out women, if there are any. FVU also for class token and patches apart. The share of latents that
-         a training with another seed finds again
+         held-out women, if there are any. FVU also for class token and patches apart
 
     python -m stages.train_sae --layer 22 --expansion 16
     torchrun --nproc-per-node 8 -m stages.train_sae --layer 22 --expansion 16
@@ -13,9 +12,7 @@ claims   fraction of variance unexplained (FVU), L0 and dead latents, on the ima
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -28,61 +25,25 @@ from stages.core import store
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
 from stages.core.run import outs, params
-from stages.core.run.compute import Ranks, join_ranks, leave_ranks, matmul_dtype, set_up_device
+from stages.core.run.compute import join_ranks, leave_ranks, set_up_device
 from stages.core.run.errors import run_command
 from stages.core.run.params import Point
 from stages.core.sae import JumpReLUSAE, SAEError
 from stages.core.schema import Compute, TrainSae
-from stages.core.training import batches, gradients, sae_metrics, trainer
-from stages.core.training.batches import InMemory, Streamed
-from stages.core.training.checkpoint import Checkpoint
-from stages.core.training.trainer import Normalisation, TrainConfig
+from stages.core.training import sae_metrics, train
+from stages.core.training.token_source import (
+    SPLITS_TRAINED_ON,
+    token_source,
+    train_config,
+    training_checkpoint,
+    training_normalisation,
+)
 
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
 PRETRAINED_DPATH = Path("data/pretrained")
 SAE_DPATH, METRICS_DPATH = Path("data/sae"), Path("metrics/train_sae")
-BYTES = 4  # size of a float32
 IMAGES_AT_ONCE = 64  # images whose tokens are in memory while an SAE is measured
 MOST_MEASURED = 10_000  # images of a split that an SAE is measured on at most, evenly spread over all
-
-SPLITS_TRAINED_ON = {
-    "discovery_and_corpus": ("discovery", "corpus"),
-    "discovery": ("discovery",),
-    "audit": ("discovery", "confirmation"),
-}
-
-
-def source(
-    activations: store.Store, rows: np.ndarray, config: TrainSae, where: torch.device, ranks: Ranks
-) -> InMemory | Streamed:
-    """Prepare the tokens to train on: on the device if they fit into `config.memory_gib`, else streamed from the store.
-
-    rows: row numbers of the images to train on. where: the device.
-    ranks: processes that share every batch.
-    Raises BufferTooSmall if the memory holds too few tokens for the batches.
-    """
-    _, n_tokens, width = activations.shape
-    capacity = int(config.memory_gib * 2**30) // (BYTES * width)
-    if len(rows) * n_tokens > capacity:
-        return Streamed(activations, rows, config.batch_size, config.seed, capacity, where, ranks)
-    tokens = torch.from_numpy(activations.read(rows)).flatten(0, 1).to(where)
-    return InMemory(tokens, config.batch_size, config.seed, ranks)
-
-
-def normalisation(
-    tokens: InMemory | Streamed, activations: store.Store, config: TrainSae, where: torch.device
-) -> Normalisation:
-    """Return the mean and scale of the tokens that the SAE is trained on.
-
-    tokens: the tokens trained on. activations: the store they come from. where: the device.
-    The store holds the moments of all images but those of confirmation women. They are used if the SAE is trained on
-    these images; otherwise the moments are measured on `tokens`. Raises TrainingError if the tokens have no variance or
-    are not finite, StoreError if the store lacks its moments.
-    """
-    if config.train_on != "discovery_and_corpus":
-        return Normalisation.from_tokens(tokens.chunks())
-    mean, mean_squared_norm = activations.moments
-    return Normalisation.from_moments(torch.from_numpy(mean).to(where), mean_squared_norm)
 
 
 def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
@@ -125,54 +86,6 @@ def measure(
     return {name: quality(sae, activations, rows, mean) for name, rows in splits.items()}
 
 
-def checkpoint(
-    compute: Compute, config: TrainSae, expansion: int, activations: store.Store, where: torch.device
-) -> Checkpoint:
-    """Return the checkpoint of a training, named by all that the weights depend on.
-
-    expansion: d_sae / d_in. where: the device.
-    The name is a hash of parameters, provenance of the activations, code, version of torch and processor. A training
-    with other inputs has another checkpoint.
-    """
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (trainer, gradients, batches))
-    return Checkpoint.for_inputs(
-        "train_sae",
-        train_sae=config.model_dump(),
-        compute=compute.model_dump(),
-        expansion=expansion,
-        activations=activations.attributes,
-        code=hashlib.sha256(code).hexdigest(),
-        torch=torch.__version__,
-        processor=[where.type, str(matmul_dtype(config.precision, where))],
-    )
-
-
-def train(
-    tokens: InMemory | Streamed, d_sae: int, measured: Normalisation, config: TrainSae, kept: Checkpoint
-) -> tuple[JumpReLUSAE, pd.DataFrame, dict[str, float]]:
-    """Train SAEs that differ only in their seed, `config.n_seeds` in number, starting from `config.seed`.
-
-    d_sae: number of latents. measured: mean and scale of the tokens. kept: the checkpoint, with a part for each seed.
-    Returns the SAE of the first seed and its history (columns as in `trainer.train`). The last result has
-    `matched_share`: the share of this SAE's latents that another seed finds again, mean over the other seeds; it is
-    empty for one seed.
-    """
-    settings = config.model_dump(exclude={"source", "train_on", "n_seeds", "memory_gib", "seed"})
-    runs = [
-        trainer.train(
-            replace(tokens, seed=seed),
-            TrainConfig(d_sae=d_sae, seed=seed, **settings),
-            measured,
-            kept.for_seed(seed),
-            tokens.ranks,
-        )
-        for seed in range(config.seed, config.seed + config.n_seeds)
-    ]
-    (sae, history), *others = runs
-    shares = [sae_metrics.matched_share(sae.W_dec, other.W_dec) for other, _ in others]
-    return sae, history, {"matched_share": sum(shares) / len(shares)} if shares else {}
-
-
 def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
     """Load an SAE that was trained elsewhere, from data/pretrained/l<layer>_x<expansion>.
 
@@ -192,13 +105,12 @@ def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
 def headline(quality: dict[str, Any]) -> dict[str, float]:
     """Choose the metrics of the stage from all that was measured. The SAE's cfg.json has the rest.
 
-    quality: the results of `measure`, and `seeds` from `train` if there were several.
-    Returns train_fvu, l0 and dead_fraction on the images trained on, held_out_fvu if there are held-out women, and
-    matched_share if there are several seeds.
+    quality: the results of `measure`.
+    Returns train_fvu, l0 and dead_fraction on the images trained on, and held_out_fvu if there are held-out women.
     """
     held_out = {"held_out_fvu": quality["held_out"]["fvu"]} if "held_out" in quality else {}
     train = {"train_fvu": quality["train"]["fvu"], **{key: quality["train"][key] for key in ("l0", "dead_fraction")}}
-    return train | held_out | quality.get("seeds", {})
+    return train | held_out
 
 
 def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
@@ -238,25 +150,24 @@ def save(
 def main() -> None:
     point = Point.from_command_line(__doc__)
     compute, config = params.load(Compute, TrainSae)
-    where = set_up_device(compute)
-    ranks = join_ranks(where)
-    data = dataset.load(DATASET_DPATH)
+    device = set_up_device(compute)
+    ranks, data = join_ranks(device), dataset.load(DATASET_DPATH)
     activations = store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data)
     rows = data.rows(*SPLITS_TRAINED_ON[config.train_on])
-    tokens = source(activations, rows, config, where, ranks)
-    measured = normalisation(tokens, activations, config, where)
-    kept = checkpoint(compute, config, point.expansion, activations, where)
+    tokens = token_source(activations, rows, config, device, ranks)
+    normalisation = training_normalisation(tokens, activations, config, device)
+    kept = training_checkpoint("train_sae", compute, config, activations, device, expansion=point.expansion)
+    history: pd.DataFrame | None = None
     with kept if ranks.first else nullcontext():
         ranks.wait()  # until the first rank holds the lock
-        seeds: dict[str, float] = {}
         if config.source == "pretrained":
-            sae, history = pretrained(point, tokens.d_in).to(where), None
+            sae = pretrained(point, tokens.d_in).to(device)
         else:
-            sae, history, seeds = train(tokens, tokens.d_in * point.expansion, measured, config, kept)
+            settings = train_config(config, tokens.d_in * point.expansion, config.seed)
+            sae, history = train(tokens, settings, normalisation, kept, ranks)
         if ranks.first:
-            quality: dict[str, Any] = measure(sae, activations, data, config, measured.mean)
+            quality: dict[str, Any] = measure(sae, activations, data, config, normalisation.mean)
             quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
-            quality |= {"seeds": seeds} if seeds else {}
             save(sae, point, quality, history, activations)
             kept.done()
     leave_ranks()

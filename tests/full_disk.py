@@ -26,6 +26,7 @@ from stages.core import figures, store
 from stages.core.data import dataset
 from stages.core.latents.pooling import FIELDS, PooledLatents
 from stages.core.run import outs
+from stages.core.run.errors import run_command
 from stages.core.sae import JumpReLUSAE
 from stages.core.training.checkpoint import Checkpoint
 from tests.soak.kill import snapshot
@@ -104,7 +105,7 @@ def attempt(write: Callable[[Path, int], None], place: Path, n: int) -> tuple[in
 
     def write_and_say(said: TextIO) -> None:
         sys.stderr = said
-        write(place, n)
+        run_command(lambda: write(place, n))
 
     with tempfile.TemporaryFile("w+") as said:
         process = FORK.Process(target=write_and_say, args=(said,))

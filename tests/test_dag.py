@@ -13,9 +13,14 @@ from tests.imports import CORE, ROOT, code_deps, params_read, transitive
 
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
-SPLICED = ("describe_latents", "heatmap", "ablate")  # stages that read the store of the chosen SAE's layer
+CHOSEN = (
+    "check_stability",
+    "describe_latents",
+    "heatmap",
+    "ablate",
+)  # stages that read the store of the chosen SAE's layer
 SECTION_OF = {cls.__name__: name for name, cls in schema.SECTIONS.items()}
-SUBTRACTION = re.compile(r"\[(CLOTHED|SEMI_NUDE)\]\S* - \S*\[(CLOTHED|SEMI_NUDE)\]")
+SUBTRACTION = re.compile(r"\[CLOTHED\]\S* - \S*\[SEMI_NUDE\]|\[SEMI_NUDE\]\S* - \S*\[CLOTHED\]")
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
@@ -135,16 +140,16 @@ def missing_grid_lines(dvc: dict, grid: dict) -> list[str]:
     stores = [f"data/activations/l${{grid.layers[{i}]}}.zarr" for i in layers]
     wanted = [("select_sae", "deps", f"data/{kind}/{point}") for kind in ("sae", "analysis") for point in points]
     wanted += [("extract", "outs", store) for store in stores]
-    wanted += [(stage, "deps", store) for stage in SPLICED for store in stores]
+    wanted += [(stage, "deps", store) for stage in CHOSEN for store in stores]
     return [f"{stage}.{key}: add - {line}" for stage, key, line in wanted if line not in dvc[stage][key]]
 
 
 def test_the_grid_is_spelled_out():
     assert missing_grid_lines(DVC, PARAMS["grid"]) == []
-    lines = [str(line) for stage in DVC.values() for key in ("deps", "outs") for line in stage[key]]
+    lines = [str(line) for stage in DVC.values() for key in ("deps", "outs") for line in stage.get(key, [])]
     spelled = [line for line in lines if "${grid" in line]
     n_layers, n_expansions = len(PARAMS["grid"]["layers"]), len(PARAMS["grid"]["expansions"])
-    assert len(spelled) == 2 * n_layers * n_expansions + (1 + len(SPLICED)) * n_layers, (
+    assert len(spelled) == 2 * n_layers * n_expansions + (1 + len(CHOSEN)) * n_layers, (
         "dvc.yaml names grid points params.yaml lacks"
     )
 
@@ -154,11 +159,11 @@ def test_a_grown_grid_names_the_lines_to_add():
     lines = missing_grid_lines(DVC, grown)
     assert "select_sae.deps: add - data/sae/l${grid.layers[3]}_x${grid.expansions[0]}" in lines
     assert "extract.outs: add - data/activations/l${grid.layers[3]}.zarr" in lines
-    assert len(lines) == 2 * len(grown["expansions"]) + 1 + len(SPLICED)
+    assert len(lines) == 2 * len(grown["expansions"]) + 1 + len(CHOSEN)
 
 
 def test_what_shows_people_stays_local():
-    outs = [entry for stage in DVC.values() for entry in stage["outs"]]
+    outs = [entry for stage in DVC.values() for entry in stage.get("outs", [])]
     settings = {next(iter(entry)): next(iter(entry.values())) for entry in outs if isinstance(entry, dict)}
     for path in (
         "data/dataset",

@@ -70,6 +70,8 @@ def test_zeros_one_woman_and_bad_values():
     assert (found[["mean", "t", "rank_biserial"]] == 0).all().all()
     with pytest.raises(paired.TooFewWomen, match="one woman only"):
         paired.paired_tests(np.ones((4, 2)), np.zeros(4))
+    with pytest.raises(paired.TooFewWomen, match="one woman only"):
+        paired.max_t(np.ones((4, 2)), np.zeros(4), n_permutations=9, seed=0)
     with pytest.raises(ValueError, match="not finite"):
         paired.paired_tests(np.full((4, 2), np.nan), np.arange(4))
 

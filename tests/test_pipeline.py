@@ -38,9 +38,9 @@ def numbers(node: Any) -> list[float]:
 @pytest.mark.parametrize("study", ["synthetic", "folder"])
 def test_every_stage_ran_and_filled_its_metrics(studies, study):
     folder = studies[study]
-    assert len(ran((folder / "repro.log").read_text())) == 10 + 2 * 9
+    assert len(ran((folder / "repro.log").read_text())) == 11 + 2 * 9
     files = sorted((folder / "metrics").rglob("*.json"))
-    assert len(files) == 8 + 3 + 2 * 9  # of three stages in full, too
+    assert len(files) == 9 + 3 + 2 * 9  # of three stages in full, too
     for fpath in files:
         values = numbers(json.loads(fpath.read_text()))
         assert values and all(isinstance(value, int | float) for value in values), fpath
@@ -182,7 +182,7 @@ def test_a_parameter_touches_the_stages_that_read_it_and_no_other(studies):
     before = (folder / "params.yaml").read_text()
     points = [f"{layer}-{expansion}" for layer in (1, 2, 3) for expansion in (1, 2, 4)]
     expected = {
-        ("train_sae", "learning_rate", 0.004): {f"train_sae@{p}" for p in points} | {"report"},
+        ("train_sae", "learning_rate", 0.004): {f"train_sae@{p}" for p in points} | {"check_stability", "report"},
         ("demo", "bias", 0.5): {"prepare_clip", "report"},
         ("ablate", "seed", 7): {"ablate", "report"},
     }

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from stages.core import store
+from stages.core.run.errors import run_command
 from tests import s3
 from tests.imports import ROOT
 from tests.studies import ENV, change_params, run
@@ -91,4 +92,4 @@ def test_training_from_object_storage_ends_with_the_same_weights(studies, line, 
 
 
 if __name__ == "__main__":
-    {"fill": fill, "compare": compare}[sys.argv[1]](Path(sys.argv[2]))
+    run_command(lambda: {"fill": fill, "compare": compare}[sys.argv[1]](Path(sys.argv[2])))

@@ -202,9 +202,6 @@ class TrainSae(Section):
     memory_gib: Positive
     """GiB of activations held in memory. A larger layer is streamed from its shards through a shuffle buffer of this
     size."""
-    n_seeds: Count
-    """Number of trainings that differ only in their seed. The first SAE is used; the others show how many of its
-    latents are found again."""
     seed: Seed
     """Seed of the initial weights and of the order of tokens."""
 
@@ -259,6 +256,13 @@ class SelectSae(Section):
     """Block of the rule `fixed`, counted from 1."""
     expansion: Annotated[int, Field(ge=0)]
     """Expansion of the rule `fixed`, d_sae / d_in."""
+
+
+class CheckStability(Section):
+    """The chosen SAE, trained again."""
+
+    n_other_seeds: Annotated[int, Field(ge=0, le=LARGEST)]
+    """Number of further trainings of the chosen SAE. They differ only in their seed; 0 skips the check."""
 
 
 class DescribeLatents(Section):
@@ -316,6 +320,7 @@ SECTIONS: dict[str, type[Section]] = {
     "edit": Edit,
     "analyse_sae": AnalyseSae,
     "select_sae": SelectSae,
+    "check_stability": CheckStability,
     "describe_latents": DescribeLatents,
     "heatmap": Heatmap,
     "ablate": Ablate,

@@ -63,6 +63,14 @@ def test_bias_latents_whose_every_edit_costs_too_much_are_told():
     assert "Bias latents were found (3 of 2,048 after block 4), but every edit of them costs" in says
 
 
+def test_how_many_latents_come_back_is_told_where_another_seed_was_tried():
+    tried = {"n_other_seeds": 1, "matched_share": 0.05}
+    says = sentences.stability({"check_stability": tried})
+    assert says.startswith("Trained again with another seed, the chosen SAE has 5 % of its latents again")
+    assert "with 3 other seeds" in sentences.stability({"check_stability": tried | {"n_other_seeds": 3}})
+    assert sentences.stability({"check_stability": {"n_other_seeds": 0}}) == ""
+
+
 def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank():
     found = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.25, "encode_colour": 0.75}}
     says = sentences.described({"describe_latents": found})

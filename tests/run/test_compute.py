@@ -39,7 +39,9 @@ def in_this_rank(folder: Path, recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["target_l0", "published"])
 def test_two_processes_end_where_one_does(tmp_path, recipe):
-    subprocess.run([*TORCHRUN, "-m", "tests.test_compute", str(tmp_path), recipe], cwd=ROOT, check=True, timeout=120)
+    subprocess.run(
+        [*TORCHRUN, "-m", "tests.run.test_compute", str(tmp_path), recipe], cwd=ROOT, check=True, timeout=120
+    )
     alone, _ = train(tokens(), replace(CONFIG, recipe=recipe))
     for rank in ("0", "1"):
         shared = JumpReLUSAE.load(tmp_path / rank)

@@ -87,7 +87,7 @@ def stages(folder: Path) -> dict[str, Stage]:
 def toy(folder: Path) -> Path:
     """The planted world at toy size, its training longer and saved often."""
     clone(folder, LONGER)
-    source = folder / "stages" / "core" / "checkpoint.py"
+    source = folder / "stages" / "core" / "training" / "checkpoint.py"
     often = source.read_text().replace(
         "every_seconds: float = 60.0", f"every_seconds: float = {SECONDS_BETWEEN_CHECKPOINTS}"
     )

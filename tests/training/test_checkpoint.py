@@ -57,9 +57,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from stages.core.checkpoint import Checkpoint
+from stages.core.training.checkpoint import Checkpoint
 from stages.core.training import train
-from tests.test_checkpoint import CONFIG, tokens
+from tests.training.test_checkpoint import CONFIG, tokens
 torch.set_num_threads(1)
 config = type(CONFIG)(**{**vars(CONFIG), "steps": 1500})
 with Checkpoint(Path(sys.argv[1]) / "c", every_seconds=0) as kept:
@@ -112,7 +112,7 @@ def test_other_inputs_have_another_checkpoint():
 def test_a_second_process_waits_for_the_first(tmp_path):
     waiting = f"""
 from pathlib import Path
-from stages.core.checkpoint import Checkpoint
+from stages.core.training.checkpoint import Checkpoint
 print("waiting", flush=True)
 with Checkpoint(Path({str(tmp_path / "c")!r})):
     print("in")

@@ -109,7 +109,7 @@ def test_bfloat16_chooses_candidates_and_float32_computes_them():
     exact, rounded = batch_of(torch.float32), batch_of(torch.bfloat16)
     assert not torch.equal(exact.z, rounded.z.float())
     a, b = sparse_forward(exact, exact.candidates()), sparse_forward(rounded, rounded.candidates())
-    assert torch.equal(a.latent, b.latent) and torch.allclose(a.f, b.f, atol=1e-5)
+    assert torch.equal(a.active.latent, b.active.latent) and torch.allclose(a.f, b.f, atol=1e-5)
     for (name, x), (_, y) in zip(passed_through(a).named(), passed_through(b).named(), strict=True):
         assert torch.allclose(x, y, rtol=1e-3, atol=1e-5), name
 
@@ -171,7 +171,7 @@ def test_gradients_of_the_revival_equal_autograd():
 def test_defaults_are_those_of_params_yaml():
     given = yaml.safe_load((ROOT / "params.yaml").read_text())["train_sae"]
     defaults = vars(TrainConfig(d_sae=1))
-    of_the_stage = {"source", "train_on", "n_seeds", "memory_gib"}  # which activations, and how they are held
+    of_the_stage = {"source", "train_on", "memory_gib"}  # which activations, and how they are held
     assert {key: value for key, value in given.items() if key not in of_the_stage} == {
         key: value for key, value in defaults.items() if key != "d_sae"
     }

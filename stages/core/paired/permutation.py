@@ -46,9 +46,7 @@ def paired_tests(
         raise ValueError(f"differences {differences.shape} must be [pair, latent] with a cluster for each pair")
     if not np.isfinite(differences).all():
         raise ValueError("differences are not finite")
-    sums, counts = by_cluster(differences, np.asarray(clusters))
-    if len(counts) < 2:
-        raise TooFewWomen("pairs of one woman only: no inference to other women; add women, or another discovery_share")
+    sums, _ = by_cluster(differences, np.asarray(clusters))
     t, p, p_max_t = _sign_flips(sums, n_permutations, seed)
     low, high = bootstrap_interval(
         differences, np.asarray(clusters), n_bootstrap=n_bootstrap, confidence=confidence, seed=seed
@@ -98,6 +96,8 @@ def _sign_flips(
     The statistic is sum / sqrt(sum of squares) over women: monotone in t, and its denominator is
     invariant under flips, so all permutations are one matrix product.
     """
+    if len(sums) < 2:
+        raise TooFewWomen("pairs of one woman only: no inference to other women; add women, or another discovery_share")
     norm = np.sqrt(np.square(sums).sum(0))
     scaled = np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 0)
     observed = np.abs(scaled.sum(0))

@@ -119,6 +119,22 @@ def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
     ]  # fmt: skip
 
 
+def stability(metrics: dict[str, Any]) -> str:
+    """Say which share of the chosen SAE's latents comes back when it is trained again with other seeds.
+
+    metrics: metrics by stage, of which check_stability is used. Returns an empty text if no other seed was tried.
+    """
+    found = metrics["check_stability"]
+    if not found["n_other_seeds"]:
+        return ""
+    seeds = "another seed" if found["n_other_seeds"] == 1 else f"{found['n_other_seeds']:.0f} other seeds"
+    return (
+        f"Trained again with {seeds}, the chosen SAE has {100 * found['matched_share']:.0f} % of its latents again: "
+        "decoder directions with a cosine of at least 0.7, matched one to one. What does not come back belongs to the "
+        "seed as much as to the data."
+    )
+
+
 def described(metrics: dict[str, Any]) -> str:
     """Write what the edited latents encode on confirmation women, who were not used to choose the latents.
 

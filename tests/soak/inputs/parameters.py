@@ -68,7 +68,7 @@ def use() -> str:
         finite(values)
         if "seed" in values:
             torch.Generator().manual_seed(values["seed"])
-    assert loaded.ingest.prompt.format(emotion="calm")
+    assert loaded["ingest"].prompt.format(emotion="calm")
     return ""
 
 

@@ -1,0 +1,111 @@
+"""The chosen SAE, trained again with other seeds -> how many of its latents come back.
+
+reads    data/selection, data/dataset, data/activations/l<layer>.zarr of the layer that was chosen
+writes   metrics/check_stability.json. An interrupted training resumes from .ckpt/check_stability
+claims   the share of the chosen SAE's latents that a training with another seed finds again (Paulo and Belrose 2025,
+         arXiv 2501.16615): what only one training finds belongs to the seed as much as to the data
+
+    torchrun --nproc-per-node 8 -m stages.check_stability      # eight processes share every batch
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from stages.core import store
+from stages.core.data import dataset
+from stages.core.run import outs, params
+from stages.core.run.compute import join_ranks, leave_ranks, set_up_device
+from stages.core.run.errors import run_command
+from stages.core.sae import JumpReLUSAE, SAEError
+from stages.core.schema import CheckStability, Compute, TrainSae
+from stages.core.training import sae_metrics, train
+from stages.core.training.batches import InMemory, Streamed
+from stages.core.training.checkpoint import Checkpoint
+from stages.core.training.token_source import (
+    SPLITS_TRAINED_ON,
+    token_source,
+    train_config,
+    training_checkpoint,
+    training_normalisation,
+)
+from stages.core.training.trainer import Normalisation
+
+DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
+SAE_DPATH, METRICS_FPATH = Path("data/selection/sae"), Path("metrics/check_stability.json")
+
+
+def matched_shares(
+    decoder: Tensor,
+    tokens: InMemory | Streamed,
+    normalisation: Normalisation,
+    config: TrainSae,
+    seeds: range,
+    kept: Checkpoint,
+) -> list[float]:
+    """Train one SAE for each seed, and compare its decoder with that of the chosen SAE.
+
+    decoder: decoder rows of the chosen SAE, of shape [d_sae, d_in].
+    tokens, normalisation, config: what the chosen SAE was trained on, and how; only the seed differs.
+    kept: the checkpoint, with a part for each seed.
+    Returns, for each seed, the share of the chosen SAE's latents that have a partner (`sae_metrics.matched_share`).
+    """
+    shares = []
+    for seed in seeds:
+        other, _ = train(
+            replace(tokens, seed=seed),
+            train_config(config, len(decoder), seed),
+            normalisation,
+            kept.for_seed(seed),
+            tokens.ranks,
+        )
+        shares.append(sae_metrics.matched_share(decoder, other.W_dec))
+    return shares
+
+
+def chosen_layer(sae: JumpReLUSAE) -> int:
+    """Return the layer of the chosen SAE, from its metadata. Raises SAEError if the metadata do not name one."""
+    layer = sae.metadata.get("layer")
+    if type(layer) is not int:
+        raise SAEError(f"{SAE_DPATH}: metadata name no layer ({layer!r}); rerun `dvc repro --force select_sae`")
+    return layer
+
+
+def measure(shares: list[float]) -> dict[str, float]:
+    """Return n_other_seeds and, if there are any, the mean, the least and the largest share of latents found again."""
+    if not shares:
+        return {"n_other_seeds": 0}
+    return {
+        "n_other_seeds": len(shares),
+        "matched_share": sum(shares) / len(shares),
+        "least_matched_share": min(shares),
+        "largest_matched_share": max(shares),
+    }
+
+
+def main() -> None:
+    params.command_line(__doc__).parse_args()
+    compute, training, config = params.load(Compute, TrainSae, CheckStability)
+    device = set_up_device(compute)
+    data, chosen, ranks = dataset.load(DATASET_DPATH), JumpReLUSAE.load(SAE_DPATH), join_ranks(device)
+    activations = store.open(ACTIVATIONS_DPATH / f"l{chosen_layer(chosen)}.zarr", data)
+    tokens = token_source(activations, data.rows(*SPLITS_TRAINED_ON[training.train_on]), training, device, ranks)
+    normalisation = training_normalisation(tokens, activations, training, device)
+    n_seeds = config.n_other_seeds if training.source == "trained" else 0
+    seeds = range(training.seed + 1, training.seed + 1 + n_seeds)
+    kept = training_checkpoint("check_stability", compute, training, activations, device, d_sae=chosen.d_sae)
+    with kept if ranks.first else nullcontext():
+        ranks.wait()  # until the first rank holds the lock
+        shares = matched_shares(chosen.W_dec.to(device), tokens, normalisation, training, seeds, kept)
+        if ranks.first:
+            outs.write_metrics(METRICS_FPATH, measure(shares))
+            kept.done()
+    leave_ranks()
+
+
+if __name__ == "__main__":
+    run_command(main)
