@@ -8,7 +8,7 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-of-studies test-of-the-rest lint study sweep bench soak audit sbom lock
+.PHONY: repro test test-fast test-of-studies test-of-the-rest lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
@@ -22,6 +22,10 @@ test-of-studies: $(READY_TO_TEST)
 
 test-of-the-rest: $(READY_TO_TEST)
 	pytest -m "not studies"
+
+# what a change is tried with first: no toy study, no training, no process; under 90 s
+test-fast: $(READY_TO_TEST)
+	pytest -m "not studies and not slow"
 
 lint: $(READY_TO_TEST)
 	ruff check .

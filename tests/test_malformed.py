@@ -304,6 +304,7 @@ def test_a_pickle_beside_a_model_without_weights_is_not_read(tmp_path, monkeypat
 # all of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INPUTS)
 def test_malformed_inputs_are_refused_by_name_and_change_nothing(kind):
     """The first cases of `python -m tests.soak.fuzz`, at another seed."""

@@ -13,6 +13,8 @@ from stages.core.run import labels
 from tests.memory import peak
 from tests.studies import change_params, clone, run
 
+pytestmark = pytest.mark.slow
+
 GROWTH = 1.1
 SIZE, N = 64, 1500
 STUDY = {

@@ -81,6 +81,7 @@ def test_the_smallest_p():
     assert paired.smallest_p(100, 999) == 1 / 1000
 
 
+@pytest.mark.slow
 def test_family_wise_error_holds_for_correlated_latents_and_unequal_women():
     rng = np.random.default_rng(1)
     women = np.repeat(np.arange(15), rng.integers(1, 8, 15))
@@ -95,6 +96,7 @@ def test_family_wise_error_holds_for_correlated_latents_and_unequal_women():
     assert false / n <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / n)
 
 
+@pytest.mark.slow
 def test_power_at_one_standard_deviation():
     rng = np.random.default_rng(2)
     women = np.repeat(np.arange(20), 7)
@@ -118,6 +120,7 @@ def test_bootstrap_interval_covers_and_resamples_women():
     assert 0.88 <= covered / 200 <= 0.99
 
 
+@pytest.mark.slow
 def test_flipping_signs_by_matrix_product_beats_a_loop_a_hundredfold():
     """16,384 latents x 140 pairs x 10,000 flips, in a process whose memory is measured; scipy's loop on two latents."""
     script = """

@@ -20,6 +20,8 @@ from tests import s3
 from tests.imports import ROOT
 from tests.studies import ENV, change_params, run
 
+pytestmark = pytest.mark.slow
+
 TOKENS = np.random.default_rng(0).normal(size=(12, 20, 32)).astype(np.float32)
 
 

@@ -10,6 +10,8 @@ from sae_lens import StandardSAE as SaeLensStandard
 
 from stages.core.sae import JumpReLUSAE, SAEError
 
+pytestmark = pytest.mark.slow
+
 D_IN, D_SAE = 32, 64
 
 

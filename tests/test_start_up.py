@@ -10,6 +10,8 @@ import pytest
 
 from tests.imports import ROOT
 
+pytestmark = pytest.mark.slow
+
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 SLOW = ("matplotlib", "open_clip", "scipy.stats", "sklearn", "torchvision")  # a third of a second each, or more
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import numpy as np
 import pandas as pd
 
@@ -101,6 +103,7 @@ def study(bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return found["latent"].to_numpy(), seen["latent"].to_numpy()
 
 
+@pytest.mark.slow
 def test_power_and_false_positives_over_the_planted_bias():
     """The sweep of planted bias in small: what the lists say when only the statistics are at work."""
     named = {bias: [study(bias, seed)[0] for seed in range(n)] for bias, n in ((0.0, 300), (0.3, 60), (0.9, 60))}

@@ -38,11 +38,13 @@ def accuracy(bias: float) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_without_a_planted_bias_both_conditions_are_read():
     found = accuracy(0.0)
     assert min(found.values()) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_default_bias_costs_semi_nude_women_their_face():
     found = accuracy(DEMO.bias)
     assert found["clothed"] >= 0.9

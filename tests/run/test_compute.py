@@ -21,6 +21,8 @@ from tests.imports import ROOT
 from tests.studies import run
 from tests.training.test_checkpoint import tokens
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CONFIG = TrainConfig(d_sae=96, steps=40, batch_size=65, target_l0=4, dead_after_steps=2, precision="float32")
 

@@ -14,6 +14,8 @@ import pytest
 from tests.full_disk import WRITERS
 from tests.imports import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def on_a_small_disk(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     """Run a command that sees a file system of 1 MiB at `folder`, which nobody else does."""

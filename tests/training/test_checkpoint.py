@@ -68,6 +68,7 @@ sae.save(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_runs_end_with_the_same_weights(tmp_path, how):
     def start(folder) -> subprocess.Popen:
@@ -109,6 +110,7 @@ def test_other_inputs_have_another_checkpoint():
     assert one.directory == Checkpoint.for_inputs("train_sae", steps=1).directory
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_for_the_first(tmp_path):
     waiting = f"""
 from pathlib import Path

@@ -132,6 +132,7 @@ def test_many_candidates_are_multiplied_and_few_are_gathered():
     assert batch.candidates() is None and isinstance(gradients.forward(batch), Dense)
 
 
+@pytest.mark.slow
 def test_bfloat16_products_do_not_cost_reconstruction():
     tokens = Toy(0).tokens(50_000)
     fvu = {}
@@ -253,6 +254,7 @@ def test_an_sae_that_cannot_fit_is_refused_before_it_is_trained():
         train(torch.randn(10, 64), TrainConfig(d_sae=2**36))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_known_dictionary_is_recovered(seed):
     toy = Toy(seed)
@@ -264,6 +266,7 @@ def test_a_known_dictionary_is_recovered(seed):
     assert found.dead_fraction <= 0.02
 
 
+@pytest.mark.slow
 def test_the_published_loss_does_not_recover_it_in_as_many_steps():
     toy = Toy(0)
     config = TrainConfig(
