@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 import numpy as np
 import pandas as pd
+import pytest
 
 from stages.core import paired, schema
 from stages.core.latents import lists
