@@ -10,6 +10,12 @@ claims   how the edit changes the emotion gap and CLIP's reliance on bust and fa
 No SAE, latent or edit was chosen on confirmation women. The primary endpoints were fixed before any result was seen:
 the emotion gap (R and accuracy), and region reliance.
 
+splice     the point after one block of CLIP where the chosen SAE reads the residual stream
+arm        a function that changes the tokens at the splice: the edit, a baseline, noise, or no change (original)
+R          log-probability of the true emotion, nats
+reliance   change of R or accuracy when a region of the image is greyed out: above 0 the region misleads CLIP, below 0
+           CLIP needs it
+
     torchrun --nproc-per-node 8 -m stages.ablate      # eight processes share the images
 """
 
@@ -53,10 +59,12 @@ SHOWN_ARMS = [name for name, entry in ARMS.items() if entry.shown]
 def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
     """Run every arm of the causal test over the images of the pairs.
 
-    Arms after the last block run only if the activations of that block were stored.
+    Some arms act after the last block. They run only if the activations of that block were stored.
 
-    layers: the layers whose activation stores this stage depends on (`grid.layers`).
-    Returns, for each arm, R, correct and cosine of each image, in the order of `pairs.rows`.
+    inputs: the SAE in CLIP, the chosen latents and the edit, from which the arms are built.
+    layers: the layers whose activations were stored (`grid.layers`).
+    Returns the arms by name and their outcomes, arrays [arm, image] with the images in the order of `pairs.rows`: R
+    (log-probability of the true emotion, nats), correct (1 or 0) and cosine (with the embedding of the original model).
     Raises StoreError if the store of the last block is missing or of another dataset, DamagedError if it is damaged.
     """
     arms = build_arms(inputs)
@@ -70,9 +78,11 @@ def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
 
 
 def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
-    """A function that gives the pixels of images with one region greyed out, from the row numbers of the images.
+    """Return a function that greys out one region of images.
 
     region: bust or face.
+    The function takes row numbers of images and returns their pixels, [n, s, s, 3], with grey where the mask of the
+    region is.
     """
 
     def pixels(rows: np.ndarray) -> np.ndarray:
@@ -85,8 +95,9 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
 def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict[str, ArmOutcomes]:
     """Run the given arms over the images of the pairs, with one region greyed out at a time.
 
-    arms: arms by name.
-    Returns the outcomes by region (bust, face), for the images in the order of `pairs.rows`.
+    arms: functions that change the tokens at the splice, by name.
+    Returns, for each region (bust, face), the outcomes of all arms: R, correct and cosine, arrays [arm, image] with the
+    images in the order of `pairs.rows`.
     """
     return {
         region: ArmOutcomes(arms, spliced.outcomes(pairs.rows, list(arms.values()), greyed_out(spliced, region)))
@@ -95,11 +106,13 @@ def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict
 
 
 def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inference: Inference) -> pd.DataFrame:
-    """Measure accuracy and R (nats) for several doses of the edit.
+    """Measure accuracy and R (log-probability of the true emotion, nats) for several doses of the edit.
 
     A dose is a number of edited latents (0 and the values of `edit.curve`, at most as many as were chosen), or a factor
     by which all chosen latents are multiplied.
+    inputs: the SAE in CLIP, the chosen latents and the edit.
     scales: the factors.
+    pairs: the pairs of images to measure on.
     Returns a row per dose, condition and endpoint: dose (n_latents or scale), value (the number or the factor),
     condition, endpoint (accuracy or R), and estimate, low, high: the mean with its bootstrap interval over women.
     """
@@ -122,12 +135,13 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
 
 
 def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
-    """Apply the edit to each random set of latents, and measure what it gives and costs, as means over images.
+    """Apply the edit to each random set of latents, and measure what it gains and costs, as means over images.
 
-    original: outcomes of the unedited model on the images of the pairs.
-    sets: latents of each random set [set, latent].
-    Returns a row per set:
-        semi_nude_accuracy_gain, semi_nude_R_gain    rise on semi-nude images; R in nats
+    inputs: the SAE in CLIP, the chosen latents and the edit.
+    original: outcomes of the unedited model on the images of the pairs, in the order of `pairs.rows`.
+    sets: an array [set, latent] with the indices of the latents of each random set.
+    Returns a row per set. R is the log-probability of the true emotion, nats.
+        semi_nude_accuracy_gain, semi_nude_R_gain    rise on semi-nude images
         clothed_accuracy_loss, clothed_R_loss        fall on clothed images
         bust_reliance_R                              change of R on semi-nude images when the bust is greyed out, with
                                                      the set edited, nats
@@ -145,13 +159,14 @@ def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: 
 
 
 def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[str, float]:
-    """Secondary endpoints: what the image embeddings say about emotion and condition with the arm in place.
+    """Measure what the image embeddings say about emotion and condition (secondary endpoints).
 
-    The linear probe is fitted on discovery women and scored on the images of `pairs`, which are of confirmation women.
-    If the edit only made the model blind to the garment, the probe would score at chance, .5.
+    A linear probe learns to tell semi-nude from clothed images on discovery women, and is scored on the images of
+    `pairs`. If an edit only made the model blind to the garment, the probe would score at chance, .5.
+    pairs: pairs of confirmation women.
+    arm: the change of the tokens at the splice that is in place.
     Returns association_effect_size (standardised difference, clothed minus semi-nude, in how near images are to the
-    prompt of their emotion; `core/ablation/association.py`), and condition_decodable (accuracy of the probe for the
-    condition).
+    prompt of their emotion; `core/ablation/association.py`), and condition_decodable (accuracy of the probe).
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -168,10 +183,11 @@ def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[s
 
 
 def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The main estimates, without their intervals, for the metrics file.
+    """Choose the main estimates for the metrics file, without their intervals.
 
-    found: all results, as in metrics/full/ablate.json.
-    Returns
+    found: all results, as in metrics/full/ablate.json: accuracy, R and reliance (change when a region is greyed out) by
+        arm, each with its interval over women, and under `edit` the p-values against random sets of latents.
+    Returns four dictionaries. R is the log-probability of the true emotion.
         accuracy         on images of one condition: semi_nude and clothed (original model), semi_nude_edited and
                          clothed_edited, semi_nude_bust_greyed (original model, the bust greyed out)
         R_gap            R of clothed minus semi-nude images, nats, by arm (original, edited)
@@ -191,9 +207,12 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def accuracies(found: dict[str, Any]) -> pd.DataFrame:
-    """Table of emotion accuracy. `found` holds all results, as in metrics/full/ablate.json.
+    """Tabulate the emotion accuracy of each arm.
 
-    Returns a row per arm and condition: arm, condition, and estimate, low, high (interval over women).
+    found: all results, as in metrics/full/ablate.json. Its key accuracy is used: for each arm and condition, estimate,
+        low and high.
+    Returns a row per arm and condition: arm (its name in words), condition, estimate, and low, high (interval over
+    women).
     """
     return pd.DataFrame(
         [
@@ -205,11 +224,12 @@ def accuracies(found: dict[str, Any]) -> pd.DataFrame:
 
 
 def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
-    """Table of the outcomes of each image.
+    """Tabulate the outcomes of each image under each arm.
 
-    tried: the arms run over the images of `pairs`.
+    tried: the arms and their outcomes on the images of `pairs`, in the order of `pairs.rows`.
     Returns a row per arm and image: the labels identity, condition, emotion and pair; row (the image's row number in
-    the data set), arm, R (nats), correct (1 or 0), and cosine (of the embedding with the original one).
+    the data set), arm, R (log-probability of the true emotion, nats), correct (1 or 0), and cosine (of the embedding
+    with that of the original model).
     """
     labels = data.table.iloc[pairs.rows][["identity", "condition", "emotion", "pair"]]
     parts = [labels.assign(row=pairs.rows, arm=name, **vars(tried.of_arm(name))) for name in tried.arms]
@@ -219,10 +239,14 @@ def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
 def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path) -> None:
     """Draw the causal test in three panels, and write the figure to `fpath`.
 
-    Left: accuracy by arm and condition (`metrics`, key accuracy). Middle: accuracy against the number of edited latents
-    (`dose`, from `dose_response`), with the random sets beside it (`controls`, from `control_outcomes`). Right:
-    reliance on bust and face before and after the edit (`metrics`, key reliance).
-    metrics: all results, as in metrics/full/ablate.json.
+    Left: accuracy by arm and condition (`metrics`). Middle: accuracy against the number of edited latents (`dose`),
+    with the random sets of latents beside it (`controls`). Right: the change of R (log-probability of the true emotion,
+    nats) when bust or face is greyed out, before and after the edit (`metrics`).
+    metrics: all results, as in metrics/full/ablate.json. The keys accuracy (by arm, then condition) and reliance (by
+        arm, region, endpoint, then condition) are drawn; each value has estimate, low and high.
+    dose: from `dose_response`. The rows with n_latents in column dose and accuracy in column endpoint are drawn, with
+        the columns value (number of latents), condition, estimate, low and high.
+    controls: a row per random set. semi_nude_accuracy_gain is drawn: rise of accuracy on semi-nude images.
     """
     figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))
     _draw_arms(axes[0, 0], metrics)

@@ -7,6 +7,12 @@ claims   two lists, never mixed: perception latents (their activation differs by
          effect on the emotion readout differs by condition). Both are tested on discovery women, with the pair as
          the unit and women as the clusters. The published study's tests are also given, as description only
 
+R         log-probability of the true emotion, nats
+effect    what R would lose if a latent were zeroed, to first order
+gap       value on the clothed image of a pair minus value on the semi-nude one
+splice    the point after one block of CLIP where the SAE reads the residual stream
+arm       a function that changes the tokens at the splice
+
     python -m stages.analyse_sae --layer 22 --expansion 16
 """
 
@@ -50,7 +56,7 @@ def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> Splice
     """Load CLIP and the SAE of one layer and expansion, and splice the SAE into CLIP after its layer.
 
     point: layer and expansion of the SAE.
-    batch_size: images per batch from the splice on.
+    batch_size: images per batch in the blocks after the SAE.
     Raises ModelError, DatasetError, DamagedError, SAEError or StoreError for the part on disk that cannot be used.
     """
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
@@ -70,16 +76,17 @@ def test_latents(
     """Test the activation gap and the effect gap of each latent on the pairs of discovery women.
 
     A gap is the value on the clothed image of a pair minus the value on the semi-nude image.
-    pooled: what each latent did on each audit image.
-    means: from `discovery_means`.
+    pooled: for each audit image, each latent's activation (pooled over tokens) and its effect on R.
+    means: an array [2, latent] with mean activations on discovery images: on the class token, then on patches.
     rows: row numbers of the images of `pooled` in the data set, in the same order, ascending.
     Returns a row per latent:
         latent                  index of the latent
-        act_*, eff_*            columns of `paired.paired_tests` for the activation gap (mean over patches), and for the
-                                effect gap (effect on R, nats)
+        act_*, eff_*            tests of the activation gap (mean over patches), and of the gap in the effect on R (the
+                                log-probability of the true emotion, nats). Behind each prefix: mean, low, high,
+                                rank_biserial, wilcoxon_p, t, p, p_max_t and q, as in `paired.paired_tests`
         firing                  share of all tokens on which the latent fired
         mean_cls, mean_patch    the two rows of `means`
-        top_images              from `top_images`
+        top_images              names of the images that activate the latent most, as text
     Raises TooFewWomen if all pairs are of one woman.
     """
     pairs = Pairs.from_images(data.table, "discovery")
@@ -117,8 +124,9 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
 
 
 def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> np.ndarray:
-    """Mean activation of each latent over discovery images.
+    """Compute the mean activation of each latent over discovery images.
 
+    pooled: activation of each latent on each audit image, on the class token and averaged over patches.
     rows: row numbers of the images of `pooled` in the data set, in the same order.
     Returns an array [2, latent]: the mean on the class token, then the mean on patches.
     """
@@ -132,8 +140,8 @@ def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, floa
     The result is descriptive, because the unit of the tests is the latent.
     values: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
-    Returns ks_statistic, ks_p, mwu_p, auc and cliffs_delta, as in `paired.published_tests`. An auc above .5 means that
-    activations are larger on semi-nude images.
+    Returns ks_statistic and ks_p (Kolmogorov-Smirnov), mwu_p (Mann-Whitney U), auc and cliffs_delta (2 auc - 1). An auc
+    above .5 means that activations are larger on semi-nude images.
     """
     return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
 
@@ -142,8 +150,9 @@ def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.Dat
     """Reduce the images to two principal components, and cluster them there by K-means for k from 2 to `max_clusters`.
 
     pooled: activation of each latent on each image [image, latent].
-    Returns the PCA scores [image, 2], and a table with a row per k: k, inertia (for the elbow) and silhouette. The
-    silhouette is 0 if K-means found only one cluster.
+    config: `max_clusters`, and the seed of PCA and K-means.
+    Returns the PCA scores [image, 2], and a table with a row per k: k (number of clusters), inertia (sum of squared
+    distances to the cluster centres) and silhouette (mean over images; 0 if K-means found only one cluster).
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -160,8 +169,9 @@ def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.Dat
 
 @torch.no_grad()
 def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
-    """Embed each image with and without the SAE spliced in, and compare the embeddings with the text.
+    """Embed each image with and without the SAE spliced in, and compare both embeddings with the image's own prompt.
 
+    With the SAE, its reconstruction replaces the residual stream.
     rows: row numbers of the audit images.
     Returns a row per image:
         row                                        row number of the image
@@ -193,14 +203,18 @@ def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
 def bias_latents(
     spliced: SplicedClip, pooled: PooledLatents, inference: Inference, edit: Edit, means: np.ndarray
 ) -> pd.DataFrame:
-    """Search for bias latents step by step on discovery women. Each step recomputes the effects in the edited model.
+    """Search for bias latents on discovery women: those whose effect on R harms semi-nude women.
 
-    pooled: what each latent did on each audit image.
+    R is the log-probability of the true emotion. The effect gap is the effect on the clothed image of a pair minus that
+    on the semi-nude one. Each step edits the latents found so far, recomputes all effects in the edited model, and adds
+    the latents whose gap is significantly above 0, the largest first.
+    pooled: for each audit image, each latent's effect on R in the unedited model.
     edit: how the latents found are edited, how many are found per step, and how many in all.
-    means: from `discovery_means`, for an edit to the mean.
-    Returns a row per latent, first found first: latent, step, and mean, low, high (nats) and p_max_t of its effect gap
-    at that step. The list is empty if the model does not read faces, because such a model has no readout that could be
-    biased.
+    means: an array [2, latent] with mean activations on discovery images (class token, patches), for an edit to the
+        mean.
+    Returns a row per latent, first found first: latent, step, mean, low, high (effect gap at that step with its
+    interval, nats) and p_max_t (its family-wise p). The table is empty if the model does not recognise emotions,
+    because such a model has no readout that could be biased.
     """
     pairs = Pairs.from_images(spliced.data.table, "discovery")
     if not reads_faces(spliced, inference.min_readout):
@@ -217,11 +231,11 @@ def bias_latents(
 
 
 def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
-    """Effects of all latents on R, nats, to first order, in a model that has the arm in place.
+    """Compute the first-order effect of each latent on R, in a model that has the arm in place.
 
     rows: row numbers of the images.
-    arm: the change of the residual stream at the splice.
-    Returns an array [image, latent].
+    arm: a function that changes the tokens after the SAE's block, such as an edit.
+    Returns an array [image, latent]: the effects on the log-probability of the true emotion, nats.
     """
     batches = (spliced.batch(rows[some]) for some in spliced.slices(rows))
     return effects(spliced.sae, ((batch.rows, arm(batch)) for batch in batches), spliced.gradient)
@@ -233,8 +247,10 @@ def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.n
     k takes 0, the values of `edit.curve`, and the largest number allowed: all ranked latents, at most `edit.n_latents`.
 
     ranked: indices of latents, the first to be edited at the front.
-    means: from `discovery_means`, for an edit to the mean.
-    Returns a row per k. R and its changes are means over images, in nats:
+    edit: how the latents are edited, how many at most, and the numbers to try.
+    means: an array [2, latent] with mean activations on discovery images (class token, patches), for an edit to the
+        mean.
+    Returns a row per k. R is the log-probability of the true emotion, nats; R and its changes are means over images:
         n_latents                 k
         R_semi_nude, R_clothed    R with the edit
         semi_nude_gain            rise of R on semi-nude images, against k = 0
@@ -268,8 +284,9 @@ def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.n
 def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: int) -> dict[str, float]:
     """Compare first-order effects with real ablations on semi-nude discovery images.
 
-    The `n_latents` latents with the largest mean absolute effect are zeroed one by one.
-    pooled: what each latent did on each audit image.
+    The `n_latents` latents with the largest mean absolute effect are zeroed one by one. An effect is what R, the
+    log-probability of the true emotion, would lose without the latent.
+    pooled: for each audit image, each latent's first-order effect on R.
     Returns `correlation`, over images and latents, between the first-order effect and the measured loss of R, and
     `slope` of the loss on the effect (1 if the first order were exact). Both are 0 if effect or loss is constant.
     """
@@ -291,8 +308,9 @@ def count_latents(
 ) -> dict[str, float]:
     """Count the latents of one SAE.
 
-    found: both lists of latents.
-    tests: from `test_latents`.
+    found: a table for each of the lists bias and perception, with a row per latent.
+    tests: a row per latent of the SAE; the column firing (share of tokens on which it fired) is used.
+    inference: the number of permutations of the tests.
     n_women: number of discovery women.
     Returns bias and perception (number of latents on each list), never_fired (number of latents that fired on no
     token), and smallest_p (the smallest p-value that so many women allow).
@@ -305,12 +323,14 @@ def count_latents(
 
 
 def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[str, float]:
-    """The published study's measure of fidelity: cosine(image, text) with the SAE spliced in minus without.
+    """Summarise by how much the SAE, spliced into CLIP, changes the cosine of image and prompt, and R.
 
-    faithful: from `fidelity`.
+    A difference is the value with the SAE minus the value without it. The cosine is the published study's measure.
+    faithful: a row per image, with cosine_original and R_original (without the SAE), cosine_reconstructed and
+        R_reconstructed (with it). R is the log-probability of the true emotion.
     condition: condition of each image of `faithful`, semi_nude or clothed.
     Returns cosine_difference_mean and cosine_difference_std over all images, cosine_difference_semi_nude and
-    cosine_difference_clothed (means by condition), and R_difference_mean, the same mean for R, nats.
+    cosine_difference_clothed (means by condition), and R_difference_mean (over all images, nats).
     """
     difference = faithful["cosine_reconstructed"] - faithful["cosine_original"]
     return {
@@ -322,8 +342,11 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
 
 
 def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
-    """Summarise the edits of `edit_curve`.
+    """Summarise edits of more and more latents.
 
+    curve: a row per number of latents edited, from `edit_curve`; the first row has none edited. Columns used:
+        n_latents, R_semi_nude and R_clothed (mean log-probability of the true emotion, nats), net_gain (gain of R on
+        semi-nude images minus loss on clothed ones) and clothed_accuracy_loss.
     clothed_cost: largest loss of accuracy on clothed images that the best edit may cause.
     Returns gap (R of clothed minus semi-nude images before the edit, nats), best_net_gain (nats) and best_n_latents:
     net gain and number of latents of the best edit. Both are 0 if no edit is within the cost.
@@ -337,9 +360,10 @@ def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float
 
 
 def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
-    """The best number of clusters. `tried` is the table of `clusters`.
+    """Find the best number of clusters.
 
-    Returns best_k, the k with the largest silhouette, and silhouette.
+    tried: a row per number of clusters, with the columns k and silhouette (mean over images).
+    Returns best_k, the k with the largest silhouette, and this silhouette.
     """
     return {
         "best_k": int(tried.loc[tried["silhouette"].idxmax(), "k"]),
@@ -348,11 +372,13 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
 
 
 def headline(found: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage, taken from all results. summary.json has all of them.
+    """Choose the metrics of the stage from all results.
 
-    found: the content of summary.json.
-    Returns bias_latents and perception_latents (numbers of latents), net_gain (of the best edit, nats), and
-    first_order_correlation.
+    found: all results, as in summary.json. Used are latents (bias, perception), discovery_edit (best_net_gain) and
+        first_order (correlation).
+    Returns bias_latents and perception_latents (numbers of latents), net_gain (for the best edit, gain of R on
+    semi-nude images minus loss on clothed ones; R is the log-probability of the true emotion, nats), and
+    first_order_correlation (between first-order effects and real ablations).
     """
     return {
         "bias_latents": found["latents"]["bias"],
@@ -366,8 +392,8 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
     """Draw the published study's two figures into `axes`, an array of two.
 
     Left: mean activation of each latent (log10) by condition and over all images, the most active latent first.
-    Right: mean activation on semi-nude minus clothed images, clipped at 0. The `n_candidates` latents with the largest
-    difference, the study's candidates, are marked.
+    Right: each latent's mean activation on semi-nude images minus that on clothed ones, clipped at 0. The
+    `n_candidates` latents with the largest difference, the study's candidates, are marked.
     pooled: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
     """
@@ -392,10 +418,13 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
 
 
 def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame]) -> None:
-    """Draw each latent's effect gap against its activation gap, with nothing edited, and mark both lists of latents.
+    """Draw each latent's effect gap against its activation gap into `ax`, and mark both lists of latents.
 
-    tests: from `test_latents`; act_mean and eff_mean are drawn.
-    found: both lists; their column latent is used.
+    A gap is the value on the clothed image of a pair minus the value on the semi-nude one. The effect is that on R, the
+    log-probability of the true emotion. Both are those of the unedited model.
+    tests: a row per latent of the SAE, in order. act_mean (mean activation gap) and eff_mean (mean effect gap, nats)
+        are drawn.
+    found: a table for each of the lists bias and perception; the column latent (index) is used.
     """
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
@@ -415,7 +444,9 @@ def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFra
 def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, condition: np.ndarray) -> None:
     """Draw three panels into `axes`: the images on two principal components, the elbow, and the silhouette.
 
-    scores, tried: the PCA scores and the table by k, from `clusters`. The elbow shows inertia against k.
+    axes: an array of three.
+    scores: the two PCA scores of each image [image, 2].
+    tried: a row per number of clusters k, with inertia (drawn in the elbow panel) and silhouette.
     condition: condition of each image, semi_nude or clothed.
     """
     for name in CONDITIONS:
@@ -441,11 +472,18 @@ def draw(
 ) -> Figure:
     """Draw the statistics of one SAE in six panels.
 
-    Upper row: `draw_activations` (two panels, from `values`) and `draw_lists` (from `tests` and `found`). Lower row:
-    `draw_clusters` (three panels, from `scores` and `tried`).
+    Upper row: mean activations and the published study's candidates (`values`), then effect gap against activation gap
+    (`tests`, `found`). Lower row: images on two principal components (`scores`), elbow and silhouette (`tried`).
     point: layer and expansion of the SAE, for the title.
     values: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
+    tests: a row per latent, with act_mean and eff_mean (mean gaps, clothed minus semi-nude, in activation and in effect
+        on the log-probability of the true emotion, nats).
+    found: a table for each of the lists bias and perception, with the column latent.
+    scores: the two PCA scores of each image [image, 2].
+    tried: a row per number of clusters, with k, inertia and silhouette.
+    config: the number of candidates to mark.
+    Returns the figure.
     """
     figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
     draw_activations(axes[0, :2], values, condition, config.n_candidates)

@@ -8,6 +8,8 @@ claims   for each map method, and for baselines that do not depend on the model:
          face in each condition, and whether hiding the marked patches changes the readout. For Grad-ECLIP also:
          whether the map depends on the parameters and on the text, and how far the single head of the published code
          changes the cosine. All on confirmation women
+
+The readout is R, the log-probability of the true emotion, nats. A gap is clothed minus semi-nude image of a pair.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class Audit:
         return (self.readout.prompts.sum(0) - self.own) / (n - 1)
 
     def slices(self) -> list[slice]:
-        """Consecutive slices of the images, each of one batch."""
+        """Split the images into consecutive slices, one per batch."""
         return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
 
     def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
@@ -83,7 +85,8 @@ class Audit:
 
         texts: embeddings [k, image, embed], unit-norm, or differences of them for a contrast.
         model: the model to explain; the original one if not given.
-        options: methods, layers and single_head of `eclip.explain`.
+        options: passed to `eclip.explain`: methods (the map methods), layers (the blocks to explain, counted from 1),
+            single_head (True: one attention head, as in the published code).
         Returns raw maps [image, k, gh, gw] by method, and the cosine of each image with each text [image, k].
         Raises ExplainError if the formulas do not apply to the model.
         """
@@ -97,25 +100,28 @@ class Audit:
 
     @torch.no_grad()
     def R(self, images: np.ndarray, part: slice) -> np.ndarray:
-        """R of changed images: log-probability of the true emotion, nats, for each image in `part`.
+        """Compute R, the log-probability of the true emotion (nats), of changed images.
 
         images: RGB pixels that replace those of the images in `part`.
         part: a slice of the images, such as one of `slices`.
+        Returns a value for each image in `part`.
         """
         return self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
 
     def along(
         self, grids: dict[str, Grids], kind: deletion_insertion.Kind, among: Bool[np.ndarray, "n gh gw"] | None = None
     ) -> dict[str, Float[np.ndarray, "share n"]]:
-        """R (nats) of each image while more and more of its patches are hidden or shown, in the order of each map.
+        """Compute R of each image while more and more of its patches are hidden or shown, in the order of each map.
 
-        All maps share both ends of the curve, so these are computed once.
+        R is the log-probability of the true emotion, nats. All maps share both ends of the curve, so these are computed
+        once.
 
         grids: maps [image, gh, gw] by name.
         kind: `deletion` greys patches out, the largest values first; `insertion` shows them on a grey image in this
             order.
         among: the patches that are ranked, for example those in a region; all if not given.
-        Returns, for each map, R in an array [share, image], with the shares of patches of `deletion_insertion.SHARES`.
+        Returns, for each map, R in an array [share, image]. The rows are the shares of patches hidden or shown that
+        `deletion_insertion.SHARES` lists, from 0 to 1.
         """
         found = {name: np.empty((len(deletion_insertion.SHARES), len(self.rows)), np.float32) for name in grids}
         for part in self.slices():
@@ -131,11 +137,12 @@ class Audit:
         return found
 
     def by_condition(self, values: np.ndarray, inference: Inference) -> dict[str, Any]:
-        """Average a value per image over pairs, by condition.
+        """Average a value per image over the pairs of confirmation women, by condition.
 
-        values: a value for each image. The images must include both images of every confirmation pair.
-        Returns the means under semi_nude and clothed, and under gap (clothed minus semi-nude) estimate, low and high:
-        the mean with its bootstrap interval over women.
+        values: a value for each image of this audit, which must have both images of every confirmation pair.
+        inference: settings of the bootstrap.
+        Returns semi_nude and clothed (the means), and gap: a dictionary with estimate, low and high, the mean
+        difference clothed minus semi-nude with its bootstrap interval over women.
         """
         pairs = Pairs.from_images(self.data.table, "confirmation")
         values = values[pairs.positions(self.rows)]
@@ -144,11 +151,13 @@ class Audit:
 
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
-    """Compute the maps to be compared for all images of `audit`: arrays [image, gh, gw] by name.
+    """Compute the maps to be compared, for all images of `audit`.
 
-    The names are the methods of METHODS, for the text of the true emotion; <method>_contrastive for the methods of
-    CONTRASTED, for the difference between this text and the mean of the other emotions' texts; and two baselines that
-    do not look at the model: centre_gaussian, and random, drawn with `seed`.
+    Returns arrays [image, gh, gw] by name:
+        grad_eclip, attribution, legrad, attention           the map methods, for the text of the true emotion
+        grad_eclip_contrastive, attribution_contrastive      the same for the difference between this text and the mean
+                                                             of the other emotions' texts
+        centre_gaussian, random                              baselines without the model; random is drawn with `seed`
     """
     raw = audit.explain(torch.stack([audit.own, audit.own - audit.others]), methods=METHODS).raw
     found = {str(method): raw[method][:, 0].cpu().numpy() for method in METHODS}
@@ -165,8 +174,10 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
     """Measure how much of each map lies on bust and face.
 
     grids: maps [image, gh, gw] by name, for the images of `audit`.
-    Returns, for each map, the keys <region>_energy_lift and <region>_matched_area_iou. Under each stand the means by
-    condition and the gap, as in `Audit.by_condition`.
+    Returns, for each map, the keys <region>_energy_lift (share of the map's positive mass on the region / share of the
+    region in the area; chance is 1) and <region>_matched_area_iou (IoU of the region with the map's top patches of the
+    same area), for bust and face. Each holds semi_nude and clothed (means), and gap (clothed minus semi-nude) with
+    estimate, low and high.
     """
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
@@ -183,7 +194,8 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
 
     grids: maps [image, gh, gw] by name, for the images of `audit`.
     Returns a row per map, kind of curve, share and condition: method (name of the map), curve (deletion or insertion),
-    condition, share (of the patches), and R (mean over images, nats).
+    condition, share (of the patches hidden or shown), and R (log-probability of the true emotion, mean over images,
+    nats).
     """
     rows = []
     found = {kind: audit.along(grids, kind) for kind in KINDS}
@@ -196,13 +208,15 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
 
 
 def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
-    """For each map, the change of R (nats) while the bust's patches are greyed out in its order, mean over their share.
+    """Measure how R changes while the patches of the bust are greyed out in the order of each map.
 
-    Above 0, what the map marks on the bust misleads the readout; below 0, the readout needs it. All maps end at the
-    same picture, and differ in how early they reach it.
+    R is the log-probability of the true emotion, nats. Its change is averaged over the share of bust patches hidden,
+    from none to all. Above 0, what the map marks on the bust misleads the readout; below 0, the readout needs it. All
+    maps end at the same picture, and differ in how early they reach it.
 
     grids: maps [image, gh, gw] by name, for the images of `audit`.
-    Returns, for each map, the means by condition and the gap, as in `Audit.by_condition`.
+    Returns, for each map, semi_nude and clothed (means over images), and gap (clothed minus semi-nude) with estimate,
+    low and high (interval over women).
     """
     bust = audit.data.coverage("bust", audit.rows, audit.clip.grid) >= INSIDE
     found = audit.along(grids, "deletion", bust)
@@ -210,20 +224,23 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> 
 
 
 def agreement(a: Grids, b: Grids) -> float:
-    """Agreement of two sets of maps of the same images: Spearman's correlation over patches, mean over images.
+    """Compute how well two sets of maps of the same images agree.
 
-    An image with a constant map counts as 0.
+    a, b: maps [image, gh, gw].
+    Returns Spearman's correlation over the patches of an image, mean over images. An image with a constant map counts
+    as 0.
     """
     flat = (maps.reshape(len(maps), -1) for maps in (a, b))
     return float(np.nan_to_num(spearman(*flat)).mean())
 
 
 def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
-    """Compare Grad-ECLIP's maps with the original ones while the vision tower is randomised from the top down.
+    """Randomise the vision tower from the top down, and compare Grad-ECLIP's maps with those of the original model.
 
     reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`.
+    seed: seed of the random parameters.
     Returns a row per step: randomised_down_to (the last group of parameters drawn anew: nothing, projection, block <i>,
-    embeddings), and agreement (rank correlation with the original maps, mean over images).
+    embeddings), and agreement (rank correlation over patches with the original maps, mean over images).
     """
     rows = [("nothing", 1.0)]
     for name, model in randomisation.randomised(audit.clip.model, seed):
@@ -235,7 +252,10 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
     """Summarise the checks of the maps, all but those on bust and face.
 
-    grids: from `every_map`, for the images of `audit`. curve: from `perturb`. cascaded: from `randomise`.
+    grids: maps [image, gh, gw] by name, from `every_map`, for the images of `audit`.
+    curve: deletion and insertion curves, from `perturb`, with the columns method, curve, condition, share and R (mean
+        log-probability of the true emotion, nats).
+    cascaded: from `randomise`; the column agreement is used, with a row per group of parameters drawn anew.
     Returns
         curves         for each map: <kind>_area_<condition>, area under its curve of mean R over the share of patches,
                        nats; kind is deletion or insertion
@@ -274,9 +294,14 @@ def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded
 def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path) -> None:
     """Draw the checks in four panels, and write the figure to `fpath`.
 
-    Upper row: deletion and insertion curves of each map (`curve`, from `perturb`). Lower row: the gap of the energy
-    lift on the bust, with its interval, by map (`metrics`, key `maps`, from `localise_maps`), and the agreement of
-    Grad-ECLIP's maps with the original ones while parameters are randomised (`cascaded`, from `randomise`).
+    Upper row: deletion and insertion curves of each map (`curve`). Lower row: how much more of the map lies on the bust
+    of clothed than of semi-nude women, by map (`metrics`), and the agreement of Grad-ECLIP's maps with the original
+    ones while parameters are randomised (`cascaded`).
+    metrics: its key maps has, for each map, bust_energy_lift with gap (estimate, low, high). The energy lift is the
+        share of the map's positive mass on the bust / the share of the bust in the area.
+    curve: from `perturb`, with the columns method (name of the map), curve (deletion or insertion), share (of patches)
+        and R (log-probability of the true emotion, nats).
+    cascaded: from `randomise`, with the columns randomised_down_to and agreement (rank correlation).
     """
     figure, axes = figures.panels(
         2, "Can the heatmaps be believed? (original model, confirmation women)", rows=2, cell=(6.2, 3.6)

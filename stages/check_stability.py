@@ -50,9 +50,12 @@ def matched_shares(
     """Train one SAE for each seed, and compare its decoder with that of the chosen SAE.
 
     decoder: decoder rows of the chosen SAE, of shape [d_sae, d_in].
-    tokens, normalisation, config: what the chosen SAE was trained on, and how; only the seed differs.
-    kept: the checkpoint, with a part for each seed.
-    Returns, for each seed, the share of the chosen SAE's latents that have a partner (`sae_metrics.matched_share`).
+    tokens: the activations that the chosen SAE was trained on.
+    normalisation: mean and scale of these tokens.
+    config: settings of its training; only the seed differs.
+    kept: the saved state of an interrupted training, with a part for each seed.
+    Returns, for each seed, the share of the chosen SAE's latents that the other SAE has too: each is paired with one
+    latent there, and the cosine of their decoder rows must be large (`sae_metrics.matched_share`).
     """
     shares = []
     for seed in seeds:
@@ -76,7 +79,12 @@ def chosen_layer(sae: JumpReLUSAE) -> int:
 
 
 def measure(shares: list[float]) -> dict[str, float]:
-    """Return n_other_seeds and, if there are any, the mean, the least and the largest share of latents found again."""
+    """Summarise how many latents of the chosen SAE come back.
+
+    shares: for each other seed, the share of the chosen SAE's latents that its training found again.
+    Returns n_other_seeds (number of shares) and, if it is not 0, matched_share (mean), least_matched_share and
+    largest_matched_share.
+    """
     if not shares:
         return {"n_other_seeds": 0}
     return {

@@ -6,6 +6,11 @@ writes   plots/describe_latents.csv (a row per card), plots/describe_latents.png
 claims   what the edited latents encode, on confirmation women: the condition, the face or, in the planted world, the
          colour of the top. In the planted world also the rank of the planted feature. The gaps on a card are those
          by which the latent was chosen, from discovery women
+
+There are two lists of latents. A bias latent has an effect on the readout R (log-probability of the true emotion) that
+harms semi-nude women; a perception latent is more active on them. A gap is clothed minus semi-nude image of a pair. In
+the planted world portraits are drawn, and the captions that train the demo CLIP tie the emotion of semi-nude women to
+the colour of their tops, with a chosen probability.
 """
 
 from __future__ import annotations
@@ -57,10 +62,11 @@ class ConfirmationImages:
     """Unit-norm embedding of each image by the original model."""
 
     def top(self, values: np.ndarray, n: int) -> np.ndarray:
-        """Positions of the images with the largest values, one per woman, largest first, without images of value 0.
+        """Find the images with the largest values, at most one per woman. Images of value 0 are left out.
 
         values: a value for each image, at least 0, such as the activation of one latent.
-        n: largest number of positions.
+        n: largest number of images.
+        Returns their positions in the arrays of this class, the largest value first.
         """
         order = np.argsort(-values, kind="stable")
         first = ~self.images["identity"].iloc[order].duplicated().to_numpy()
@@ -70,7 +76,7 @@ class ConfirmationImages:
 def confirmation_images(spliced: SplicedClip, chosen: Selection) -> ConfirmationImages:
     """Collect the images of confirmation women, both images of each pair.
 
-    chosen: the chosen SAE, with its pooled latents of all audit images.
+    chosen: the chosen SAE, with the activation of each latent on all audit images (pooled over tokens).
     Raises PooledLatentsError if the pooled latents on disk are damaged, SelectionError if they are of another SAE, and
     DamagedError if a shard of the activations is damaged.
     """
@@ -86,9 +92,11 @@ def confirmation_images(spliced: SplicedClip, chosen: Selection) -> Confirmation
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
     """List the latents to describe: the edited ones, then the strongest of the list that is not edited.
 
+    chosen: the chosen SAE, its lists of bias and of perception latents, and the latents to edit.
     n_other: number of latents of the list that is not edited.
-    Returns a row per latent: latent, step, and mean, low, high and p_max_t of the gap that defines its list
-    (`core/latents/lists.py`), then list (bias or perception) and edited (1 or 0).
+    Returns a row per latent: latent (index), step (of the search that found it), mean, low, high (gap, clothed minus
+    semi-nude, with its interval: in the effect on the readout for a bias latent, nats; in the activation for a
+    perception latent), p_max_t (family-wise p of this gap), list (bias or perception) and edited (1 or 0).
     """
     other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
     contrast = chosen.lists[other]
@@ -102,21 +110,24 @@ def describe(
 ) -> pd.DataFrame:
     """Describe each latent of `listed` by its activation on the confirmation images, and by its decoder direction.
 
-    The activation of the class token ranks the images and weights the monosemanticity if the SAE reads the last block,
-    where only the class token reaches the embedding, and the latent fires on it. Otherwise the largest activation of a
-    patch does.
-    Returns a row per latent: the columns of `listed`, and
+    One activation per image ranks the images and weights the monosemanticity. It is that of the class token if the SAE
+    reads the last block, where only the class token reaches the embedding, and the latent fires on it. Otherwise it is
+    the largest activation of a patch.
+    chosen: the chosen SAE, its lists of bias and of perception latents, and the latents to edit.
+    held_out: the images of confirmation women, with each latent's activations.
+    config: how many latents, images, neighbours and prompts a card names, and the vocabulary of prompts.
+    Returns a row per latent: latent, step, mean, low, high, p_max_t, list and edited as in `listed`, and
         pooling                       the activation that is used: cls (class token) or max (largest patch)
         firing                        share of all tokens of the audit images on which the latent fired
         condition, emotion, colour    share of the activation's variance that the label explains, the largest over the
                                       poolings (`label_association.encoded`); colour (of the top) only for
                                       portraits drawn with a planted bias
         encodes                       the label that explains most, or `none`
-        monosemanticity               mean cosine of pairs of images, weighted by activation
+        monosemanticity               mean cosine of the embeddings of two images, weighted by both activations
         neighbours                    the nearest decoder directions: latents with their cosines, as text
-        prompts                       from `nearest_prompts`
+        prompts                       the prompts nearest to the decoder direction with their cosines, as text
         top_images                    names of the images that activate the latent most, one per woman, as text
-    Raises ParamsError as `nearest_prompts`.
+    Raises ParamsError if a prompt of the vocabulary names a column that the images do not have.
     """
     table = listed(chosen, config.n_other)
     latents = table["latent"].to_numpy()
@@ -138,9 +149,11 @@ def describe(
 
 
 def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeLatents) -> list[str]:
-    """Name the prompts of the vocabulary (`config.prompts`) that are nearest to each latent's decoder direction.
+    """Name the prompts of the vocabulary that are nearest to each latent's decoder direction, by cosine.
 
     latents: indices of the latents.
+    config: `prompts`, the vocabulary, in which a {column} stands for every value that the images have in that column;
+        `n_prompts`, how many to name.
     Returns a text per latent: the `config.n_prompts` nearest prompts, each with its cosine, nearest first.
     Raises ParamsError if a prompt names a column that the images do not have.
     """
@@ -158,19 +171,22 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
 
 
 def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages) -> dict[str, dict]:
-    """Metrics of the described latents.
+    """Summarise the described latents for a metrics file.
 
-    table: from `describe`.
+    table: a row per latent, from `describe`. Columns used: latent, list, edited, encodes (the label that the latent
+        encodes) and monosemanticity (mean cosine of pairs of images, weighted by activation).
+    chosen: the latents to edit, and the ranking of all latents.
+    held_out: the images of confirmation women, with each latent's activations.
     Returns
         edited_latents     encode_<label>: share of the edited latents that encode condition, emotion or colour
         monosemanticity    bias_latents, perception_latents: mean over the described latents of the list; chance: mean
                            cosine of all pairs of images
         planted_feature    only for portraits drawn with a planted bias. For each colour of the top, the detector is the
                            latent that best separates it from the others (`label_association.detectors`).
-                           rank_<colour>: rank of the detector by effect gap with nothing edited, from 1, the most
-                           harmful first; best_rank, worst_rank: smallest and largest of these; least_eta2: smallest
-                           share of variance that a colour explains in its detector; share_edited: share of the
-                           detectors that are edited
+                           rank_<colour>: rank of the detector, from 1, by its effect gap in the unedited model, the
+                           latent that harms semi-nude women most first; best_rank, worst_rank: smallest and largest
+                           of these ranks; least_eta2: smallest share of variance that a colour explains in its
+                           detector; share_edited: share of the detectors that are edited
     """
     edited = table[table["edited"] == 1]
     labels = [label for label in ("condition", "emotion", PLANTED) if label in held_out.images]
@@ -207,7 +223,12 @@ def draw(
 
     A card shows the text of its row in `table`, the latent's mean activation by condition and label with intervals over
     women, and the images that activate it most.
-    table: from `describe`. The first `config.n_shown` edited latents and all others are drawn.
+    spliced: CLIP with the chosen SAE, which gives the pictures and the activation on each patch.
+    table: a row per latent, from `describe`: its gap, what it encodes, its monosemanticity, and the nearest latents and
+        prompts. The first `config.n_shown` edited latents and all others are drawn.
+    held_out: the images of confirmation women, with each latent's activations.
+    inference: settings of the bootstrap intervals.
+    config: `n_shown`, and `n_images`, the number of images on a card.
     """
     n_images = config.n_images
     shown = pd.concat([table[table["edited"] == 1][: config.n_shown], table[table["edited"] == 0]])

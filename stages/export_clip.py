@@ -30,10 +30,12 @@ ABLATE_FPATH = Path("metrics/full/ablate.json")
 
 
 def measured() -> dict[str, Any]:
-    """Read the results of the causal test for the edit (metrics/full/ablate.json).
+    """Read what the causal test measured for the edit (metrics/full/ablate.json).
 
-    Returns `edit` (gains and costs of the edit), `guardrails` and `reliance` (dependence of the readout on the bust and
-    the face). Raises UnreadableError if they are missing or incomplete.
+    Returns `edit` (gains and costs of the edit, beside random sets of latents), `guardrails` (how far the edit moves
+    the embeddings, and checks of the arithmetic) and `reliance` (how accuracy and the log-probability of the true
+    emotion change when bust or face is greyed out, before and after the edit). Raises UnreadableError if one of these
+    is missing.
     """
     found = outs.read_metrics(ABLATE_FPATH, "ablate")
     try:

@@ -41,7 +41,7 @@ METRICS_FPATH, PLOT_FPATH = Path("metrics/extract.json"), Path("plots/extract.cs
 
 
 def moments(tokens: np.ndarray) -> np.ndarray:
-    """Sum over tokens what their mean and spread are computed from. Results of disjoint sets of tokens can be added.
+    """Sum up tokens, so that their mean and spread can be computed later. Sums of different tokens can be added.
 
     tokens: activations, of shape [image, token, width].
     Returns one float64 vector of length width + 2: the sum of the tokens (width numbers), the sum of their squared
@@ -52,10 +52,11 @@ def moments(tokens: np.ndarray) -> np.ndarray:
 
 
 def normalisation(summed: np.ndarray) -> dict[str, Any]:
-    """Turn the sums of `moments` into the statistics that an activation store carries.
+    """Compute the mean and the spread of tokens from their sums.
 
-    summed: the vector from `moments`, of length width + 2.
-    Returns mean (a list of `width` numbers) and mean_squared_norm, E |x - mean|^2.
+    summed: a vector of length width + 2: the sum of the tokens (width numbers), the sum of their squared norms, and
+        their number (`moments`).
+    Returns mean (a list of `width` numbers) and mean_squared_norm, the mean of |x - mean|^2 over tokens x.
     """
     *total, squares, n = summed.tolist()
     mean = np.array(total) / n
@@ -67,11 +68,12 @@ def extract(
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Run CLIP over this rank's part of the images, and fill its part of the stores. Each layer has its own store.
 
-    stores: the store of each layer, by layer. Shards are written while the next batch is computed.
+    stores: the store to fill, by layer. Shards are written while the next batch is computed.
     batch_size: images per forward pass.
-    Returns the unit-norm embeddings of this rank's audit images, of shape [n, embed], and for each layer the `moments`
-    of each shard, of shape [shard, width + 2]. The moments leave out the images of confirmation women, who are held
-    out. No batch spans two shards, so the numbers are the same to the bit for any number of ranks.
+    Returns the unit-norm embeddings of this rank's audit images (those of the pairs), of shape [n, embed], and for each
+    layer the sums of `moments` for each shard, of shape [shard, width + 2]. The sums leave out the images of
+    confirmation women, who are held out. No batch spans two shards, so the numbers are the same to the bit for any
+    number of ranks.
     """
     audit = (data.table["split"] != "corpus").to_numpy()
     counted = (data.table["split"] != "confirmation").to_numpy()
@@ -96,11 +98,13 @@ def extract(
 
 
 def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, processor: str) -> str:
-    """Name the folder in object storage that keeps the stores. Its name depends on all that the activations depend on.
+    """Name the folder in object storage that keeps the activation stores.
 
+    The name changes if anything changes on which the activations depend.
+    compute, config: settings of the computation. `config.remote` is the URL under which the folder lies.
     model: hash of CLIP's files (`vit.fingerprint`).
     processor: type of device, such as cpu or cuda.
-    Returns the URL, or "" if `config.remote` is empty.
+    Returns the URL of the folder, or "" if `config.remote` is empty.
     """
     if not config.remote:
         return ""
@@ -115,9 +119,11 @@ def fill(
 ) -> np.ndarray:
     """Write the activation store of each layer, with its provenance and the mean and spread of its tokens.
 
+    layers: the blocks whose residual stream is stored, counted from 1.
+    config: batch size, size of the shards, and storage.
     ranks: processes that share the work; all return the same.
-    Returns the unit-norm embeddings of all audit images, of shape [n, embed]. Raises StoreError if an activation is not
-    finite or the storage cannot be reached, and DiskFull if there is no space left.
+    Returns the unit-norm embeddings of all audit images (those of the pairs), of shape [n, embed]. Raises StoreError
+    if an activation is not finite or the storage cannot be reached, and DiskFull if there is no space left.
     """
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
@@ -150,8 +156,9 @@ def fill(
 
 
 def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.DataFrame:
-    """Let CLIP name the emotion of each audit image.
+    """Let CLIP name the emotion of each audit image (an image of a pair).
 
+    readout: the embedded prompts of all emotions, from which CLIP chooses.
     embeddings: unit-norm embeddings of the audit images, of shape [n, embed], in the order of `data.audit_rows()`.
     Returns a row per audit image: its labels (image, identity, condition, emotion, colour if there is one, split,
     pair), row (its row number in the data set), named (the emotion that CLIP names), correct (0 or 1) and R
@@ -174,9 +181,11 @@ def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.Data
 def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
     """Average accuracy and R over the images of all women.
 
-    table: from `read_out`. chance: the accuracy of guessing.
-    Returns accuracy and R (nats), each with the mean of both conditions and gap (clothed minus semi-nude); accuracy
-    also with chance.
+    table: a row per audit image, with the columns condition, correct (1 or 0) and R (log-probability of the true
+        emotion, nats).
+    chance: the accuracy of guessing.
+    Returns the keys accuracy and R. Each holds semi_nude and clothed (means) and gap (clothed minus semi-nude);
+    accuracy also holds chance.
     """
     metrics: dict[str, dict[str, float]] = {}
     for name, column in (("accuracy", "correct"), ("R", "R")):

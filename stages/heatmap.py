@@ -8,6 +8,9 @@ claims   how much of the map for the true emotion lies on the bust and on the fa
          levels and intervals over women. A change of the map alone does not show that the bias shrank: `ablate`
          tests the readout
 
+An arm is a change of the residual stream after the block of the chosen SAE: none (original), the SAE's reconstruction
+of it (reconstructed), or the edit of the chosen latents (edited).
+
     torchrun --nproc-per-node 8 -m stages.heatmap      # eight processes share the images
 """
 
@@ -44,11 +47,11 @@ IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores are in plot
 
 
 def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
-    """Grad-ECLIP maps of images for their own prompts, in a model that has the arm in place.
+    """Compute Grad-ECLIP maps of images for their own prompts, in a model that has the arm in place.
 
     rows: row numbers of the images.
-    arm: the change of the residual stream at the splice.
-    Returns raw signed maps [image, gh, gw], and the cosine of each image with its prompt [image].
+    arm: a function that changes the residual stream after the SAE's block, such as the edit.
+    Returns raw signed maps, an array [image, gh, gw], and the cosine of each image with its prompt, an array [image].
     Raises ExplainError if the formulas do not apply to the model.
     """
 
@@ -71,13 +74,15 @@ def score(
 ) -> pd.DataFrame:
     """Score each map against the bust mask and the face mask of its image.
 
-    grids: maps of each arm [image, gh, gw], for the images in `rows`.
-    cosines: cosine of each image with its own prompt [image], by arm.
-    coverage: share of each patch inside each region [image, gh, gw], for the same images.
+    grids: by arm, the maps [image, gh, gw] of the images in `rows`.
+    cosines: by arm, the cosine of each image with its own prompt [image].
+    coverage: by region (bust, face), the share of each patch inside it [image, gh, gw], for the same images.
     rows: row numbers of the images in the data set.
     Returns a row per region, arm and image: arm, region, row, the labels identity, condition, emotion and pair, cosine,
-    degenerate (1 if the map has no positive value, or the mask is empty or full), the scores of `localise.scores`, and
-    their chance levels, chance_<score> (threshold_iou has none).
+    and degenerate (1 if the map has no positive value, or the mask is empty or full). The scores are energy_lift (share
+    of the map's positive mass in the mask / the mask's share of the area), matched_area_iou, threshold_iou,
+    relevance_mass, rank_accuracy, pixel_auc and pointing_hit (`localise.scores`). Each but threshold_iou has its chance
+    level, chance_<score>.
     """
     table = data.table.iloc[rows]
     records = []
@@ -107,12 +112,13 @@ def score(
 def iou_over_thresholds(
     grids: dict[str, np.ndarray], coverage: dict[str, np.ndarray], condition: np.ndarray
 ) -> pd.DataFrame:
-    """Mean IoU of each arm's maps with each region, by condition. Maps are cut at THRESHOLDS of their min-max range.
+    """Compute the mean IoU of each arm's maps with each region, by condition, for several cuts of the maps.
 
-    grids: maps of each arm [image, gh, gw].
-    coverage: share of each patch inside each region [image, gh, gw], for the same images.
+    The cuts are THRESHOLDS, from .1 to .9, of the range from a map's smallest to its largest value.
+    grids: by arm, the maps [image, gh, gw].
+    coverage: by region (bust, face), the share of each patch inside it [image, gh, gw], for the same images.
     condition: condition of each image, semi_nude or clothed.
-    Returns a row per region, arm, threshold and condition: arm, region, condition, threshold, iou.
+    Returns a row per region, arm, threshold and condition: arm, region, condition, threshold, iou (mean over images).
     """
     records = []
     for region, masks in coverage.items():
@@ -126,10 +132,13 @@ def iou_over_thresholds(
 def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str, dict]:
     """Average the scores of the maps over pairs, by arm and region, with bootstrap intervals over women.
 
-    table: from `score`, for the images of the pairs.
-    Returns, for each arm, the key <region>_<score> for the scores of IN_METRICS. Under it stand semi_nude, clothed and
-    gap (clothed minus semi-nude), each with estimate, low and high, and `chance`, the mean chance level. The key
-    `images` holds `degenerate`, the number of rows of `table` with a degenerate map or mask.
+    table: a row per region, arm and image of the pairs, from `score`. Columns used: arm, region, row (row number of the
+        image), degenerate, energy_lift and matched_area_iou, and their chance levels chance_<score>.
+    inference: settings of the bootstrap.
+    Returns, for each arm, the keys <region>_energy_lift and <region>_matched_area_iou, for bust and face. Each holds
+    semi_nude, clothed and gap (clothed minus semi-nude), with estimate, low and high, and `chance`, the mean chance
+    level. A further key `images` holds `degenerate`, the number of rows of `table` whose map has no positive value or
+    whose mask is empty or full.
     """
     metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):
@@ -143,9 +152,11 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
 
 
 def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """The main estimates of `measure`, without their intervals.
+    """Choose the main estimates, without their intervals.
 
-    Returns `images` as it is, and bust_<score>_gap for the scores of IN_METRICS: the gap on the bust, by arm.
+    found: the results of `measure`: by arm, then by <region>_<score>, and `images`.
+    Returns `images` as it is, and bust_energy_lift_gap and bust_matched_area_iou_gap: by arm, the gap (clothed minus
+    semi-nude) of this score on the bust.
     """
     arms = [arm for arm in found if arm != "images"]
     return {
@@ -170,8 +181,8 @@ def draw_sheet(
     The first column shows the picture. Each other column shows the map of one arm over it, with its cosine in the
     title.
     rows: row numbers of the images of `grids` and `cosines`.
-    grids: maps of each arm [image, gh, gw].
-    cosines: cosine of each image with its own prompt [image], by arm.
+    grids: by arm, the maps [image, gh, gw].
+    cosines: by arm, the cosine of each image with its own prompt [image].
     n_pairs: number of pairs, evenly spread over all.
     """
     pairs = Pairs.from_images(spliced.data.table, "confirmation").table
@@ -196,9 +207,11 @@ def draw_sheet(
 def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
     """Draw each woman's energy lift on the bust in both conditions, a panel per arm, and write the figure to `fpath`.
 
-    The arms are the original model, the SAE spliced in, and the latents edited. A line joins the two conditions of a
-    woman, and a black bar is the mean over women.
-    table: from `score`.
+    The energy lift is the share of a map's positive mass on the bust / the bust's share of the area (1 is chance). The
+    arms are the original model, the SAE spliced in, and the latents edited. A line joins the two conditions of a woman,
+    and a black bar is the mean over women.
+    table: a row per region, arm and image, from `score`, with the columns region, arm, identity, condition and
+        energy_lift.
     """
     arms = [arm for arm in ("original", "reconstructed", "edited") if arm in set(table["arm"])]
     figure, axes = figures.panels(
@@ -227,7 +240,8 @@ def save(
     """Write the maps as a Zarr group to `directory`.
 
     rows: row numbers of the images.
-    grids, cosines: maps [image, gh, gw] and cosines [image] of each arm.
+    grids: by arm, the maps [image, gh, gw].
+    cosines: by arm, the cosine of each image with its own prompt [image].
     layer: the block that the maps explain, counted from 1.
 
     The group has the arrays raw [arm, image, gh, gw], cosine [arm, image] and row [image], and the attributes arms

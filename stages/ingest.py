@@ -57,12 +57,13 @@ memory at a time."""
 
 
 def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
-    """Draw the audit pairs and the corpus of the planted world.
+    """Make the images of the planted world, whose portraits are drawn: audit pairs, and a corpus without labels.
 
+    config: number of women and of corpus images, and the seed.
     size: side of the pictures, in pixels.
-    Returns a table with a row per image, and a function that draws the picture of a row. Columns: image (its name),
-    identity, condition, emotion, colour (of the top or shirt), intensity and prompt (both empty). Corpus images have
-    only a name.
+    Returns a table with a row per image, and a function that takes a row number and draws the picture. Columns: image
+    (its name), identity (the woman), condition, emotion, colour (of the top or shirt), intensity and prompt (both
+    empty). Corpus images have only a name.
     """
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
@@ -93,10 +94,12 @@ def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
 
 
 def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
-    """Read and check the manifest of a folder of photographs.
+    """Read and check manifest.csv, the list of images in a folder of photographs, and the files that it names.
 
-    Returns its table (`manifest.read`), and a function that reads the picture of a row. Raises ManifestError if the
-    manifest or a file that it names cannot be used.
+    config: the folder, the emotions allowed, the largest size of an image file, and the side of the pictures.
+    Returns its table with a row per image: image, identity, condition, emotion, bust_mask, face_mask, intensity, prompt
+    and any further columns, all text; and a function that takes a row number and reads the picture. Raises
+    ManifestError if the manifest or a file that it names cannot be used.
     """
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
@@ -121,9 +124,11 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
 def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     """Fill in missing prompts, and assign each woman to a split.
 
-    table: a row per image, with identity, condition, emotion, intensity and prompt. A corpus image has no identity.
-    Returns the table with prompts, split (discovery, confirmation or corpus) and pair (a number that both twins share;
-    -1 for corpus images). Raises ManifestError if there are fewer than two women.
+    table: a row per image, with identity (the woman), condition, emotion, intensity and prompt. A corpus image belongs
+        to no pair and has no identity.
+    config: the template of a prompt, the share of discovery women and the seed.
+    Returns the table with prompts, split (discovery, confirmation or corpus) and pair (a number that the two images of
+    a pair share; -1 for corpus images). Raises ManifestError if there are fewer than two women.
     """
     table = table.copy()
     corpus = manifest.is_corpus(table)
@@ -141,10 +146,10 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
 
 
 def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str, str]) -> pd.DataFrame:
-    """Write data/dataset, image by image.
+    """Write the data set to data/dataset, image by image.
 
-    table: a row per image, from `complete`.
-    look: gives the picture of each row.
+    table: a row per image with its labels, from `complete`.
+    look: a function that takes a row number of `table` and returns the picture with its masks.
     size: side of the pictures, in pixels.
     prompts: the prompt of each emotion.
     Returns a row per image: bust_covered and face_covered (share of the image inside the mask), bust_lost and face_lost
@@ -162,9 +167,13 @@ def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str
 def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Summarise the data set for a metrics file.
 
-    table: a row per image, from `complete`. shares: from `write`, in the same order.
-    Returns count (numbers of images, pairs and women), mask_area_share (mean share of the image inside each mask, by
-    region and condition) and crop (the largest share of a mask that the crop cut away, by region).
+    table: a row per image, with the columns identity (the woman), condition, split and pair (-1 for corpus images).
+    shares: a row per image, in the same order, with <region>_covered (share of the image inside the mask) and
+        <region>_lost (share of the mask that the crop cut away), for bust and face.
+    Returns three dictionaries:
+        count              images, audit_images, pairs, women, corpus_images, discovery_women, confirmation_women
+        mask_area_share    <region>_<condition>: mean share of the image inside the mask
+        crop               <region>_worst_share_lost: largest share of a mask that the crop cut away
     """
     audit = table["pair"] >= 0
     counts = {
@@ -186,10 +195,12 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
 
 
 def contact_sheet(table: pd.DataFrame, look: PictureSource, fpath: Path) -> None:
-    """Draw N_SHOWN pairs, evenly spread, with their masks outlined, so that a person can check them. Writes `fpath`.
+    """Draw some pairs with their masks outlined, so that a person can check them, and write the sheet to `fpath`.
 
-    table: a row per image, from `complete`. look: gives the picture of each row.
-    Each column shows a pair, the semi-nude image above the clothed one. The bust is outlined solid, the face dashed.
+    N_SHOWN pairs are drawn, evenly spread over all. Each column shows a pair, the semi-nude image above the clothed
+    one. The bust is outlined solid, the face dashed.
+    table: a row per image, with the columns pair (-1 for corpus images), condition and emotion.
+    look: a function that takes the position of a row in `table` and returns the picture with its masks.
     """
     audit = table.reset_index(drop=True)
     audit = audit[audit["pair"] >= 0]

@@ -28,8 +28,10 @@ PLOT_FPATH = Path("plots/prepare_clip.csv")
 
 
 def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
-    """Load the open_clip model that params.yaml names. Returns the model and its `model_cfg`.
+    """Load the open_clip model that params.yaml names.
 
+    config: the architecture, and the weights: a tag of open_clip, a .safetensors file, or `random`.
+    Returns the model, and open_clip's description of its architecture (`model_cfg`).
     Raises ModelError for an unknown architecture or tag, for a checkpoint that is not safetensors, for OpenAI's weights
     in an architecture without quick-GELU, for weights that cannot be loaded or are not finite, and for a tower of
     another library.
@@ -69,9 +71,10 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
 
 
 def without_a_network(config: Clip) -> str:
-    """Write how to copy the weights of a tag from a machine with a network.
+    """Write advice on how to copy pretrained weights from a machine with a network, to end an error message.
 
-    Returns "" for a file, and for weights that do not lie on the Hugging Face Hub.
+    config: the architecture, and the tag or file of its weights.
+    Returns the advice, or "" for a file and for weights that do not lie on the Hugging Face Hub.
     """
     import open_clip
 

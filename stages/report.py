@@ -57,7 +57,9 @@ N_SHOWN = 3  # pairs beside the finding
 def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> None:
     """Draw the main finding, and write it to plots/finding.png (FINDING_FPATH).
 
-    metrics: the contents of the metrics files, by stage; `ablate` and `extract` are read.
+    metrics: the contents of the metrics files, by stage. From `ablate` the keys accuracy (of the original model, with
+        the bust greyed out, and edited) and edit (accuracy: best_random_set, the largest gain of a random set) are
+        drawn, from `extract` accuracy: chance.
     edited: what was edited in words, such as "28 bias latents edited", for the labels of the bars.
     with_pictures: whether to show three pairs of confirmation women. The picture is committed to git, so pairs are
         shown only if they are drawn. Photographs never go into it.

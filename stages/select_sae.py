@@ -7,6 +7,10 @@ writes   data/selection (the chosen SAE's sae/, pooled.zarr, tests.csv with all 
          plots/select_sae_statistics.png (a copy)
 claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: the number that gains
          most on discovery women. It is also a result if no latent is significant
+
+R           log-probability of the true emotion, nats
+net gain    of an edit: gain of R on semi-nude images minus loss on clothed ones
+point       layer and expansion (d_sae / d_in) of one SAE, a cell of the grid in params.yaml
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 
 
 def points(grid: Grid) -> list[Point]:
-    """List the points of the grid, one for each SAE: every layer with every expansion."""
+    """List the layer and the expansion of every SAE of the grid: each layer with each expansion."""
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
@@ -44,8 +48,9 @@ def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
 
     name: folder of the SAE in data/analysis, such as l22_x16.
     Returns the list `bias` (latents whose effect on the emotion readout harms semi-nude women) and the list
-    `perception` (latents that are more active on them), each a table with the columns latent, step, mean, low, high,
-    p_max_t. Raises LatentsError if a list cannot be read.
+    `perception` (latents that are more active on them), each a table with a row per latent: latent (index), step (of
+    the search that found it), mean, low, high (gap, clothed minus semi-nude, with its interval) and p_max_t (its
+    family-wise p). Raises LatentsError if a list cannot be read.
     """
     return {kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)}
 
@@ -54,11 +59,21 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
     """Collect the results of the SAEs of the grid, to choose one.
 
     clothed_cost: largest loss of accuracy on clothed women that the edit may cause.
-    Returns a row per SAE: layer, expansion; recon, l0, l0_fraction, fvu and total of the last training step; train_fvu,
-    held_out_fvu (NaN if nothing was held out), dead_fraction; mwu_p, auc, cliffs_delta, ks_p (the published tests);
-    cosine_difference_mean, cosine_difference_std; first_order_correlation; smallest_p; n_bias and n_perception (latents
-    found); n_edited and the gains in GAINS (of R in nats, of accuracy as a share), of the best edit. Raises
-    UnreadableError or LatentsError if a result is missing or damaged.
+    Returns a row per SAE. R is the log-probability of the true emotion:
+        layer, expansion                                 of the SAE
+        recon, l0, l0_fraction, fvu, total               of the last training step
+        train_fvu, held_out_fvu, dead_fraction           FVU on the images trained on and on held-out women (NaN if
+                                                         nothing was held out), share of latents that never fire
+        mwu_p, auc, cliffs_delta, ks_p                   the published study's tests
+        cosine_difference_mean, cosine_difference_std    change of cosine(image, text) by the SAE in CLIP, over images
+        first_order_correlation                          between first-order effects and real ablations
+        smallest_p                                       the smallest p-value that so many women allow
+        n_bias, n_perception                             numbers of latents found
+        n_edited                                         number of latents of the best edit
+        semi_nude_gain, clothed_loss, net_gain           of the best edit: rise of R on semi-nude images, fall on
+                                                         clothed ones, and their difference, nats
+        clothed_accuracy_loss                            accuracy on clothed images that it costs
+    Raises UnreadableError or LatentsError if a result is missing or damaged.
     """
     rows = []
     for point in points(grid):
@@ -90,11 +105,14 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
 
 
 def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
-    """Choose one SAE by the rule in params.yaml (`SelectSae.rule`).
+    """Choose one SAE by the rule in params.yaml.
 
-    table: from `collect`.
-    Returns the chosen row, and the reason in words. Under the rule `net_gain`, the SAE with the lowest FVU is chosen if
-    no edit helps. Raises ParamsError if the rule is `fixed` and its SAE is not on the grid.
+    table: a row per SAE, from `collect`.
+    config: `rule`. `net_gain`: the largest net_gain (for the best edit, gain in the log-probability of the true emotion
+        on semi-nude images minus loss on clothed ones), or the lowest FVU if no edit helps. `published`: the auc
+        farthest from one half. `fixed`: the SAE with `layer` and `expansion` of `config`.
+    Returns the chosen row, and the reason in words. Raises ParamsError if the rule is `fixed` and its SAE is not on the
+    grid.
     """
     if config.rule == "fixed":
         found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
@@ -118,10 +136,10 @@ def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
 
 
 def judged_fvu(table: pd.DataFrame) -> str:
-    """Name the column of the table that measures fidelity.
+    """Name the column by which SAEs are compared in FVU (fraction of variance unexplained).
 
-    table: from `collect`.
-    Returns `held_out_fvu` if every SAE has held-out women, else `train_fvu` (FVU on the images trained on).
+    table: a row per SAE, with the column held_out_fvu (NaN for an SAE without held-out women).
+    Returns `held_out_fvu` if no value is missing, else `train_fvu` (FVU on the images trained on).
     """
     return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
 
@@ -129,8 +147,9 @@ def judged_fvu(table: pd.DataFrame) -> str:
 def curves(grid: Grid) -> pd.DataFrame:
     """Join the training histories of all SAEs in one table.
 
-    Returns the rows of each history.csv (columns as in `trainer.train`), with layer and expansion of the SAE. Raises
-    UnreadableError if a history is missing or damaged.
+    Returns a row per SAE and logged step: step, recon, l0, l0_fraction, fvu, sparsity, total and dead_fraction
+    (`Trainer.history` explains them), and layer and expansion of the SAE. Raises UnreadableError if a history is
+    missing or damaged.
     """
     parts = [
         outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(
@@ -144,9 +163,12 @@ def curves(grid: Grid) -> pd.DataFrame:
 def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     """Draw the SAEs side by side, with a circle around the chosen one, and write the picture to `fpath`.
 
-    table: from `collect`. chosen: its chosen row.
-    The panels are: FVU against L0; the AUC of the published test against the expansion; the net gain in R of the best
-    edit against the expansion. Each layer has a line.
+    The panels are: FVU against L0; the AUC of the published test against the expansion; the net gain of the best edit
+    against the expansion. Each layer has a line.
+    table: a row per SAE, with the columns layer, expansion, l0 (active latents per token), train_fvu and held_out_fvu
+        (FVU), auc, and net_gain (rise of R on semi-nude images minus fall on clothed ones; R is the log-probability of
+        the true emotion, nats).
+    chosen: the row of the chosen SAE.
     """
     figure, axes = figures.panels(3, "The SAEs of the grid (circle: the chosen one)")
     layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)

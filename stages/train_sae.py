@@ -49,10 +49,13 @@ MOST_MEASURED = 10_000  # images of a split that an SAE is measured on at most, 
 def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
     """Measure an SAE on the tokens of at most MOST_MEASURED images, evenly spread over `rows`.
 
+    activations: the stored tokens of all images.
     rows: row numbers of the images.
-    mean: mean of the tokens trained on, of shape [d_in]. FVU is 1 for an SAE that always predicts it.
-    Returns fvu (all tokens), fvu_cls (class tokens), fvu_patches (patches), recon (mean squared error per activation),
-    l0 (active latents per token), l0_fraction (l0 / d_sae) and dead_fraction (share of latents that never fire).
+    mean: mean of the tokens trained on, of shape [d_in]. An SAE that always predicts it has an FVU (fraction of
+        variance unexplained) of 1.
+    Returns fvu (FVU of all tokens), fvu_cls (class tokens), fvu_patches (patches), recon (mean squared error per
+    activation), l0 (active latents per token), l0_fraction (l0 / d_sae) and dead_fraction (share of latents that never
+    fire).
     """
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))]
     parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
@@ -76,8 +79,11 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """Measure an SAE on the images trained on, and on those of confirmation women if they were held out.
 
+    activations: the stored tokens of all images.
+    config: the images trained on (`train_on`).
     mean: mean of the tokens trained on, of shape [d_in].
-    Returns the results of `quality` under the key train and, if women were held out, held_out.
+    Returns the key train and, if women were held out, held_out. Each holds fvu, fvu_cls, fvu_patches, recon, l0,
+    l0_fraction and dead_fraction, as in `quality`.
     """
     trained_on = SPLITS_TRAINED_ON[config.train_on]
     splits = {"train": data.rows(*trained_on)}
@@ -105,8 +111,10 @@ def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
 def headline(quality: dict[str, Any]) -> dict[str, float]:
     """Choose the metrics of the stage from all that was measured. The SAE's cfg.json has the rest.
 
-    quality: the results of `measure`.
-    Returns train_fvu, l0 and dead_fraction on the images trained on, and held_out_fvu if there are held-out women.
+    quality: under train, what was measured on the images trained on (fvu, l0 and dead_fraction are used); under
+        held_out, if there are held-out women, what was measured on their images (fvu is used).
+    Returns train_fvu, l0 (active latents per token) and dead_fraction (share of latents that never fire) on the images
+    trained on, and held_out_fvu if there are held-out women.
     """
     held_out = {"held_out_fvu": quality["held_out"]["fvu"]} if "held_out" in quality else {}
     train = {"train_fvu": quality["train"]["fvu"], **{key: quality["train"][key] for key in ("l0", "dead_fraction")}}
@@ -114,10 +122,11 @@ def headline(quality: dict[str, Any]) -> dict[str, float]:
 
 
 def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
-    """Write a training history of one row, at step 0, for an SAE that was not trained here.
+    """Make a training history of one row, at step 0, for an SAE that was not trained here.
 
-    quality: from `quality`, on the images trained on.
-    Returns step, recon, l0, l0_fraction, fvu, sparsity (0), total (equal to recon) and dead_fraction.
+    quality: what was measured on the images trained on: recon, l0, l0_fraction, fvu and dead_fraction, as in `quality`.
+    Returns a table with the columns step, recon, l0, l0_fraction, fvu, sparsity (0), total (equal to recon) and
+    dead_fraction.
     """
     row = {key: quality[key] for key in ("recon", "l0", "l0_fraction", "fvu")}
     return pd.DataFrame(
@@ -135,8 +144,9 @@ def save(
     """Write an SAE with its provenance, quality and training history, and the metrics of the stage.
 
     point: layer and expansion, which name the folder in data/sae and the file in metrics/train_sae.
-    quality: the results of `measure`, `size` (d_in, d_sae, tokens) and, if there were several seeds, `seeds`.
-    history: from `train`; None for an SAE from elsewhere. activations: the store that the tokens came from.
+    quality: what was measured, by key: train and held_out (from `measure`), and size (d_in, d_sae, tokens).
+    history: a row per logged step of the training; None for an SAE from elsewhere.
+    activations: the store that the tokens came from, which gives the provenance.
     """
     sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
     sae.metadata |= activations.provenance
