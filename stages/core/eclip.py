@@ -71,14 +71,14 @@ def grad_eclip(
     *,
     layer: int | None = None,
 ) -> Float[Tensor, "n gh gw"] | Float[Tensor, "n k gh gw"]:
-    """Raw signed Grad-ECLIP maps of images, as grids of patches, float32.
+    """Compute signed Grad-ECLIP maps of images, as grids of patches, float32. The published map is the positive part.
 
     model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
-    text_embeddings: one unit-norm text per image [n, embed], or k texts for every image [k, n, embed]
-        (then the grids are [n, k, gh, gw]).
+    text_embeddings: one unit-norm text per image [n, embed], or k texts for every image [k, n, embed].
     layer: the block to explain, counted from 1; the last one if not given.
-    Raises ExplainError as `explain`.
+    Returns [n, gh, gw] for one text per image, [n, k, gh, gw] for k texts.
+    Raises ExplainError for a model or a block to which the formulas do not apply.
     """
     several = text_embeddings.ndim == 3
     texts = text_embeddings if several else text_embeddings[None]
@@ -95,7 +95,7 @@ def explain(
     layers: Sequence[int] | None = None,
     single_head: bool = False,
 ) -> Explanation:
-    """Maps and cosines of every image for k texts of its own, from one forward pass.
+    """Compute maps and cosines of every image for k texts of its own, from one forward pass.
 
     model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
@@ -141,11 +141,14 @@ def explain(
 def maps(
     attn: Any, x: Float[Tensor, "n token width"], gradient: Float[Tensor, "n k width"], method: Method
 ) -> Float[Tensor, "n k patch"]:
-    """Maps of one block by one method, signed except for `legrad` and `attention`; formulas in the module docstring.
+    """Compute the maps of one block by one method, signed except for `legrad` and `attention`.
+
+    The module docstring has the formulas.
 
     attn: the attention module of the block.
     x: its input X, the output of ln_1.
-    gradient: G = dS/dy at the class token, for each image and text.
+    gradient: G = dS/dy at the class token, for each image and text; S is their cosine, y the attention's output.
+    method: `grad_eclip`, `attribution`, `legrad` or `attention`.
     """
     q, k, v = linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
     g = gradient @ attn.out_proj.weight
@@ -164,7 +167,7 @@ def maps(
 def key_query_similarity(
     q: Float[Tensor, "n token width"], k: Float[Tensor, "n token width"]
 ) -> Float[Tensor, "n patch"]:
-    """lambda: cosine of each patch's key with the class token's query, min-max scaled to [0, 1] over patches.
+    """Compute lambda: the cosine of each patch's key with the class token's query, scaled to [0, 1] over patches.
 
     q, k: queries and keys of all tokens; the class token is the first.
     """

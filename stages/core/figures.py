@@ -45,7 +45,7 @@ STYLE: dict[Any, Any] = {
 
 @cache
 def pyplot() -> Any:
-    """Matplotlib's pyplot in this style.
+    """Import Matplotlib's pyplot, set to the style of this module, and return it.
 
     The import takes a third of a second, so it waits for the first figure.
     """

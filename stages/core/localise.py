@@ -19,13 +19,17 @@ Grid = Float[np.ndarray, "gh gw"]
 
 
 def degenerate(heat: Grid, mask: Grid) -> bool:
-    """Whether the map has no positive value, or the mask is empty or covers the whole image."""
+    """Check whether the map has no positive value, or the mask is empty or covers the whole image.
+
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
+    """
     return bool(not (heat > 0).any() or mask.sum() == 0 or (mask >= 1).all())
 
 
 def energy_lift(heat: Grid, mask: Grid) -> float:
-    """(share of the map's positive mass in the mask) / (the mask's share of the area). Chance: 1.
+    """Divide the share of the map's positive mass in the mask by the mask's share of the area. Chance: 1.
 
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     A zero map or an empty mask scores 1 (no preference).
     """
     area = mask.mean()
@@ -33,9 +37,10 @@ def energy_lift(heat: Grid, mask: Grid) -> float:
 
 
 def relevance_mass(heat: Grid, mask: Grid) -> float:
-    """Share of the map's positive mass in the mask (Arras et al. 2022). Chance: the mask's share of the area.
+    """Compute the share of the map's positive mass in the mask (Arras et al. 2022).
 
-    A zero map scores chance.
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
+    Chance is the mask's share of the area. A zero map scores chance.
     """
     positive = np.maximum(heat, 0).astype(np.float64)
     total = positive.sum()
@@ -43,11 +48,12 @@ def relevance_mass(heat: Grid, mask: Grid) -> float:
 
 
 def matched_area_iou(heat: Grid, mask: Grid) -> float:
-    """IoU of the mask with the map's top patches of the same area. Chance: `chance_iou`.
+    """Compute the IoU of the mask with the map's largest patches, as many as fill the mask's area.
 
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     The number of patches is the mask's area in patches, rounded, at least one. Patches tied at the cut share
-    the remaining area, so the score does not depend on the order of patches. A zero map scores chance, an
-    empty mask 0.
+    the remaining area, so the score does not depend on the order of patches. Chance is `chance_iou`. A zero map
+    scores chance, an empty mask 0.
     """
     if mask.sum() == 0:
         return 0.0
@@ -58,7 +64,11 @@ def matched_area_iou(heat: Grid, mask: Grid) -> float:
 
 
 def chance_iou(mask: Grid) -> float:
-    """Expected matched-area IoU of a map without information: a / (2 - a), where a is the mask's share of the area."""
+    """Compute the expected matched-area IoU of a map without information.
+
+    mask: share of each patch's area inside the region, 0 to 1.
+    Returns a / (2 - a), where a is the mask's share of the area.
+    """
     area = float(mask.mean())
     return area / (2 - area)
 
@@ -77,8 +87,9 @@ def _soft_iou(chosen: Grid, mask: Grid) -> float:
 
 
 def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
-    """IoU of the mask with the patches above a cut of the map. For comparison with other work only.
+    """Compute the IoU of the mask with the patches above a cut of the map. For comparison with other work only.
 
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     threshold: place of the cut in the min-max range of the signed map, between 0 and 1.
     A constant map selects nothing and scores 0.
     """
@@ -88,8 +99,9 @@ def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
 
 
 def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
-    """Share of the map's n largest patches that lie in the mask, which has n patches (Arras et al. 2022).
+    """Compute which share of the map's n largest patches lie in the mask, which has n patches (Arras et al. 2022).
 
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     A patch with at least half coverage is in the mask. Chance is n / number of all patches. An empty mask scores 0, a
     zero map chance.
     """
@@ -103,9 +115,11 @@ def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
 
 
 def pixel_auc(heat: Grid, mask: Grid) -> float:
-    """Probability that a patch inside the mask has a higher value than one outside; ties count half. Chance: 0.5.
+    """Compute the probability that a patch inside the mask has a higher value than one outside. Chance: 0.5.
 
-    It uses the signed values. A patch with at least half coverage is inside. An empty or full mask scores 0.5.
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
+    Ties count half. The score uses the signed values. A patch with at least half coverage is inside. An empty or full
+    mask scores 0.5.
     """
     inside = (mask >= INSIDE).ravel()
     n_in, n_out = int(inside.sum()), int((~inside).sum())
@@ -116,8 +130,9 @@ def pixel_auc(heat: Grid, mask: Grid) -> float:
 
 
 def pointing_hit(heat: Grid, mask: Grid) -> float:
-    """Share of the map's maxima that lie in the mask: 1 or 0 if there is one maximum.
+    """Compute which share of the map's maxima lie in the mask: 1 or 0 if there is one maximum.
 
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     A patch with at least half coverage is in the mask. Chance is the share of patches in the mask. A zero map scores
     chance, never a hit.
     """
@@ -128,10 +143,18 @@ def pointing_hit(heat: Grid, mask: Grid) -> float:
 
 
 def scores(heat: Grid, mask: Grid) -> dict[str, float]:
-    """All scores of one map against one mask, by the names that the metrics use.
+    """Compute all scores of one map against one mask, by the names that the metrics use.
 
-    Returns the keys energy_lift, matched_area_iou, threshold_iou (cut at .5), relevance_mass, rank_accuracy, pixel_auc
-    and pointing_hit; the function of the same name explains each (rank_accuracy: `relevance_rank_accuracy`).
+    heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
+    Returns:
+        energy_lift         share of the map's positive mass in the mask / the mask's share of the area
+        matched_area_iou    IoU of the mask with the largest patches, as many as fill the mask's area
+        threshold_iou       IoU of the mask with the patches above half of the map's range
+        relevance_mass      share of the map's positive mass in the mask
+        rank_accuracy       share of the n largest patches that lie in the mask of n patches
+        pixel_auc           probability that a patch inside has a higher value than one outside
+        pointing_hit        share of the map's maxima that lie in the mask
+    The function of each name says more (rank_accuracy: `relevance_rank_accuracy`).
     """
     return {
         "energy_lift": energy_lift(heat, mask),
@@ -145,7 +168,12 @@ def scores(heat: Grid, mask: Grid) -> dict[str, float]:
 
 
 def chance(mask: Grid) -> dict[str, float]:
-    """Chance level of each score for this mask, by the keys of `scores`. threshold_iou has none and is left out."""
+    """Compute the chance level of each score for a mask.
+
+    mask: share of each patch's area inside the region, 0 to 1.
+    Returns the keys energy_lift, matched_area_iou, relevance_mass, rank_accuracy, pixel_auc and pointing_hit.
+    threshold_iou has no chance level.
+    """
     area, inside = float(mask.mean()), float((mask >= INSIDE).mean())
     return {
         "energy_lift": 1.0,

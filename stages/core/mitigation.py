@@ -35,10 +35,11 @@ class MitigationError(StudyError):
 
 
 def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditScope, layer: int) -> None:
-    """Write an edit of some latents of `sae`, after block `layer` (counted from 1), into `directory`.
+    """Write an edit of some latents of `sae` into `directory`, so that `attach` can put it into a model.
 
-    scope: the tokens that it changes: `all`, `cls` or `patches`.
-    It writes edit.json, and the edited latents of `sae` alone into the folder latents.
+    scope: the tokens that the edit changes: `all`, `cls` (class token) or `patches`.
+    layer: the block after which the edit acts, counted from 1.
+    The edit goes into edit.json, and an SAE of the edited latents alone into the folder latents.
     Raises MitigationError for an edit that needs more than the image itself: its clothed twin, or its mask.
     """
     if edit.kind not in KINDS or scope not in SCOPES:

@@ -1,6 +1,8 @@
 """All arms of the causal test, one line each: what the residual stream becomes at the splice (`ARMS`).
 
-`ARMS` is in the order of tables and figures.
+`ARMS` is in the order of tables and figures. An arm is a function from the tokens of a batch of images to the tokens
+that go on. The splice is the place after the block whose output the chosen SAE reads. A twin shows the same woman with
+the same expression in the other condition (clothed or semi-nude).
 
 Arms that project means out need labels of what to remove, and no SAE. They stand beside the edit as baselines.
 To add an arm, write its builder and add its line to `ARMS`.
@@ -36,7 +38,7 @@ class ArmInputs:
 
     spliced: CLIP with the chosen SAE at the splice.
     chosen: the chosen SAE, and the latents to edit.
-    edit: the edit of params.yaml.
+    edit: the edit in params.yaml: its kind, the tokens in its scope, and what it may cost.
     seed: seed of the arms that draw at random.
     """
 
@@ -47,7 +49,7 @@ class ArmInputs:
 
     @property
     def discovery_images(self) -> pd.DataFrame:
-        """The rows of the data set's table with images of discovery women, on whom edits are chosen."""
+        """Rows of the data set's table that show discovery women. The latents to edit are chosen on these women."""
         images = self.spliced.data.table
         return images[images["split"] == "discovery"]
 
@@ -78,15 +80,15 @@ class ArmEntry:
 def build_arms(inputs: ArmInputs, *, at_last_block: bool = False) -> dict[str, Arm]:
     """Build every arm of `ARMS` that the data allow. Returns arms by name, in the order of `ARMS`.
 
-    at_last_block: build only the arms that act after the last block; otherwise only those that act at the splice.
-    Arms that need the planted label are left out if the images have none.
+    at_last_block: True for the arms that act after the last block only, False for those that act at the splice only.
+    Arms that need the label of a planted bias are left out if the images have none.
     """
     entries = {name: entry for name, entry in ARMS.items() if entry.at_last_block == at_last_block}
     return {name: entry.build(inputs) for name, entry in entries.items() if inputs.planted or not entry.planted_only}
 
 
 def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
-    """The same inputs, with the splice moved to after the last block.
+    """Return a copy of `inputs` in which the splice is after the last block.
 
     last: store of the activations after the last block.
     """
@@ -94,7 +96,10 @@ def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
 
 
 def error_kept(inputs: ArmInputs) -> Arm:
-    """The edit with no latent edited: x + D(f) - D(f). It must equal the original, so it checks the arithmetic."""
+    """Build the arm that applies the edit to no latent: x + D(f) - D(f), with D the SAE's decoder.
+
+    It must return its tokens x unchanged, so it checks the arithmetic.
+    """
     nothing = LatentEdit(latents=torch.tensor([], dtype=torch.long))
     return inputs.spliced.edit_arm(nothing, inputs.edit.scope)
 
@@ -115,30 +120,31 @@ def difference_in_means(inputs: ArmInputs) -> Arm:
 
 
 def colour_subspace(inputs: ArmInputs) -> Arm:
-    """Build the arm that projects out the subspace between the means of semi-nude discovery images by colour.
+    """Build the arm that projects out the subspace in which semi-nude images differ by the colour of the top.
 
-    The colour of the top is the label that the planted bias follows (column `colour`). KeyError if images have none.
+    The subspace is that between the means of discovery images, one mean per colour. The planted bias follows this
+    label. Raises KeyError if the images have no column `colour`.
     """
     images = inputs.discovery_images
     return means_removed(inputs.spliced, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
 
 
 def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
-    """Build the arm that makes the largest share of `colour_subspace`'s change that its cost allows.
+    """Build the arm that applies the largest share of `colour_subspace`'s change that costs little enough.
 
-    Clothed discovery women lose at most `edit.clothed_cost` of accuracy.
+    The cost is the loss of emotion accuracy on clothed discovery images, at most `inputs.edit.clothed_cost`.
     """
     return within_cost(inputs.spliced, colour_subspace(inputs), inputs.edit.clothed_cost)
 
 
 def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
-    """Build the arm that projects out the subspace between the means of labelled images.
+    """Build the arm that projects out the subspace in which the means of the labels differ.
 
-    The class token and the patches each have their own subspace. It is computed from the class tokens, or from the
-    means over patches, of the labelled images.
+    Each label has the mean activation of its images. The class token and the patches each have their own subspace,
+    computed from the class tokens of these images, or from their means over patches.
 
-    labels: a label for each image, indexed by its row number in the data set's table. Two labels leave one direction,
-        the difference in means.
+    labels: a label for each image, indexed by its row number in the data set's table. With two labels the subspace is
+        one direction, the difference in means.
     """
 
     def tokens_by_kind(rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -160,15 +166,15 @@ def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
 
 
 def partly(arm: Arm, share: float) -> Arm:
-    """Build the arm that makes the share `share` of the change of `arm`; 0 changes nothing, 1 is `arm` itself."""
+    """Return an arm that applies only a part of another arm's change: x + share * (arm(x) - x), at every token x."""
     return lambda batch: batch.tokens + share * (arm(batch) - batch.tokens)
 
 
 def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
-    """Build the arm that makes the largest share of an arm's change that is within the cost.
+    """Return an arm that applies the largest share of another arm's change that costs at most `cost`.
 
-    cost: largest loss of emotion accuracy on clothed discovery images, between 0 and 1.
-    The shares 1, .95, .9, ..., .05 and 0 are tried. With share 0 the arm changes nothing.
+    cost: largest loss of emotion accuracy on clothed discovery images that is allowed, between 0 and 1.
+    The shares 1, .95, .9, ..., .05 and 0 are tried, as in `partly`. With share 0 the arm changes nothing.
     """
     clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
     tried = [partly(arm, share) for share in (*SHARES, 0.0)]
@@ -177,17 +183,19 @@ def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
 
 
 def ranked_once(inputs: ArmInputs) -> Arm:
-    """Build the arm that edits as many latents as were chosen, but the most harmful by effects measured once.
+    """Build the arm that edits as many latents as were chosen, but picks the most harmful ones in a single step.
 
-    These effects are measured with nothing edited, not step by step (`Selection.ranked_once`).
+    They are ranked by their effects with nothing edited (`Selection.ranked_once`). The chosen ones were found step by
+    step.
     """
     return _edit_first(inputs, inputs.chosen.ranked_once)
 
 
 def shuffled_labels(inputs: ArmInputs) -> Arm:
-    """Build the null control: edit as many latents as were chosen, ranked after shuffling the labels of the twins.
+    """Build the arm of the null control: it edits as many latents as were chosen, picked with shuffled labels.
 
-    The labels are swapped for about half of the women, drawn at random (`ranked_by_shuffled_labels`).
+    The labels clothed and semi-nude are swapped for about half of the women, drawn at random. The latents that then
+    seem most harmful are edited (`ranked_by_shuffled_labels`).
     """
     return _edit_first(inputs, ranked_by_shuffled_labels(inputs))
 
@@ -198,10 +206,11 @@ def _edit_first(inputs: ArmInputs, ranked: Int[np.ndarray, " latent"]) -> Arm:
 
 
 def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
-    """Rank all latents by mean effect gap after swapping the twins' labels for about half of the women.
+    """Rank all latents by their mean effect gap, after swapping the twins' labels for about half of the women.
 
-    Each woman's labels are swapped with probability one half. The gaps are those of discovery pairs, nothing edited.
-    Returns the indices of the latents, the largest gap (clothed minus semi-nude) first.
+    The gap is the effect of the latent on R (log-probability of the true emotion, nats), clothed minus semi-nude twin,
+    with nothing edited. The mean is over discovery pairs. Each woman's labels are swapped with probability one half.
+    Returns the indices of the latents, the largest mean gap first.
     """
     data = inputs.spliced.data
     pairs = Pairs.from_images(data.table, "discovery")
@@ -214,7 +223,7 @@ def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
 def swapped(inputs: ArmInputs) -> Arm:
     """Build the arm that gives the edited latents the values that they have at the same tokens of the other twin.
 
-    What the edit mends on semi-nude images, this should break on clothed ones.
+    If the edit improves the readout of semi-nude images, this arm should worsen that of clothed images.
     """
     latents = torch.tensor(inputs.chosen.latents, device=inputs.spliced.clip.device)
     edit = LatentEdit(latents=latents, kind="patch")
@@ -231,7 +240,10 @@ def edited(inputs: ArmInputs) -> Arm:
 
 
 def edited_in(scope: schema.EditScope) -> Builder:
-    """Returns a function that builds the arm with the edit of params.yaml, limited to the tokens in `scope`."""
+    """Return a function that builds the arm with the edit of params.yaml, limited to some tokens.
+
+    scope: these tokens: `all`, `cls` (class token), `patches`, `bust` or `not_bust` (patches inside or outside it).
+    """
 
     def build(inputs: ArmInputs) -> Arm:
         narrowed = inputs.edit.model_copy(update={"scope": scope})

@@ -16,7 +16,9 @@ from jaxtyping import Float, Int
 def association(
     embeddings: Float[np.ndarray, "n embed"], prompts: Float[np.ndarray, "emotion embed"], truth: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, " n"]:
-    """Association s of each image with the prompt of its own emotion (formula in the module docstring).
+    """Compute the association s of each image with the prompt of its own emotion.
+
+    s = cos(image, prompt of its emotion) - mean over the other emotions' prompts of cos(image, prompt)
 
     embeddings, prompts: unit-norm embeddings of the images, and of one prompt per emotion.
     truth: index of each image's emotion among the prompts.
@@ -28,9 +30,9 @@ def association(
 
 
 def effect_size(semi_nude: Float[np.ndarray, " n"], clothed: Float[np.ndarray, " m"]) -> float:
-    """Effect size d of clothed against semi-nude images (formula in the module docstring).
+    """Compute the effect size d: mean s of clothed images minus mean s of semi-nude ones, in standard deviations of s.
 
-    semi_nude, clothed: s of each image of that condition, from `association`.
+    semi_nude, clothed: s of each image of that condition, from `association`. The deviation is over both.
     Returns d, above 0 if clothed images are associated more strongly with their emotion; 0 if s is the same for all
     images.
     """

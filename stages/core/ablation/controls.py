@@ -44,8 +44,8 @@ def matched_sets(
 
     chosen: indices of the chosen latents.
     profile: the features in which the latents must be alike, a row per latent of the SAE.
-    Returns one set of latent indices per row.
-    Raises ControlsError if fewer others are usable than are chosen.
+    Returns one set of latent indices per row, each as large as `chosen`.
+    Raises ControlsError if fewer other latents have a finite profile than are chosen.
     """
     usable = np.isfinite(profile).all(1)
     centre, spread = profile[usable].mean(0), profile[usable].std(0)
@@ -72,8 +72,9 @@ def _one_set(near: Int[np.ndarray, "k n_near"], rng: np.random.Generator) -> Int
 
 
 def control_p(effect: float, controls: Float[np.ndarray, " n"]) -> float:
-    """One-sided p-value of an effect against the effects of control sets; a larger effect is stronger.
+    """Compute the one-sided p-value of an effect against the effects of control sets; a larger effect is stronger.
 
-    It is (1 + number of controls at least as large) / (1 + number of controls).
+    controls: the effect of each control set.
+    Returns (1 + number of controls at least as large) / (1 + number of controls).
     """
     return float((1 + (controls >= effect).sum()) / (1 + len(controls)))

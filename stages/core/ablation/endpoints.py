@@ -1,5 +1,6 @@
 """The endpoints of the causal test: what each arm does, reliance on a region, the edit beside its controls.
 
+    arm        a change of CLIP's activations after one block, or none (`original`); `edited` is the edit under test
     R          log-probability of the true emotion, nats
     accuracy   1 where the true emotion is the most probable one, else 0
     gap        clothed minus semi-nude twin
@@ -40,14 +41,19 @@ class ArmOutcomes:
     outcomes: Outcomes
 
     def of_arm(self, name: str) -> Outcomes:
-        """Outcomes of the arm `name`, with one value per image."""
+        """Select the outcomes of one arm, with one value per image.
+
+        name: its key in `arms`. Raises ValueError for an unknown name.
+        """
         i = list(self.arms).index(name)
         return Outcomes(*(getattr(self.outcomes, field.name)[i] for field in fields(Outcomes)))
 
     def endpoints(self, name: str) -> dict[str, np.ndarray]:
-        """Primary endpoints of the arm `name`, with one value per image.
+        """Select the primary endpoints of one arm, with one value per image.
 
-        Returns the keys `accuracy` (1 where the most probable emotion is the true one, else 0) and `R` (nats).
+        name: its key in `arms`. Raises ValueError for an unknown name.
+        Returns the keys `accuracy` (1 where the most probable emotion is the true one, else 0) and `R` (log-probability
+        of the true emotion, nats).
         """
         found = self.of_arm(name)
         return {"accuracy": found.correct, "R": found.R}
@@ -74,19 +80,19 @@ class CausalTest:
     """Outcomes by the region that is greyed out, `bust` or `face`."""
 
     def summarise(self, values: np.ndarray) -> dict[str, dict[str, float]]:
-        """Means of both conditions and of the gap, each with its bootstrap interval over women.
+        """Compute the means of both conditions and of the gap, each with its bootstrap interval over women.
 
-        values: one value for each image of `Pairs.rows`.
+        values: one value for each image of `self.pairs.rows`, in that order.
         Returns for each of the keys semi_nude, clothed and gap a dictionary with estimate, low and high.
         """
         return self.pairs.summary(values, self.inference)
 
     def summarise_arms(self, names: list[str]) -> dict[str, dict]:
-        """Accuracy and R (nats) of the arms named, and of the original with a region greyed out.
+        """Summarise accuracy and R of some arms, and of the arm `original` with a region greyed out.
 
-        names: arms to summarise.
-        Returns summaries as `summarise` gives them, by endpoint (`accuracy`, `R`) and then by arm. With a region greyed
-        out the arm is called `bust_greyed` or `face_greyed`.
+        names: names of the arms. R is the log-probability of the true emotion, nats.
+        Returns, by endpoint (`accuracy`, `R`) and then by arm, the means and intervals of `summarise`: keys semi_nude,
+        clothed and gap. With a region greyed out the arm is called `bust_greyed` or `face_greyed`.
         """
         shown = {name: self.arms.endpoints(name) for name in names}
         shown |= {f"{region}_greyed": found.endpoints("original") for region, found in self.greyed.items()}
@@ -96,19 +102,21 @@ class CausalTest:
         }
 
     def reliance(self, arm: str, region: str) -> dict[str, np.ndarray]:
-        """Reliance of an arm on a region: the change of each endpoint when the region is greyed out, for each image.
+        """Compute how far an arm relies on a region: the change of each endpoint when the region is greyed out.
 
-        arm: an arm that was run with the region greyed out. region: `bust` or `face`.
-        Returns the keys `accuracy` and `R` (nats). Above 0 the region misleads the readout, below 0 the readout needs
-        it.
+        arm: name of an arm that was run with the region greyed out. region: `bust` or `face`.
+        Returns the keys `accuracy` and `R` (log-probability of the true emotion, nats), with one change per image.
+        Above 0 the region misleads the readout, below 0 the readout needs it.
         """
         whole, without = self.arms.endpoints(arm), self.greyed[region].endpoints(arm)
         return {endpoint: without[endpoint] - whole[endpoint] for endpoint in ENDPOINTS}
 
     def summarise_reliance(self, arm: str) -> dict[str, dict]:
-        """Reliance of one arm on each region that was greyed out.
+        """Summarise the reliance of one arm on each region that was greyed out (`reliance`).
 
-        Returns summaries as `summarise` gives them, by region and then by endpoint (`accuracy`, `R`).
+        arm: name of an arm that was run with the regions greyed out.
+        Returns, by region (`bust`, `face`) and then by endpoint (`accuracy`, `R`), the means and intervals of
+        `summarise`: keys semi_nude, clothed and gap.
         """
         return {
             region: {name: self.summarise(change) for name, change in self.reliance(arm, region).items()}
@@ -116,7 +124,7 @@ class CausalTest:
         }
 
     def judge_edit(self, controls: pd.DataFrame) -> dict[str, dict]:
-        """What the edit gains and costs, and how far reliance on the bust falls, each beside random sets of latents.
+        """Compare the arm `edited` with `original`, and its gain and fall in reliance with random sets of latents.
 
         controls: a row per random set, edited in the same way. Columns: semi_nude_R_gain and semi_nude_accuracy_gain
             (mean gain over semi-nude images), bust_reliance_R (mean reliance on the bust on semi-nude images after the
@@ -147,7 +155,7 @@ class CausalTest:
         return found | {"bust_reliance": {"fall": fall.as_metrics(), **against_controls(fall.estimate, falls)}}
 
     def guardrails(self, n_emotions: int) -> dict[str, float]:
-        """What must hold whatever the edit does, and how far the edit moves the embeddings.
+        """Compute checks that must hold for any edit, and how far the edit moves the image embeddings.
 
         n_emotions: number of emotions that the readout chooses from.
         Returns:

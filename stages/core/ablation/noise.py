@@ -1,4 +1,7 @@
-"""Matched noise: a random change of the residual stream, as long as another arm's change at each token."""
+"""Matched noise: a random change of the residual stream, as long as another arm's change at each token.
+
+An arm is a function from the tokens of a batch of images to the tokens that go on.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ from stages.core.intervention.spliced_clip import Arm, ImageBatch
 
 
 def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
-    """Standard normal numbers in the shape of the batch's tokens.
+    """Draw standard normal numbers in the shape of the batch's tokens.
 
-    They follow from the seed and the rows of the batch.
+    The seed and the row numbers of the batch's images fix the draw.
     """
     rng = np.random.default_rng([seed, *batch.rows.tolist()])
     return torch.from_numpy(rng.standard_normal(batch.tokens.shape, dtype=np.float32)).to(batch.tokens)
@@ -21,7 +24,7 @@ def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
 def matched_noise(arm: Arm, seed: int) -> Arm:
     """Build the arm that adds, at each token, a random vector as long as the change that `arm` makes there.
 
-    The vectors follow from the seed and the rows of the batch, so the same batch always gets the same noise.
+    The seed and the row numbers of the batch's images fix the vectors, so the same batch always gets the same noise.
     """
 
     def apply(batch: ImageBatch) -> Tensor:

@@ -44,7 +44,10 @@ def perturbed(
 ) -> UInt8[np.ndarray, "n s s 3"]:
     """Grey out the most relevant share of patches (`deletion`), or all other patches (`insertion`).
 
-    images: square RGB images. heat, share, among: as in `most_relevant`.
+    images: square RGB images.
+    heat: a map of patches for each image; the largest values are the most relevant.
+    share: share of the patches, between 0 and 1.
+    among: True for the patches that are ranked, and of which the share is taken; all if not given.
     Returns the changed images.
     """
     patch = images.shape[1] // heat.shape[1]
@@ -54,8 +57,9 @@ def perturbed(
 
 
 def area(readout: Float[np.ndarray, "share n"]) -> Float[np.ndarray, " n"]:
-    """Area under the readout of each image over the share of patches, by trapezoids. It has the unit of the readout.
+    """Compute the area under the readout over the share of patches, for each image, by trapezoids.
 
-    readout: a row for each share in SHARES, a column per image.
+    readout: a row for each share of patches that was greyed out or shown (SHARES, from 0 to 1), a column per image.
+    Returns one area per image, in the unit of the readout.
     """
     return np.trapezoid(readout, SHARES, axis=0)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
-    """All parameters of a vision tower, in the groups that are randomised one after another, from the top down.
+    """Group all parameters of a vision tower for randomising one group after another, from the top down.
 
     visual: the vision tower of an open_clip ViT.
     Returns name and parameters of each group: `projection` (with the norm before it), `block L` from the last block to
@@ -33,8 +33,9 @@ def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
 def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
     """Randomise the vision tower of a copy of `model`, group by group. `model` itself does not change.
 
-    Yields, after each group, its name and the copy, which is the same object each time; earlier groups stay randomised.
-    A parameter is drawn from a normal distribution with its own mean and spread, so the scale of activations stays.
+    Each parameter tensor is drawn from a normal distribution with the mean and the standard deviation that it had, so
+    the scale of activations stays.
+    Yields, after each group, its name and the copy: the same object each time, in which earlier groups stay randomised.
     """
     changed: Any = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)

@@ -8,9 +8,9 @@ from jaxtyping import Float, Real
 
 
 def spearman(a: Real[np.ndarray, "n k"], b: Real[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
-    """Spearman's rank correlation of each row of `a` with the same row of `b`. NaN where a row is constant.
+    """Compute Spearman's rank correlation of each row of `a` with the same row of `b`. Ties share their mean rank.
 
-    Ties share their mean rank.
+    Returns one correlation per row, NaN where a row is constant.
     """
     ranks = [scipy.stats.rankdata(values, axis=1) for values in (a, b)]
     centred = [r - r.mean(1, keepdims=True) for r in ranks]

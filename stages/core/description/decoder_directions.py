@@ -23,11 +23,11 @@ from stages.core.clip.vit import FrozenClip
 def neighbours(
     W_dec: Float[Tensor, "d_sae d_in"], latents: Int[np.ndarray, " k"], n: int
 ) -> tuple[Int[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
-    """Find the `n` other latents with the nearest decoder directions for each of some latents.
+    """Find for each of `latents` the `n` other latents with the nearest decoder directions.
 
-    W_dec: decoder rows of all latents of the SAE.
-    Returns the indices of these latents and their cosines, a row for each of `latents`, nearest first. Rows are shorter
-    than `n` if the SAE has fewer other latents.
+    W_dec: decoder rows of all latents of the SAE. latents: indices of some of them.
+    Returns the indices of the neighbours and their cosines, a row for each of `latents`, nearest first. Rows are
+    shorter than `n` if the SAE has fewer other latents.
     """
     directions = normalize(W_dec.detach(), dim=1)
     chosen = torch.tensor(latents, device=directions.device)
@@ -58,7 +58,7 @@ def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
 def prompt_cosines(
     clip: FrozenClip, directions: Float[Tensor, "k d_in"], prompts: list[str]
 ) -> Float[np.ndarray, "k prompt"]:
-    """Cosine of each direction with each prompt, in the joint space of images and texts.
+    """Compute the cosine of each direction with each prompt, in the joint space of images and texts.
 
     directions: directions in the residual stream, such as decoder rows. `FrozenClip.project` maps them into that space.
 

@@ -19,7 +19,7 @@ LEAST = 0.1  # share of a latent's variance; if every label explains less, the l
 
 
 def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> Float[np.ndarray, " k"]:
-    """Share of each column's variance over images that a label explains: eta^2 (module docstring), from 0 to 1.
+    """Compute which share of each column's variance over images a label explains: eta^2, from 0 to 1.
 
     values: a row per image, a column per latent.
     labels: the label of each image.
@@ -38,6 +38,7 @@ def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> 
 def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray, " k"]) -> pd.DataFrame:
     """Find out which label each latent encodes: the share of its variance that each label explains (eta^2).
 
+    pooled: activations of all latents on each image, pooled over tokens in three ways.
     images: labels of the images of `pooled`, in order, with columns condition, emotion and, in the planted world,
         colour.
     latents: indices of the latents to describe.
@@ -75,13 +76,14 @@ def detectors(
 ) -> pd.DataFrame:
     """For each value of a label, find the latent that best separates semi-nude images with this value from the others.
 
-    images: labels of the images of `pooled`, in order, with columns condition and `label`.
+    pooled: activations of all latents on each image, pooled over tokens in three ways.
+    images: labels of the images of `pooled`, in order, with the column condition and the column named by `label`.
     label: name of the column with the label, such as colour.
-    ranked: indices of all latents, the most harmful first.
+    ranked: indices of all latents, the most harmful to semi-nude women first.
 
-    Returns a row per value, with columns: the label, latent, eta2 (of having the value or not, the largest over the
-    three poolings), and rank, the rank of the latent in `ranked`, from 1. If a bias was planted on the label, a good
-    ranking puts the detectors first.
+    Returns a row per value of the label. Columns: the label; latent, the index of the best latent; eta2, the share of
+    its variance that "has this value or not" explains, largest over the three poolings; rank, its place in `ranked`,
+    from 1. If a bias was planted on the label, a good ranking puts the detectors first.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     values = [getattr(pooled, pooling)[semi_nude].astype(np.float64) for pooling in POOLINGS]
@@ -99,7 +101,9 @@ def detectors(
 def monosemanticity(
     values: Float[np.ndarray, "n k"], embeddings: Float[np.ndarray, "n embed"]
 ) -> Float[np.ndarray, " k"]:
-    """Mean cosine between different images, weighted by how strongly both activate the latent (Pach et al. 2025).
+    """Compute the mean cosine between different images, weighted by how strongly both activate the latent.
+
+    This is the monosemanticity score MS (Pach et al. 2025):
 
         MS = sum_{i != j} a_i a_j cos_ij / sum_{i != j} a_i a_j,   a = value scaled to [0, 1] over the images
 
@@ -120,7 +124,7 @@ def monosemanticity(
 
 
 def mean_cosine(embeddings: Float[np.ndarray, "n embed"]) -> float:
-    """Mean cosine of all pairs of different images: the chance level of `monosemanticity`.
+    """Compute the mean cosine of all pairs of different images: the chance level of `monosemanticity`.
 
     embeddings: unit-norm image embeddings of at least two images.
     """

@@ -44,8 +44,9 @@ class LatentEdit:
     ) -> LatentEdit:
         """Build the edit that params.yaml describes, applied to `latents`.
 
-        means: mean activation of every latent of the SAE over discovery images, on the class token and on patches. An
-            edit of kind `mean` sets these values.
+        latents: indices of the latents to edit.
+        means: mean activation of every latent of the SAE over discovery images, on the class token (row 0) and on
+            patches (row 1). An edit of kind `mean` sets these values.
         """
         chosen = torch.tensor(np.asarray(latents, dtype=np.int64), device=device)
         return cls(
@@ -65,6 +66,8 @@ def edited(
     twin: Float[Tensor, "n token d_in"] | None = None,
 ) -> Float[Tensor, "n token d_in"]:
     """Apply an edit to the residual stream, with the reconstruction error kept. Returns x + D(f') - D(f).
+
+    D is the SAE's decoder, f the activations of the latents at x, and f' the same after the edit.
 
     x: tokens of the residual stream that the SAE reads.
     where: True for each token to edit; all tokens if not given.
@@ -96,7 +99,7 @@ def _target(f: Tensor, sae: JumpReLUSAE, edit: LatentEdit, twin: Tensor | None) 
 def tokens_in_scope(
     scope: schema.EditScope, n: int, n_tokens: int, bust: Float[np.ndarray, "n gh gw"] | None = None
 ) -> Bool[Tensor, "n token"]:
-    """Mark the tokens of `n` images that an edit of this scope changes. Token 0 is the class token.
+    """Mark the tokens that an edit changes, for `n` images with `n_tokens` tokens each. Token 0 is the class token.
 
     scope: `all`; `cls`, the class token; `patches`; `bust`, patches inside the bust; `not_bust`, patches outside it.
     bust: share of each patch's area inside the bust mask, needed by the scopes `bust` and `not_bust`. A patch counts as

@@ -37,7 +37,7 @@ class Selection:
     edited_list: LatentList
     """The list that the latents to edit come from, `bias` or `perception`."""
     lists: dict[LatentList, pd.DataFrame]
-    """Both lists of the chosen SAE in full, with the columns given in `latents/lists.py`."""
+    """Both lists of the chosen SAE in full. Columns: latent, step, mean, low, high, p_max_t (`latents/lists.py`)."""
     tests: pd.DataFrame
     """A row per latent of the chosen SAE, as the stage `analyse_sae` wrote it. Columns: latent, mean_cls and mean_patch
     (mean activations on discovery images), firing (share of tokens), and the paired tests of the gaps in activation
@@ -50,7 +50,8 @@ class Selection:
     def pooled(self) -> PooledLatents:
         """Pooled latents of all audit images, in the order of `Dataset.audit_rows`, read from disk at the first use.
 
-        Raises PooledLatentsError if they are damaged, SelectionError if they are of another SAE.
+        Pooled over the tokens of an image: activation on the class token, mean and largest activation over patches, and
+        effect on the readout. Raises PooledLatentsError if they are damaged, SelectionError if they are of another SAE.
         """
         found = PooledLatents.load(self.pooled_dpath)
         if len(found.firing) != self.sae.d_sae:
@@ -68,8 +69,8 @@ class Selection:
     def ranked_once(self) -> Int[np.ndarray, " latent"]:
         """Indices of all latents, the most harmful to semi-nude women first.
 
-        They are ranked by the mean gap in their effect on R, clothed minus semi-nude, measured once with nothing
-        edited.
+        They are ranked by the mean gap, clothed minus semi-nude twin, in their effect on R (log-probability of the true
+        emotion), measured once with nothing edited.
         """
         return (-self.tests["eff_mean"].to_numpy()).argsort(kind="stable")
 
@@ -111,10 +112,11 @@ def read(directory: Path) -> SelectionFile:
 
 
 def load(directory: Path) -> Selection:
-    """Open what the stage `select_sae` wrote into `directory`.
+    """Open the selection that the stage `select_sae` wrote into `directory`: the SAE, its latents and their tables.
 
-    Raises SelectionError if selection.json is missing or damaged, or if the parts do not belong together; LatentsError
-    or SAEError if a table or the SAE is missing or damaged. The pooled latents are checked only when they are read.
+    Raises SelectionError if selection.json is missing or damaged, or if the parts do not belong together. Raises
+    LatentsError or SAEError if a table or the SAE is missing or damaged. The pooled latents are checked only when they
+    are read.
     """
     chosen = read(directory)
     found = Selection(

@@ -2,7 +2,8 @@
 
 Activations up to the splice come from the store, so an arm costs only the blocks after it. Ranks share the batches.
 
-An arm is a function from the tokens of a batch to the tokens that go on. Arms that several stages use stand here:
+The splice is the place after that block. An arm is a function from the tokens of a batch at the splice to the tokens
+that go on; R is the log-probability of an image's true emotion, in nats. Arms that several stages use stand here:
 `original`, `SplicedClip.reconstructed` and the edit itself. `ablation/arms.py` lists all arms of the causal test.
 """
 
@@ -48,7 +49,7 @@ class AuditTokens:
     device: torch.device
 
     def tokens(self, rows: np.ndarray) -> Float[Tensor, "n token d_in"]:
-        """Residual stream of the images in `rows` at the splice, read from the activation store, on the device."""
+        """Read the tokens of the images in `rows` at the splice from the activation store, onto the device."""
         return torch.from_numpy(self.activations.read(rows)).to(self.device)
 
     @cached_property
@@ -71,7 +72,7 @@ class AuditTokens:
         return np.where(clothed, np.arange(len(self.twin)), self.twin)
 
     def bust(self, rows: np.ndarray) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch's area inside the bust mask, for the images in `rows`."""
+        """Compute the share of each patch's area inside the bust mask, from 0 to 1, for the images in `rows`."""
         return self.data.coverage("bust", rows, self.grid)
 
 
@@ -110,7 +111,7 @@ ImageSource = Callable[[np.ndarray], UInt8[np.ndarray, "n s s 3"]]
 
 
 def original(batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
-    """The arm that changes nothing: it returns the tokens of the batch."""
+    """Return the tokens of the batch unchanged: the arm without an edit."""
     return batch.tokens
 
 
@@ -190,20 +191,23 @@ class SplicedClip:
         return dict(zip(prompts, self.clip.text(prompts), strict=True))
 
     def own_text(self, rows: np.ndarray) -> Float[Tensor, "n embed"]:
-        """Unit-norm text embedding of each image's own prompt, for audit images."""
+        """Embed the prompt of each image (column `prompt` of the data set's table). Returns unit-norm text embeddings.
+
+        rows: row numbers of audit images.
+        """
         return torch.stack([self._text_of_prompt[prompt] for prompt in self.data.table["prompt"].iloc[rows]])
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]:
-        """Yields the row numbers and the stored tokens of each batch, in the order of `rows`."""
+        """Read `rows` batch by batch. Yields the row numbers and the stored tokens of each batch, in order."""
         for batch in self.slices(rows):
             yield rows[batch], self.audit.tokens(rows[batch])
 
     def truth(self, rows: np.ndarray) -> Int[Tensor, " n"]:
-        """Index of each image's true emotion among the emotion prompts (`Dataset.emotions`), on the device."""
+        """Look up the true emotion of each image: its index among `Dataset.emotions`, on the device."""
         return torch.from_numpy(self.data.emotion_index(rows)).to(self.clip.device)
 
     def gradient(self, rows: np.ndarray, tokens: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        """Gradient dR/dx at the splice, in nats per unit of activation.
+        """Compute the gradient dR/dx at the splice, in nats per unit of activation.
 
         tokens: x, the residual stream of the images in `rows` at the splice.
         R is the log-probability of each image's true emotion.
@@ -225,10 +229,10 @@ class SplicedClip:
         return tuple(self.ranks.joined(values).cpu().numpy() for values in joined)
 
     def batch(self, rows: np.ndarray, pixels: ImageSource | None = None) -> ImageBatch:
-        """The images in `rows` at the splice.
+        """Collect the tokens of the images in `rows` at the splice, as one batch.
 
-        pixels: a source of other pixels for these images, from which the tokens are computed; if not given, the tokens
-            come from the activation store.
+        pixels: a function from row numbers to other pixels for these images, [n, s, s, 3], from which the tokens are
+            computed. If not given, the tokens come from the activation store.
         """
         if pixels is None:
             return ImageBatch(self.audit, rows, self.audit.tokens(rows))
@@ -237,7 +241,7 @@ class SplicedClip:
 
     @torch.no_grad()
     def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
-        """Unit-norm embeddings of the images in `rows`, with the arm in place at the splice."""
+        """Embed the images in `rows` with an arm in place at the splice. Returns unit-norm image embeddings."""
 
         def embed(some: np.ndarray) -> tuple[Tensor]:
             return (self.clip.tail(arm(self.batch(some)), self.layer),)
@@ -245,13 +249,14 @@ class SplicedClip:
         return self.compute_by_batch(rows, embed)[0]
 
     def reconstructed(self, batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
-        """The arm that replaces the residual stream by the SAE's reconstruction of it."""
+        """Return the SAE's reconstruction of the batch's tokens: the arm that replaces the residual stream by it."""
         return self.sae(batch.tokens)
 
     def edit_arm(self, edit: LatentEdit, scope: schema.EditScope) -> Arm:
         """Build the arm that applies an edit to the tokens in scope, with the reconstruction error kept.
 
-        scope: the tokens to edit, as in `error_kept_edits.tokens_in_scope`.
+        scope: the tokens to edit: `all`, `cls` (class token), `patches`, `bust` or `not_bust` (patches inside or
+            outside the bust).
         An edit of kind `patch` takes its values from the clothed twin.
         """
 
@@ -267,9 +272,10 @@ class SplicedClip:
     def selected_edit_arm(
         self, chosen: Selection, edit: schema.Edit, latents: Int[np.ndarray, " k"] | None = None
     ) -> Arm:
-        """Build the arm that applies the edit of params.yaml.
+        """Build the arm that applies the edit of params.yaml to the chosen latents.
 
         chosen: gives the latents to edit and the means for an edit of kind `mean`.
+        edit: the edit of params.yaml, with its kind and the tokens in its scope.
         latents: indices of other latents of the same SAE to edit instead.
         """
         latents = chosen.latents if latents is None else latents
@@ -277,9 +283,9 @@ class SplicedClip:
 
     @contextmanager
     def arm_in_place(self, arm: Arm, rows: np.ndarray) -> Iterator[None]:
-        """A context in which a forward pass from pixels has the arm in place.
+        """Open a context in which forward passes from pixels have the arm in place.
 
-        rows: the images of that forward pass, in its order; it takes all of them in one batch.
+        rows: row numbers of the images of each forward pass, in its order. It takes all of them in one batch.
         """
 
         def change(tokens: Tensor) -> Tensor:
@@ -290,9 +296,11 @@ class SplicedClip:
 
     @torch.no_grad()
     def outcomes(self, rows: np.ndarray, arms: list[Arm], pixels: ImageSource | None = None) -> Outcomes:
-        """Run every arm over the images in `rows`. Returns arrays with the axes [arm, image].
+        """Run every arm over the images in `rows`.
 
-        pixels: a source of other pixels for these images; if not given, their tokens come from the activation store.
+        pixels: a function from row numbers to other pixels for these images, [n, s, s, 3]. If not given, their tokens
+            come from the activation store.
+        Returns R (nats), correct (1 or 0) and cosine (to the unchanged embedding): arrays with the axes [arm, image].
         """
 
         def run(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:

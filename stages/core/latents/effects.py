@@ -28,7 +28,9 @@ Gradient = Callable[[np.ndarray, Tensor], Float[Tensor, "n token d_in"]]
 def attribution_patching_effect(
     sae: JumpReLUSAE, f: Float[Tensor, "n token latent"], gradient: Float[Tensor, "n token d_in"]
 ) -> Float[Tensor, "n latent"]:
-    """First-order effect of each latent on R, summed over the tokens of each image, in nats.
+    """Compute the first-order effect of each latent on R (log-probability of the true emotion), in nats.
+
+    The effect is summed over the tokens of each image.
 
     f: activations of all latents.
     gradient: dR/dx at the tokens, in nats per unit of activation.
@@ -40,6 +42,7 @@ def attribution_patching_effect(
 def effects(sae: JumpReLUSAE, batches: Batches, gradient: Gradient) -> Float[np.ndarray, "n latent"]:
     """Encode images batch by batch, and compute the first-order effect of each latent on R of each image, in nats.
 
+    batches: yields for each batch the row numbers of its images in the data set's table, and their tokens x.
     gradient: a function that gives dR/dx from the row numbers and tokens of a batch.
     Returns one row per image, in the order of `batches`.
     """

@@ -30,7 +30,10 @@ class LatentsError(StudyError):
 
 
 def load(fpath: Path) -> pd.DataFrame:
-    """Read a list of latents from CSV; the module docstring gives its columns. Raises LatentsError as `read_table`."""
+    """Read a list of latents from CSV, with columns latent, step, mean, low, high and p_max_t (module docstring).
+
+    Raises LatentsError if the file is missing or damaged, lacks a column, or has a value that is not a finite number.
+    """
     return read_table(fpath, COLUMNS).astype({"latent": np.int64, "step": np.int64})
 
 
@@ -56,8 +59,8 @@ def read_table(fpath: Path, columns: list[str]) -> pd.DataFrame:
 def perception_latents(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """List the latents whose activation is significantly higher on the semi-nude twin, the largest rise first.
 
-    tests: a row per latent, with its index in `latent`, and `paired.paired_tests` of its activation gap (clothed minus
-        semi-nude) in columns with the prefix `act_`.
+    tests: a row per latent. Columns: latent (its index), and of its activation gap (clothed minus semi-nude twin)
+        act_mean, act_low, act_high (mean and interval) and act_p_max_t (family-wise p).
     alpha: largest family-wise p of a listed latent.
     Returns the columns latent, step (always 1), mean, low, high, p_max_t. The mean is below 0.
     """

@@ -96,8 +96,10 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
 def pool_latents(sae: JumpReLUSAE, batches: Batches, n_images: int, gradient: Gradient) -> PooledLatents:
     """Encode the tokens of `n_images` images, batch by batch, and pool each latent over the tokens of each image.
 
+    batches: yields for each batch the row numbers of its images in the data set's table, and their tokens x.
     n_images: number of images in all batches together.
-    gradient: a function that gives dR/dx from the row numbers and tokens of a batch, for the effects.
+    gradient: a function that gives dR/dx from the row numbers and tokens of a batch, for the effects on R
+        (log-probability of the true emotion).
     """
     found = {name: np.full((n_images, sae.d_sae), np.nan, np.float32) for name in FIELDS}
     fired = torch.zeros(sae.d_sae, dtype=torch.float64)

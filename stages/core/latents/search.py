@@ -29,9 +29,11 @@ def find_bias_latents(
 ) -> pd.DataFrame:
     """List the latents that harm semi-nude women, step by step, the most harmful of a step first.
 
-    effect_gaps: from the latents already edited to the effect gap of every latent in the model so edited, clothed minus
-        semi-nude twin, nats. It may be called several times, once per step.
+    effect_gaps: a function from the latents that are already edited to the effect gaps in the model so edited. The
+        effect gap of a latent is its effect on R (log-probability of the true emotion), clothed minus semi-nude twin,
+        nats. It is called once per step.
     clusters: the woman of each pair.
+    inference: settings of the tests and intervals, as in `harmful_latents`.
     n_per_step, n_most: at most so many latents in a step, and in all.
     Returns a row per latent found, none if the first step finds none: latent, step (from 1), mean, low, high (effect
     gap at that step and its interval, nats) and p_max_t (family-wise p).
@@ -55,7 +57,7 @@ def harmful_latents(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray
     A latent is listed if its p is at most `inference.alpha` and the whole interval of its mean gap is above
     `inference.min_effect`.
 
-    gaps: effect of each latent on R, clothed minus semi-nude twin, nats.
+    gaps: effect of each latent on R (log-probability of the true emotion), clothed minus semi-nude twin, nats.
     clusters: the woman of each pair, from at least two women.
     Returns latent, mean, low, high (mean gap and its bootstrap interval, nats) and p_max_t (family-wise p).
     """

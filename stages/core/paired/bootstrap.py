@@ -21,12 +21,12 @@ class Interval:
     high: float
 
     def as_metrics(self) -> dict[str, float]:
-        """Returns the interval for a metrics file, with keys estimate, low and high."""
+        """Return the interval as a dictionary for a metrics file, with keys estimate, low and high."""
         return {"estimate": self.estimate, "low": self.low, "high": self.high}
 
 
 def bootstrap_settings(inference: Inference) -> dict[str, Any]:
-    """Returns the settings from params.yaml that `interval` and `bootstrap_interval` take as keyword arguments."""
+    """Return the keyword arguments of `interval` from params.yaml: n_bootstrap, confidence and seed."""
     return {"n_bootstrap": inference.n_bootstrap, "confidence": inference.confidence, "seed": inference.seed}
 
 
@@ -48,7 +48,7 @@ def bootstrap_means(
 def interval(
     values: Float[np.ndarray, " pair"], clusters: np.ndarray, *, n_bootstrap: int, confidence: float, seed: int
 ) -> Interval:
-    """Mean over pairs, with its percentile bootstrap interval over women.
+    """Compute the mean over pairs, with its percentile bootstrap interval over women.
 
     values: one value per pair.
     clusters: the woman of each pair.
@@ -68,7 +68,7 @@ def bootstrap_interval(
     confidence: float,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of each latent's mean over pairs, by bootstrap over women.
+    """Compute a percentile interval for each latent's mean over pairs, by bootstrap over women.
 
     differences: a value for each pair and latent.
     clusters: the woman of each pair.

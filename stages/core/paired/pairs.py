@@ -97,7 +97,7 @@ class Pairs:
         return dict(zip(CONDITIONS, np.split(values, len(CONDITIONS), axis), strict=True))
 
     def gap(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Clothed minus semi-nude value of each pair.
+        """Subtract the semi-nude value from the clothed value in each pair.
 
         values: along `axis`, one entry for each image of `self.rows`, in that order.
         Returns an array with one entry per pair along `axis`.
@@ -105,7 +105,7 @@ class Pairs:
         return gap(self.split(values, axis))
 
     def interval(self, values: Float[np.ndarray, " pair"], inference: Inference) -> Interval:
-        """Mean over pairs, with its bootstrap interval over women.
+        """Compute the mean over pairs, with its bootstrap interval over women.
 
         values: one value per pair.
         inference: gives the number of resamples, the confidence level and the seed.
@@ -113,9 +113,12 @@ class Pairs:
         return interval(values, self.women, **bootstrap_settings(inference))
 
     def summary(self, values: Float[np.ndarray, " image"], inference: Inference) -> dict[str, dict[str, float]]:
-        """Means of both conditions and of the gap, each with its bootstrap interval over women, for a metrics file.
+        """Compute the means of both conditions and of the gap (clothed minus semi-nude), each with its interval.
+
+        The intervals are by bootstrap over women.
 
         values: one value for each image of `self.rows`, in that order.
+        inference: gives the number of resamples, the confidence level and the seed.
         Returns for each of the keys semi_nude, clothed and gap a dictionary with estimate, low and high.
         """
         shown = {**self.split(values), "gap": self.gap(values)}

@@ -70,7 +70,9 @@ def paired_tests(
 def max_t(
     differences: Float[np.ndarray, "pair latent"], clusters: np.ndarray, n_permutations: int, seed: int
 ) -> Float[np.ndarray, " latent"]:
-    """Family-wise p of each latent: the column `p_max_t` of `paired_tests`, without the other tests.
+    """Compute the two-sided family-wise p of each latent's mean difference, by max-T over all latents.
+
+    Women's signs are flipped at random. This is the column `p_max_t` of `paired_tests`, without the other tests.
 
     differences: a value for each pair and latent, from at least two women.
     clusters: the woman of each pair.
@@ -81,8 +83,9 @@ def max_t(
 
 
 def smallest_p(n_women: int, n_permutations: int) -> float:
-    """The smallest two-sided p that a sign-flip permutation test of `n_women` women can give.
+    """Compute the smallest two-sided p that a sign-flip permutation test of `n_women` women can give.
 
+    n_permutations: number of random sign flips.
     It is max(2 / 2^n_women, 1 / (1 + n_permutations)).
     """
     return max(2.0 / 2.0**n_women, 1 / (1 + n_permutations))
@@ -121,7 +124,7 @@ def _sign_flips(
 
 
 def signed_ranks(differences: Float[np.ndarray, "pair latent"]) -> tuple[np.ndarray, np.ndarray]:
-    """Matched-pairs rank-biserial correlation and Wilcoxon's signed-rank p of each latent.
+    """Compute the matched-pairs rank-biserial correlation and Wilcoxon's signed-rank p of each latent.
 
     differences: a value for each pair and latent.
     Returns two arrays with one entry per latent: the correlation, in [-1, 1], and the two-sided p. If all differences

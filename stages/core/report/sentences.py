@@ -1,6 +1,7 @@
 """The sentences of the report, built from the metrics, with intervals and controls.
 
-`metrics` is a dictionary of the files in metrics/, by stage. An estimate is a dictionary of estimate, low, high.
+`metrics` is a dictionary of the files in metrics/, by stage. An estimate is a dictionary of estimate, low, high. R is
+the log-probability of the true emotion, in nats.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
 
     metrics: the contents of the metrics files, by stage; `ablate`, `select_sae` and `extract` are read.
     chosen: content of data/selection/selection.json; `latents` (the edited ones) and `layer` are used.
-    inference: min_readout (decides the wording), and min_effect (nats) and alpha (named in the text).
+    inference: settings of the tests. min_readout (least accuracy on clothed women, from 0 at chance to 1, of a model
+        that reads faces) decides the wording. min_effect (smallest gap that counts, nats) and alpha are named in the
+        text.
     """
     accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
     gap = accuracy["gap"]
@@ -85,7 +88,10 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
 
 
 def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
-    """Write which bias was planted. Returns "" if the images or the model are not those of the planted world."""
+    """Write which bias was planted into the generated images and the model trained on them.
+
+    ingest, clip, demo: sections of params.yaml. Returns "" if the images or the model are others.
+    """
     if ingest.source != "synthetic" or clip.source != "demo":
         return ""
     return (
@@ -120,9 +126,10 @@ def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def stability(metrics: dict[str, Any]) -> str:
-    """Say which share of the chosen SAE's latents comes back when it is trained again with other seeds.
+    """Write which share of the chosen SAE's latents comes back when the SAE is trained again with other seeds.
 
-    metrics: metrics by stage, of which check_stability is used. Returns an empty text if no other seed was tried.
+    metrics: the contents of the metrics files, by stage; `check_stability` is read.
+    Returns "" if no other seed was tried.
     """
     found = metrics["check_stability"]
     if not found["n_other_seeds"]:
@@ -138,8 +145,9 @@ def stability(metrics: dict[str, Any]) -> str:
 def described(metrics: dict[str, Any]) -> str:
     """Write what the edited latents encode on confirmation women, who were not used to choose the latents.
 
-    metrics: the contents of the metrics files, by stage; `describe_latents` is read. If a feature was planted, the text
-        adds the ranks of its best detectors when all latents are ranked by harm.
+    metrics: the contents of the metrics files, by stage; `describe_latents` is read.
+    If the bias was planted on the colour of the top, the text adds at which ranks the best detectors of the colours
+    stand when all latents are ranked by harm.
     """
     found = metrics["describe_latents"]
     shares = {label: found["edited_latents"].get(f"encode_{label}", 0) for label in LABELS}
@@ -201,7 +209,10 @@ def embeddings(metrics: dict[str, Any]) -> str:
 
 
 def heatmaps(metrics: dict[str, Any]) -> str:
-    """Write how the edit changed the heatmaps' energy lift on the bust, and whether this agrees with the change of R.
+    """Write how the edit changed the heatmaps on the bust, and whether this agrees with the change of the readout.
+
+    The heatmaps are judged by energy lift: the share of a map's mass in a region, divided by the region's share of the
+    picture. The readout is judged by R, the log-probability of the true emotion.
 
     metrics: the contents of the metrics files, by stage; `heatmap` and `ablate` are read.
     """

@@ -55,6 +55,8 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
 def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
     """Tabulate how much of the heatmaps lies on bust and face, a row per arm, region and score (energy lift, IoU).
 
+    An arm is a version of the model, such as `original` or `edited`.
+
     metrics: the contents of the metrics files, by stage; `heatmap` is read.
     Returns the arm, the score with the name of its region, its mean on semi-nude and on clothed images, the gap
     (clothed minus semi-nude), and the value that chance gives. All but the last have their interval.
@@ -82,8 +84,9 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
 
     metrics: the contents of the metrics files, by stage; `check_heatmaps` is read.
     Returns the name of the map, its energy lift on each region in each condition, the gap (clothed minus semi-nude) of
-    the bust lift, the gap in the change of R by deleting the bust in the map's order, and the area under R as patches
-    are deleted or inserted in the map's order (mean of both conditions). R and areas are in nats.
+    the bust lift, the gap in the change of R (log-probability of the true emotion) by deleting the bust in the map's
+    order, and the area under R as patches are deleted or inserted in the map's order (mean of both conditions). R and
+    areas are in nats.
     """
     found = metrics["check_heatmaps"]
     rows = []
@@ -141,10 +144,12 @@ def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
 def saes(table: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the quality of the SAEs and what was found in them, a row per SAE of the grid.
 
-    table: plots/select_sae.csv, with the columns of `select_sae.collect` and chosen (1 for the SAE that is used, else
-        0).
-    Returns reconstruction error, L0, FVU, dead share, the published tests (Mann-Whitney U, AUC, Cliff's delta), the
-    correlation of first-order effects with real ablations, numbers of latents found, and the net gain of the best edit.
+    table: content of plots/select_sae.csv. Columns: layer, expansion, chosen (1 for the SAE that is used, else 0),
+        recon, l0, l0_fraction, fvu, held_out_fvu, dead_fraction, mwu_p, auc, cliffs_delta, first_order_correlation
+        (of first-order effects with real ablations), n_bias and n_perception (numbers of latents found), net_gain (of
+        the best edit: what the readout of semi-nude women gains minus what that of clothed women loses, nats).
+    Returns the same columns as text: reconstruction error, L0, FVU, dead share, the published tests (Mann-Whitney U,
+    AUC, Cliff's delta), this correlation, the numbers of latents and the net gain.
     """
     return pd.DataFrame(
         {
@@ -169,8 +174,8 @@ def cosines(table: pd.DataFrame) -> pd.DataFrame:
     """Tabulate how an SAE spliced into CLIP changes the cosine of audit images and prompts, beside published numbers.
 
     table: needs layer, expansion, cosine_difference_mean and cosine_difference_std (cosine with the SAE minus without).
-    Returns a row per expansion, the column `factor`: "mean ± standard deviation" over images, in a column for each
-    layer and one for layer 22 of the published study. "none" stands where there is no such SAE.
+    Returns a row per expansion, named in the column `factor`, a column for each layer and one for layer 22 of the
+    published study. A cell has "mean ± standard deviation" over images, or "none" if there is no such SAE.
     """
     shown = {
         f"layer {layer}": part.set_index("expansion").apply(
@@ -184,7 +189,11 @@ def cosines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def study() -> pd.DataFrame:
-    """Tabulate the published study's SAEs, a row per SAE: its training metrics and its tests (`published`), joined."""
+    """Tabulate the published study's SAEs as printed there, a row per SAE.
+
+    Returns the columns SAE, recon, L0 (share), FVU and total (losses and sparsity of the last training step), MWU p,
+    AUC and Cliff's δ (Mann-Whitney U test over latents).
+    """
     table = published.TRAINING.merge(published.TESTS, on=["layer", "expansion"])
     return pd.DataFrame(
         {
