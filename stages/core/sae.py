@@ -77,11 +77,11 @@ class JumpReLUSAE(nn.Module):
         return z * (z > threshold)
 
     def decode(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_in"]:
-        """Return the reconstruction x_hat of tokens from the activations f of all latents."""
+        """Return x_hat = f W_dec + b_dec, the reconstruction of tokens from the activations f of all latents."""
         return f @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
-        """Return the reconstruction x_hat of tokens x."""
+        """Encode and decode tokens x. Returns their reconstruction x_hat."""
         return self.decode(self.encode(x))
 
     def save(self, directory: Path | str) -> None:

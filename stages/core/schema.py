@@ -226,7 +226,8 @@ class Edit(Section):
     """Number of bias latents found per step. They are edited before the other latents are tested again."""
     clothed_cost: Annotated[float, Field(ge=0, le=1)]
     """Largest loss of accuracy on clothed discovery women that the edit may cause. Fewer latents are edited if needed.
-    The same limit holds for the arm `colour_subspace_within_cost`."""
+    The same limit holds for the comparison `colour_subspace_within_cost`, which projects out part of the subspace of
+    the top's colours, without an SAE."""
     curve: Annotated[list[Count], Field(min_length=1)]
     """Numbers of latents on the dose-response curve. The edit is chosen from the same numbers."""
 
@@ -235,7 +236,7 @@ class AnalyseSae(Section):
     """Group statistics of one SAE."""
 
     batch_size: Count
-    """Images per batch from the splice on."""
+    """Images per batch in the passes from the layer of the SAE on."""
     n_candidates: Count
     """Number of latents with the largest clipped difference of mean activation: the published study's candidates."""
     n_checked: Count
@@ -269,7 +270,7 @@ class DescribeLatents(Section):
     """The cards of the chosen latents."""
 
     batch_size: Count
-    """Images per batch from the splice on."""
+    """Images per batch in the passes from the layer of the SAE on."""
     n_shown: Count
     """Number of edited latents whose cards are drawn. The table has all of them."""
     n_images: Count
@@ -298,7 +299,7 @@ class Ablate(Section):
     """The causal test."""
 
     batch_size: Count
-    """Images per batch from the splice on."""
+    """Images per batch in the passes from the layer of the SAE on."""
     scales: Annotated[list[NonNegative], Field(min_length=1)]
     """Factors by which the chosen latents are multiplied: 0 removes them, 1 would change nothing."""
     n_random_sets: Count

@@ -53,7 +53,7 @@ class StoreWriter:
         self.writer = shards.Writer(array, self.images.start, self.images.stop)
 
     def append(self, tokens: Float32[np.ndarray, "batch token width"]) -> None:
-        """Add the tokens of the next images. Images must come in order.
+        """Add the tokens of the next images, in the order of the images.
 
         Raises StoreError if an activation is not finite, WriteError if an earlier shard could not be written.
         """

@@ -19,7 +19,7 @@ STUDIES_DPATH = Path(__file__).parent
 def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     """Write the values of a ready study into params.yaml. Other keys and comments stay as they are.
 
-    name: name of a file in stages/studies, without .yaml.
+    name: name of a YAML file in stages/studies, without .yaml. The file holds values by section and key.
     fpath: the params.yaml to change. It is written only if the result is valid.
     Raises ParamsError for an unknown study, for a file that is missing or damaged, and for values that are not allowed.
     """

@@ -39,8 +39,9 @@ N_BOOTSTRAP = 2000
 def collect() -> pd.DataFrame:
     """Read the results of all runs that DVC keeps as experiments named `bias<b>-seed<s>`.
 
-    Returns a row per run: bias, seed, and the results that `found_by` returns. If several experiments have the same
-    name, one is read, because the name fixes all settings. Exits if there is no such experiment.
+    Returns a table with a row per run: bias (the planted bias, 0 to 1), seed, and a column per result of the run, such
+    as accuracy_edited and n_bias (`found_by` lists them). If several experiments have the same name, one is read,
+    because the name fixes all settings. Exits if there is no such experiment.
     """
     with Repo() as repo:
         shas = dict(found for of_baseline in repo.experiments.ls(all_commits=True).values() for found in of_baseline)
@@ -54,7 +55,7 @@ def collect() -> pd.DataFrame:
 def merged(recorded: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """Join the runs recorded earlier and the runs found now.
 
-    recorded, found: tables with a row per run, as `collect` returns them.
+    recorded, found: tables with a row per run: bias, seed, and a column per result.
     Returns one table sorted by bias and seed. A run found now replaces a recorded run with the same bias and seed.
     """
     both = pd.concat([recorded, found], ignore_index=True).drop_duplicates(["bias", "seed"], keep="last")
@@ -65,8 +66,22 @@ def found_by(sha: str) -> dict[str, float]:
     """Read the results of one run from its metrics and parameters, as DVC keeps them.
 
     sha: the git commit of the experiment.
-    Returns the numbers of one row of sweep.csv: accuracies (0 to 1), gaps and reliance in R (nats), gaps of the map
-    scores, p-values, counts and ranks of latents. A column with `gap` in its name is clothed minus semi-nude.
+    Returns the numbers of one row of sweep.csv by column. R is the log-probability of the true emotion. A gap is
+    clothed minus semi-nude.
+        demo_*                      clothed accuracy of the demo CLIP, and number of its trainings
+        accuracy_*                  emotion accuracy, 0 to 1, by model and edit; semi-nude unless the name says clothed
+        R_gap*                      gap in R, nats, without and with the edit
+        *_reliance_R*               change of R on semi-nude images when bust or face is greyed out, nats
+        lift_gap_*, deletion_gap_*, iou_gap_grad_eclip
+                                    gaps of the scores of each heatmap method at the bust
+        best_random_set, p_random_sets
+                                    largest gain in semi-nude accuracy by editing a random set of latents,
+                                    and p-value of the edit against these sets
+        layer, expansion            the chosen SAE
+        n_*                         numbers of SAEs and of latents found and edited
+        encode_colour               share of the edited latents that encode the colour
+        planted_*_rank              smallest and largest rank of the latents that detect the colours, among all
+                                    latents by effect gap, from 1
     """
 
     def metrics(stage: str) -> Any:
@@ -117,7 +132,10 @@ def found_by(sha: str) -> dict[str, float]:
 
 
 def share(hits: int, n: int) -> tuple[float, float, float]:
-    """Return hits / n, and the lower and upper end of its Clopper-Pearson interval at the level CONFIDENCE."""
+    """Return the share hits / n, and the lower and upper end of its Clopper-Pearson interval.
+
+    hits: number of runs that count. n: number of all runs. The level of the interval is CONFIDENCE (0.95).
+    """
     found = stats.binomtest(hits, n).proportion_ci(CONFIDENCE, method="exact")
     return hits / n, found.low, found.high
 
@@ -125,7 +143,8 @@ def share(hits: int, n: int) -> tuple[float, float, float]:
 def table(runs: pd.DataFrame) -> str:
     """Write the results of the runs as a Markdown table with a row per bias.
 
-    runs: a row per run, from `merged`.
+    runs: a row per run, with the columns bias, n_bias and n_perception (latents named), n_saes, n_saes_with_bias,
+        encode_colour (share of the edited latents), and accuracy_<which> for each of SHOWN_ACCURACIES.
     Counts and accuracies are medians over runs with their range. The share of runs that name a bias latent has its
     Clopper-Pearson interval.
     """
@@ -174,7 +193,7 @@ ENDPOINTS = {
 def tracking(runs: pd.DataFrame) -> pd.DataFrame:
     """Measure how well each endpoint of the pipeline follows the planted bias from run to run.
 
-    runs: a row per run, with bias and the columns that ENDPOINTS names.
+    runs: a row per run, with bias and the columns that ENDPOINTS names, such as R_gap and lift_gap_grad_eclip.
     Returns a row per endpoint: endpoint (its label), rho (Spearman's correlation with the bias over runs), low and high
     (bootstrap interval over runs).
     """
@@ -190,7 +209,11 @@ def tracking(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def tracking_table(runs: pd.DataFrame) -> str:
-    """Write the table of `tracking` as Markdown, an endpoint and its correlation with the planted bias in each row."""
+    """Write how well each endpoint follows the planted bias, as a Markdown table with a row per endpoint.
+
+    runs: a row per run, with bias and the columns that ENDPOINTS names, such as R_gap and lift_gap_grad_eclip.
+    A row shows the endpoint, Spearman's correlation with the bias over runs, and its bootstrap interval.
+    """
     lines = ["| endpoint | rank correlation with the planted bias |", "|---|---|"]
     lines += [f"| {r.endpoint} | {r.rho:.2f} [{r.low:.2f}, {r.high:.2f}] |" for r in tracking(runs).itertuples()]
     return "\n".join(lines)
@@ -199,9 +222,11 @@ def tracking_table(runs: pd.DataFrame) -> str:
 def draw(runs: pd.DataFrame, fpath: Path) -> None:
     """Draw the results against the planted bias, and write the picture to `fpath`.
 
-    runs: a row per run, from `merged`.
+    runs: a row per run, with bias, n_bias (number of bias latents named), accuracy_clothed_edited, accuracy_edited,
+        accuracy_bust_greyed, accuracy_semi_nude, and the columns that ENDPOINTS names.
     The panels are: the share of runs that name a bias latent, with its interval; accuracies before and after the edit,
-    a mark per run and a line through the medians; the rank correlation of each endpoint with the bias (`tracking`).
+    a mark per run and a line through the medians; the rank correlation of each endpoint with the bias, with its
+    interval.
     """
     figure, axes = figures.panels(3, f"{len(runs)} runs, each with its own women, CLIP and SAEs", cell=(4.4, 3.8))
     rate, accuracy, endpoints = axes[0]

@@ -25,7 +25,7 @@ The output of the stages is left out; only DVC's lines are kept.
 
 
 def steps(change: str) -> dict[str, list[str]]:
-    """List the commands that change a parameter and show the difference.
+    """List the commands that run the study with one parameter changed, and compare its results with those before.
 
     change: the parameter and its new value, such as `train_sae.target_l0=12`.
     Returns the commands of each step in order, with the text that explains the step as key.
@@ -48,6 +48,7 @@ def steps(change: str) -> dict[str, list[str]]:
 def said(command: str) -> str:
     """Run a command, and return what it prints. Exits if the command fails.
 
+    command: program and arguments, separated by spaces.
     The path of the working directory is replaced by "...". For `dvc exp run`, only DVC's own lines are kept.
     """
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)

@@ -26,14 +26,17 @@ class Readout:
 
     @classmethod
     def from_prompts(cls, clip: FrozenClip, prompts: list[str]) -> Readout:
-        """Embed the prompts, and take the logit scale of `clip`.
+        """Return the classifier made of the embedded prompts and the logit scale of `clip`.
 
         prompts: one text for each emotion. Their order is the order of the emotions in all results.
         """
         return cls(clip.text(prompts), clip.logit_scale)
 
     def log_probabilities(self, embeddings: Float[Tensor, "*n embed"]) -> Float[Tensor, "*n emotion"]:
-        """Return the log-probability of each emotion for each image, in nats, from unit-norm image embeddings."""
+        """Return the log-probability of each emotion for each image, in nats.
+
+        embeddings: unit-norm image embeddings. The last axis of the result has the order of the prompts.
+        """
         return torch.log_softmax(self.scale * embeddings @ self.prompts.T, dim=-1)
 
     def score(self, embeddings: Float[Tensor, "*n embed"], truth: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -52,9 +55,10 @@ class Readout:
 
 
 def skill(accuracy: float, n_classes: int) -> float:
-    """Rescale an accuracy (a share, 0 to 1) linearly: chance, one in `n_classes`, becomes 0, and 1 stays 1.
+    """Rescale an accuracy, so that chance is 0 and a perfect score is 1.
 
-    An accuracy below chance gives a negative number.
+    accuracy: share of correct answers, 0 to 1. n_classes: number of possible answers.
+    Returns (accuracy - chance) / (1 - chance), with chance = 1 / n_classes. It is negative below chance.
     """
     chance = 1 / n_classes
     return (accuracy - chance) / (1 - chance)
@@ -63,8 +67,9 @@ def skill(accuracy: float, n_classes: int) -> float:
 def gradient(
     clip: FrozenClip, readout: Readout, tokens: Float[Tensor, "n token width"], truth: Int[Tensor, " n"], layer: int
 ) -> Float[Tensor, "n token width"]:
-    """Return dR/dx, the gradient of each image's R in its residual stream, in nats per unit of activation.
+    """Return dR/dx: for each image, the gradient of R with respect to its residual stream, in nats per unit of x.
 
+    R is the log-probability of the image's true emotion.
     readout: the emotion prompts, embedded by `clip`.
     tokens: x, the residual stream after `layer`, class token first.
     truth: index of each image's true emotion among the prompts.

@@ -134,7 +134,9 @@ class FrozenClip:
     def project(self, directions: Float[Tensor, "k width"]) -> Float[Tensor, "k embed"]:
         """Map directions of the residual stream after the last block into the joint space of images and texts.
 
-        They pass the final layer norm (linearised, up to scale) and the output projection.
+        The map is the final layer norm (linearised, up to scale), then the output projection.
+        directions: vectors of the residual stream, such as decoder rows of an SAE.
+        Returns one vector per direction, not normalised.
         """
         centred = directions - directions.mean(dim=-1, keepdim=True)
         return (centred * self.visual.ln_post.weight @ self.visual.proj).float()

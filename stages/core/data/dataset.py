@@ -96,20 +96,21 @@ class Dataset:
         return np.concatenate([patch_coverage(self.mask(region, chunk), grid) for chunk in chunks])
 
     def rows(self, *splits: str) -> np.ndarray:
-        """Return the row numbers of the images in the given splits, ascending.
+        """Return the row numbers of the images in one or more splits, ascending.
 
-        splits: one or more of `discovery`, `confirmation` and `corpus`.
+        splits: `discovery` (women on whom SAE and latents are chosen), `confirmation` (women on whom claims are made),
+            `corpus` (images that serve to train SAEs only).
         """
         return np.flatnonzero(self.table["split"].isin(splits))
 
     def audit_rows(self) -> np.ndarray:
-        """Return the row numbers of all audit images (splits `discovery` and `confirmation`), ascending."""
+        """Return the row numbers of all images in pairs (splits `discovery` and `confirmation`), ascending."""
         return self.rows("discovery", "confirmation")
 
     def emotion_index(self, rows: np.ndarray) -> np.ndarray:
         """Return, for each image in `rows`, the index of its true emotion in `emotions`.
 
-        rows: row numbers of audit images. Raises ValueError for a corpus image, which has no emotion.
+        rows: row numbers in `table`. Raises ValueError for an image of the split `corpus`, which has no emotion.
         """
         return np.array([self.emotions.index(e) for e in self.table["emotion"].iloc[rows]], dtype=np.int64)
 
@@ -128,8 +129,9 @@ def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> F
 
 
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
-    """Assign each woman, with all her images, to `discovery` or `confirmation`. Each split gets at least one woman.
+    """Assign each woman, with all her images, to a split. Each split gets at least one woman.
 
+    The splits are `discovery` (SAE and latents are chosen on it) and `confirmation` (claims are made on it).
     identities: name of the woman of each image; a name may appear several times.
     discovery_share: share of the women that goes to discovery, drawn with `seed`.
     Returns the split of each woman, by her name. Raises ValueError for fewer than two women.
@@ -154,7 +156,8 @@ def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, s
     """Create a dataset of the images in `table`. It replaces what `directory` holds when the context ends.
 
     The context gives a function `append(pixels, bust, face)`. The caller adds all images with it, in the table's order.
-    table: the manifest, a row per image, with the columns in the module docstring.
+    table: the manifest, a row per image, with the columns image, identity, condition, emotion, prompt, split and
+        pair; intensity and colour (of the top) are optional. The module docstring explains them.
     size: side of the images, pixels.
     prompts: the prompt of each emotion, by the emotion's name.
     Raises ValueError if images are missing at the end, DiskFull if there is no space left, WriteError if an array
@@ -191,8 +194,9 @@ def _shape(name: str, n: int, size: int) -> tuple[int, ...]:
 
 
 def load(directory: Path) -> Dataset:
-    """Open the dataset in `directory`, and check that manifest, arrays and prompts fit together. Pixels are not read.
+    """Open the dataset in `directory`, and check that manifest, arrays and prompts fit together.
 
+    Returns the open dataset. Its pixels stay on disk until they are read.
     Raises DatasetError if the dataset is missing or damaged, DamagedError if a shard is missing.
     """
     try:

@@ -30,12 +30,12 @@ class WriteError(StudyError):
 def create(
     group: Any, name: str, shape: Sequence[int], dtype: str, *, shard_images: int, compressors: Sequence[Any]
 ) -> Any:
-    """Create the array `name` in a Zarr group, without any image yet, and return it.
+    """Create an array in a Zarr group, and return it. It holds no image yet; `Writer` fills it.
 
-    group: open Zarr group (version 3).
+    group: open Zarr group (version 3). name: name of the array.
     shape: shape of the whole array; the first axis is the image.
     shard_images: images in one shard, which is one file.
-    compressors: Zarr codecs, one of which must be, or include, a checksum.
+    compressors: Zarr codecs for a chunk. At least one must write a checksum.
     """
     return group.create_array(
         name,
@@ -60,7 +60,7 @@ def check_whole(array: Any, remedy: str) -> None:
 
 
 def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray, "n ..."]:
-    """Read some images of an array.
+    """Read some images of an array, and return them in the order of `rows`.
 
     array: a Zarr array whose first axis is the image.
     rows: indices of the images.

@@ -316,7 +316,10 @@ def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[n
 
 
 def share_lost(mask: Image.Image) -> float:
-    """Compute the share of a mask's area that the centre crop of `square` cuts away. The mask must not be empty."""
+    """Compute the share of a mask's area, 0 to 1, that lies outside the centre square of the image.
+
+    mask: white inside the region. It must not be empty.
+    """
     side = min(mask.size)
     left, top = (mask.width - side) // 2, (mask.height - side) // 2
     inside = np.asarray(mask)[top : top + side, left : left + side].sum(dtype=np.float64)

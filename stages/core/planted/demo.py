@@ -84,7 +84,7 @@ class TrainedDemo:
 def architecture(config: Demo, image_size: int) -> dict[str, Any]:
     """Build open_clip's `model_cfg` of the demo CLIP.
 
-    image_size: side of the square input images, in pixels.
+    config: section `demo` of params.yaml. image_size: side of the square input images, in pixels.
     Returns embed_dim, vision_cfg and text_cfg, the arguments of open_clip's `CLIP`. Raises DemoError if patches of
     `config.patch_size` do not tile the image.
     """
@@ -110,7 +110,7 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
 def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
     """Draw the portraits that the demo CLIP is trained on, and their captions, which carry the planted bias.
 
-    image_size: side of the portraits, in pixels.
+    config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
     Returns `config.n_portraits` RGB pictures as one uint8 array of shape [n, image_size, image_size, 3], and a caption
     for each picture. The women are not those of the audit set.
     """
@@ -128,10 +128,10 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
 def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
     """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Returns this one.
 
-    image_size: side of the portraits, in pixels.
-    All trainings see the same portraits and start from different weights. A model reads faces if its `clothed_accuracy`
-    is at least `config.min_accuracy`. Raises DemoError if none of ATTEMPTS trainings gives such a model, or if patches
-    do not tile the image.
+    config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
+    All trainings see the same portraits and start from different weights. A model reads faces if it names the emotion
+    correctly for at least the share `config.min_accuracy` of new clothed women.
+    Raises DemoError if none of ATTEMPTS (5) trainings gives such a model, or if patches do not tile the image.
     """
     images, captions = training_set(config, image_size)
     for attempt in range(ATTEMPTS):
@@ -148,8 +148,8 @@ def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
 def clothed_accuracy(model: CLIP, seed: int) -> float:
     """Measure how well a demo CLIP reads the faces of clothed women that it was not trained on.
 
-    seed: seed of the drawing of these women, N_JUDGED in number.
-    Returns the share of the women whose emotion the model names correctly, 0 to 1.
+    seed: decides which women are drawn; there are N_JUDGED (200) of them.
+    Returns the share of these women whose emotion the model names correctly, 0 to 1.
     """
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
     clip = FrozenClip(model, tokenizer, PREPROCESSING["mean"], PREPROCESSING["std"])
@@ -165,11 +165,13 @@ def clothed_accuracy(model: CLIP, seed: int) -> float:
 def train_once(
     config: Demo, images: np.ndarray, captions: list[str], seed: int, device: torch.device
 ) -> tuple[CLIP, pd.DataFrame]:
-    """Train one demo CLIP. The seed decides the initial weights and the order of the batches.
+    """Train one demo CLIP.
 
-    images: RGB portraits, uint8 of shape [n, s, s, 3].
-    captions: the caption of each portrait.
-    Returns the model, and a table with the columns of `TrainedDemo.history`. Raises DemoError if patches do not tile
+    config: section `demo` of params.yaml.
+    images: RGB portraits, uint8 of shape [n, s, s, 3]. captions: the caption of each portrait.
+    seed: decides the initial weights and the order of the batches.
+    Returns the model, and a table with a row per LOG_EVERY (10) steps: step, loss (nats), image_accuracy (share of the
+    batch's images whose own caption has the highest cosine among its captions). Raises DemoError if patches do not tile
     the image.
     """
     image_size = images.shape[1]

@@ -116,8 +116,8 @@ def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
 def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portrait, Portrait]]:
     """Draw pairs of portraits (twins) of the same woman with the same expression that differ only in the garment.
 
-    Each woman shows each expression once and wears each colour once, in an order drawn for her. So face and colour are
-    independent over the set.
+    Each woman shows each expression once and wears each colour once. A random draw for each woman decides which colour
+    goes with which expression, so face and colour are independent over the set.
     Returns a tuple per pair: the number of the woman from 0, the semi-nude portrait, the clothed portrait. There are as
     many pairs per woman as expressions.
     """

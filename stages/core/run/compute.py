@@ -27,8 +27,8 @@ class DeviceError(StudyError):
 def set_up_device(compute: Compute) -> torch.device:
     """Set the number of threads, switch deterministic kernels on, and return the device to compute on.
 
-    compute: section `compute` of params.yaml. Its device `auto` takes a GPU if there is one. If its threads is 0, torch
-        keeps its own number of threads.
+    compute: section `compute` of params.yaml. The device `auto` is a GPU if there is one. With 0 threads, torch keeps
+        its own number of threads.
     With several processes, each takes the GPU of its own LOCAL_RANK. Raises DeviceError if `cuda` finds no GPU.
     """
     if compute.threads:
@@ -67,24 +67,33 @@ class Ranks:
         return self.rank == 0
 
     def share(self, n: int) -> slice:
-        """Return this rank's share of n consecutive items. The shares of all ranks cover 0 to n in order of rank."""
+        """Return the slice of n consecutive items that this process works on.
+
+        The slices of all processes, in order of rank, cover 0 to n.
+        """
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def sum(self, *tensors: Tensor) -> None:
-        """Replace each tensor, in place, by its sum over ranks. Every rank must call this with the same shapes."""
+        """Replace each tensor, in place, by its sum over processes.
+
+        Every process must call this with the same shapes.
+        """
         if self.size > 1:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
     def max(self, tensor: Tensor) -> None:
-        """Replace a tensor, in place, by its element-wise maximum over ranks. Every rank must call this."""
+        """Replace a tensor, in place, by its element-wise maximum over processes.
+
+        Every process must call this with the same shape.
+        """
         if self.size > 1:
             dist.all_reduce(tensor, dist.ReduceOp.MAX)
 
     def joined(self, rows: Tensor) -> Tensor:
-        """Return the rows of all ranks, joined along the first axis in order of rank. Every rank must call this.
+        """Return the rows of all processes, joined along the first axis in order of rank. Every process must call this.
 
-        rows: this rank's rows. Their number may differ between ranks; the other axes may not.
+        rows: the rows of this process. Their number may differ between processes; the other axes may not.
         """
         if self.size == 1:
             return rows
@@ -100,7 +109,7 @@ class Ranks:
         return whole
 
     def wait(self) -> None:
-        """Block until every rank has called this."""
+        """Block until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
@@ -109,10 +118,10 @@ ALONE = Ranks()
 
 
 def join_ranks(device: torch.device) -> Ranks:
-    """Connect this process to the others that `torchrun` started, and return its place among them.
+    """Connect this process to the others that `torchrun` started. Returns its number and the number of processes.
 
     device: decides how the processes communicate (NCCL between GPUs, else Gloo).
-    A process that runs by itself gets `ALONE`: rank 0 of 1.
+    A process that runs by itself gets `ALONE`: number 0 of 1.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

@@ -120,7 +120,7 @@ def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
 
 
 def read_table(fpath: Path, stage: str) -> pd.DataFrame:
-    """Read a CSV table of an earlier stage.
+    """Read a CSV table of an earlier stage, and return it with the column types that pandas infers.
 
     stage: name of the stage that wrote the file; the message says to rerun it.
     Raises UnreadableError if the file is missing or damaged.
@@ -144,7 +144,7 @@ def write_table(fpath: Path, table: pd.DataFrame) -> None:
 
 
 def out_of_space(error: BaseException) -> bool:
-    """Whether an error means that the disk or its quota is full, or that a file is too large.
+    """Tell whether an error means that the disk or its quota is full, or that a file is too large.
 
     Errors that a library wraps in its own are recognised by their message.
     """

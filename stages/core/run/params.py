@@ -43,13 +43,14 @@ class Point:
     """d_sae / d_in."""
 
     def __str__(self) -> str:
-        """The name in file names, such as l22_x16."""
+        """Return the name that file names use, such as l22_x16."""
         return f"l{self.layer}_x{self.expansion}"
 
     @classmethod
     def from_command_line(cls, description: str | None) -> Point:
-        """Read --layer and --expansion from the command line. A missing or wrong option ends the process with usage.
+        """Read the options --layer and --expansion of the command line.
 
+        A missing or wrong option ends the process, with a message that shows how to call the command.
         description: text that --help shows.
         """
         parser = command_line(description)

@@ -51,8 +51,9 @@ class InMemory:
         return iter(self.tokens.split(CHUNK))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """Yield this rank's share of each batch, from batch number `step` (from 0) on, epoch after epoch, without end.
+        """Yield the tokens of each batch that this process works on, epoch after epoch, without end.
 
+        step: number of the first batch to yield, counted from 0.
         Skipped batches are not read. The batches that follow are those of a run that began at step 0.
         """
         size = min(self.size, len(self.tokens))
@@ -110,8 +111,9 @@ class Streamed:
         return self._read(iter(self._buffers(np.array(list(self._rows_of)))))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """Yield this rank's share of each batch, from batch number `step` (from 0) on, epoch after epoch, without end.
+        """Yield the tokens of each batch that this process works on, epoch after epoch, without end.
 
+        step: number of the first batch to yield, counted from 0.
         Buffers whose batches are all skipped are not read. The batches that follow are those of a run that began at
         step 0. Raises DamagedError if a shard is damaged.
         """

@@ -63,9 +63,9 @@ class Checkpoint:
         self._lock.release()
 
     def for_seed(self, seed: int) -> Checkpoint:
-        """Return the checkpoint of one random seed, in the folder `seed<seed>` of this one, which is created.
+        """Return a checkpoint for one random seed. Its folder `seed<seed>`, inside this one's, is created.
 
-        The lock of this checkpoint protects it. `done` of this checkpoint removes both.
+        The lock of this checkpoint protects both. `done` of this checkpoint removes both.
         """
         own = Checkpoint(self.directory / f"seed{seed}", self.every_seconds)
         own.directory.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class Checkpoint:
             return None
 
     def due(self) -> bool:
-        """Whether at least `every_seconds` have passed since the last save, or since this object was made."""
+        """Tell whether at least `every_seconds` have passed since the last save, or since this object was made."""
         return time.monotonic() - self._saved_at >= self.every_seconds
 
     def save(self, state: dict[str, Tensor]) -> None:

@@ -68,16 +68,19 @@ class EncodedBatch:
         return a @ b if self.z.dtype == torch.float32 else (a.to(self.z.dtype) @ b.to(self.z.dtype)).float()
 
     def blocks(self) -> Iterator[slice]:
-        """Yield slices of at most BLOCK consecutive latents, which together cover all; on a GPU, one slice of all."""
+        """Yield slices of consecutive latents that together cover all latents.
+
+        On a CPU a slice has at most BLOCK (512) latents. On a GPU one slice covers all.
+        """
         n = len(self.z)
         size = n if self.z.is_cuda else BLOCK
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def candidates(self) -> Int[Tensor, " n"] | None:
-        """Find the entries of z that can be active, or within half a bandwidth of their threshold.
+        """Find the entries of z that may be active, or may lie within half a bandwidth of their threshold.
 
         Returns their positions in the flattened z (latent * batch + token), ascending. Returns None on a GPU, or if
-        they exceed the share SPARSE_SHARE of all entries: the dense pass is then faster.
+        they are more than the share SPARSE_SHARE (0.1) of all entries: the dense pass is then faster.
         """
         if self.z.is_cuda:
             return None
@@ -129,8 +132,9 @@ class Dense:
     """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Overwrite `grad` with the gradients of the loss with respect to the weights, summed over the batch.
+        """Compute the gradients of the loss with respect to the weights, summed over the batch.
 
+        grad: receives the gradients; its former values are overwritten.
         g: derivative of the loss with respect to x_hat.
         slope: derivative of the loss with respect to one entry of H(z - threshold), through L0: (dL/dL0) / batch.
         """
@@ -193,8 +197,9 @@ class Sparse:
     """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Overwrite `grad` with the gradients of the loss with respect to the weights, summed over the batch.
+        """Compute the gradients of the loss with respect to the weights, summed over the batch.
 
+        grad: receives the gradients; its former values are overwritten.
         g: derivative of the loss with respect to x_hat.
         slope: derivative of the loss with respect to one entry of H(z - threshold), through L0: (dL/dL0) / batch.
         """
@@ -231,16 +236,22 @@ def _gathered(
 
 
 def forward(batch: EncodedBatch) -> Dense | Sparse:
-    """Run the forward pass that is faster for this batch: sparse if it has few candidates, else dense.
+    """Run the forward pass that is faster for this batch.
 
-    The result of either has `fired` (tokens on which each latent fired), `residual` (x_hat - x) and `backward`.
+    On a CPU it is sparse if at most a tenth of the pre-activations exceed threshold - bandwidth/2. Else it is dense.
+
+    Returns an object with `fired` (number of tokens on which each latent fired), `residual` (x_hat - x) and the
+    method `backward`, which computes the gradients.
     """
     candidates = batch.candidates()
     return dense_forward(batch) if candidates is None else sparse_forward(batch, candidates)
 
 
 def dense_forward(batch: EncodedBatch) -> Dense:
-    """Run the forward pass with all of z, block by block of latents. Returns firings and residual, see `Dense`."""
+    """Run the forward pass over all pre-activations z, block by block of latents.
+
+    Returns an object with `fired` (number of tokens on which each latent fired) and `residual` (x_hat - x).
+    """
     weights = batch.weights
     fired = torch.empty_like(weights.b_enc)
     x_hat = weights.b_dec.expand(batch.x.shape).clone()
@@ -258,10 +269,11 @@ def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
 
 
 def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse:
-    """Run the forward pass over some entries of z only, on the CPU. Returns firings and residual, see `Sparse`.
+    """Run the forward pass over some pre-activations z only, on the CPU.
 
-    candidates: positions in the flattened z, ascending (`EncodedBatch.candidates`). No other entry may exceed
+    candidates: positions in the flattened z (latent * batch + token), ascending. They must include every entry above
         threshold - bandwidth/2.
+    Returns an object with `fired` (number of tokens on which each latent fired) and `residual` (x_hat - x).
     """
     weights, n_tokens = batch.weights, len(batch.x)
     entries = Entries(candidates // n_tokens, candidates % n_tokens, len(batch.z))

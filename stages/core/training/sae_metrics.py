@@ -72,6 +72,7 @@ def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, "
     """Run the SAE over raw tokens and sum its errors and firings.
 
     mean: mean of the tokens that the SAE was trained on. FVU compares the SAE with this constant prediction.
+    Returns the sums, from which FVU, L0, the mean squared error and the share of dead latents follow.
     """
     error = distance = 0.0
     firings = torch.zeros(sae.d_sae, dtype=torch.float64, device=tokens.device)
@@ -84,12 +85,12 @@ def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, "
 
 
 def matched_share(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """Share, from 0 to 1, of the latents of SAE `a` that SAE `b` has too: their cosine is at least MATCHING_COSINE.
+    """Compute the share, 0 to 1, of the latents of one SAE that another SAE has too.
 
-    a, b: decoder rows of two SAEs, one row per latent; need not have unit norm.
-    The cosine is that of a latent with its partner. The Hungarian method pairs each latent with one partner (greatest
-    sum of cosines). Only rows that reach this cosine with some row of the other SAE take part, because no other row
-    could count.
+    a: decoder rows of the one SAE, one row per latent. b: those of the other. They need not have unit norm.
+    The Hungarian method pairs latents of the two SAEs, each with at most one partner, for the greatest sum of cosines.
+    A latent of `a` counts if its cosine with its partner is at least MATCHING_COSINE (0.7). Rows without such a cosine
+    to any row of the other SAE are left out before the pairing, because they cannot count.
     """
     cosines = normalize(a, dim=1) @ normalize(b, dim=1).T
     cosines = cosines[cosines.amax(1) >= MATCHING_COSINE]

@@ -31,8 +31,8 @@ def token_source(
 ) -> InMemory | Streamed:
     """Prepare the tokens to train on: on the device if they fit into `config.memory_gib`, else streamed from the store.
 
-    rows: row numbers of the images to train on.
-    ranks: processes that share every batch.
+    activations: the store of the layer. rows: row numbers of the images to train on.
+    config: section `train_sae` of params.yaml. ranks: processes that share every batch.
     Raises BufferTooSmall if the memory holds too few tokens for the batches.
     """
     _, n_tokens, width = activations.shape
@@ -48,10 +48,10 @@ def training_normalisation(
 ) -> Normalisation:
     """Return the mean and scale of the tokens that the SAE is trained on.
 
-    tokens: the tokens trained on. activations: the store they come from.
-    The store holds the moments of all images but those of confirmation women. They are used if the SAE is trained on
-    these images; otherwise the moments are measured on `tokens`. Raises TrainingError if the tokens have no variance or
-    are not finite, StoreError if the store lacks its moments.
+    tokens: the tokens trained on. activations: the store they come from. config: section `train_sae` of params.yaml.
+    The store holds mean and variance over all images except those of confirmation women (held out for the claims). They
+    are used if the SAE is trained on these images. Otherwise both are measured on `tokens`.
+    Raises TrainingError if the tokens have no variance or are not finite, StoreError if the store lacks one of the two.
     """
     if config.train_on != "discovery_and_corpus":
         return Normalisation.from_tokens(tokens.chunks())
@@ -60,7 +60,10 @@ def training_normalisation(
 
 
 def train_config(config: TrainSae, d_sae: int, seed: int) -> TrainConfig:
-    """Return the settings of one training: those of params.yaml, with a number of latents and a random seed."""
+    """Return the settings of one training.
+
+    config: section `train_sae` of params.yaml. d_sae: number of latents. seed: used in place of the seed in `config`.
+    """
     settings = config.model_dump(exclude={"source", "train_on", "memory_gib", "seed"})
     return TrainConfig(d_sae=d_sae, seed=seed, **settings)
 
@@ -70,9 +73,10 @@ def training_checkpoint(
 ) -> Checkpoint:
     """Return the checkpoint of a training, named by all that the weights depend on.
 
-    stage: name of the pipeline stage. inputs: what else the weights depend on, as JSON values.
-    The name is a hash of parameters, provenance of the activations, code, version of torch and processor. A training
-    with other inputs has another checkpoint.
+    stage: name of the pipeline stage. compute, config: sections `compute` and `train_sae` of params.yaml.
+    activations: the store of the layer. inputs: what else the weights depend on, as JSON values.
+    The name is a hash of these, of the code, of torch's version and of the kind of processor. A training with other
+    inputs has another checkpoint.
     """
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (trainer, gradients, batches))
     return Checkpoint.for_inputs(

@@ -83,7 +83,6 @@ class Normalisation:
         """Measure mean and scale on tokens. Sums are float64.
 
         tokens: an array of shape [n, d_in], or an iterable of such arrays.
-
         Raises TrainingError if the tokens are constant or not finite.
         """
         n, mean, squares = 0, torch.zeros(()), 0.0  # chunks are joined as in Chan, Golub and LeVeque 1983
@@ -125,7 +124,8 @@ def train(
     checkpoint: saved during training. If it holds a state, training continues from there; on a CPU the result is the
         same to the bit as without the interruption. Batches of an iterable that were already used are skipped.
     ranks: processes that share every batch. All return the same; the first one saves the checkpoint.
-    Returns the SAE, which works on raw activations, and the history (`Trainer.history` lists its columns).
+    Returns the SAE, which works on raw activations, and the history: a row per logged step, with the columns step,
+        recon, l0, l0_fraction, fvu, sparsity, total and dead_fraction (explained in `Trainer.history`).
     Raises TrainingError for activations that cannot be learned, too little memory, and a training that diverges;
         ValueError for an iterable without normalisation.
     """
@@ -209,9 +209,11 @@ class Trainer:
         self._log: list[Tensor] = []
 
     def step(self, raw: Float[Tensor, "share d_in"]) -> bool:
-        """Take one gradient step on a batch, and log its figures every `log_every` steps and at the last step.
+        """Take one gradient step on a batch of raw activations.
 
-        raw: this rank's share of a batch of raw activations. Returns whether the figures were logged.
+        raw: the part of the batch that this process works on.
+        Every `log_every` steps and at the last step, loss, FVU, L0 and dead latents are logged. Returns whether this
+        step was logged.
         """
         x = (raw - self.applied.mean) * self.applied.scale
         if self.n_steps == 0:
@@ -317,8 +319,8 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """Return all that the rest of the run depends on, as tensors by name, for `restore`.
 
-        Names: those of `Weights`, silent_steps (steps since each latent fired), dead (indices of dead latents),
-        adam.<weight>.<moment>, n_steps (steps done), log (the figures logged so far).
+        Names: encoder, b_enc, decoder, b_dec, threshold, silent_steps (steps since each latent fired),
+        dead (indices of dead latents), adam.<weight>.<moment>, n_steps (steps done), log (what was logged so far).
         """
         state = dict(self.weights.named()) | {"silent_steps": self.silent_steps, "dead": self.dead}
         for name, weight in self.weights.named():
@@ -329,7 +331,10 @@ class Trainer:
         return state
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Set this run to a state that `state` returned in a run with the same settings. `step` continues from it."""
+        """Continue from a saved state: set weights, optimiser, counters and log to it.
+
+        state: what the method `state` returned in a run with the same settings.
+        """
         device = self.silent_steps.device
         self.silent_steps.copy_(state["silent_steps"])
         for name, weight in self.weights.named():
@@ -348,7 +353,7 @@ class Trainer:
         return f"FVU {fvu:.3f}, L0 {l0:.0f}, dead {dead:.1%}"
 
     def history(self) -> pd.DataFrame:
-        """Return the figures logged so far, a row per logged step, each measured on the batch of that step.
+        """Return what was logged so far: a row per logged step, measured on the batch of that step.
 
         step             number of the step, from 1
         recon            mean squared error over tokens and dimensions, raw units
@@ -365,8 +370,9 @@ class Trainer:
     def finished(self) -> JumpReLUSAE:
         """Return the SAE as trained so far. It works on raw activations: centring and scaling are folded into it.
 
-        In training z = s (x - m) W_enc + b_enc. Dividing b_enc, threshold and b_dec by the scale s scales every f by
-        1 / s, so W_dec keeps its unit norm. Raises TrainingError if a parameter is not finite.
+        In training z = s (x - m) W_enc + b_enc, with the mean m and the scale s of the normalisation. Dividing b_enc,
+        threshold and b_dec by s scales every f by 1 / s, so W_dec keeps its unit norm.
+        Raises TrainingError if a parameter is not finite.
         """
         s, m, weights = self.applied.scale, self.applied.mean, self.weights
         sae = JumpReLUSAE(len(m), self.config.d_sae, {"recipe": self.config.recipe}).to(m.device)
