@@ -81,7 +81,7 @@ def demo_model():
 METHODS = ("grad_eclip", "attribution", "legrad", "attention")
 
 
-@pytest.mark.parametrize("size", ["double", "demo_model", "vit_l_14"])
+@pytest.mark.parametrize("size", ["double", "demo_model", pytest.param("vit_l_14", marks=pytest.mark.slow)])
 def test_maps_equal_the_explicit_computation(request, size):
     model, images, texts = request.getfixturevalue(size)
     expected, similarity, _, _ = explicit(model, images, texts)

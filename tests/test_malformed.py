@@ -214,6 +214,7 @@ def audit_folder(tmp_path_factory):
     return pair(tmp_path_factory.mktemp("audit"), noise(), Image.new("L", (20, 16), 255))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(row=st.integers(0, 1), column=st.sampled_from(manifest.REQUIRED), text=TEXT)
 def test_any_text_in_any_cell_is_read_or_refused_by_its_row(audit_folder, row, column, text):
@@ -235,6 +236,7 @@ def test_any_text_in_any_cell_is_read_or_refused_by_its_row(audit_folder, row, c
 # params.yaml
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(place=st.sampled_from(KEYS), value=VALUES)
 @example(place=("train_sae", "learning_rate"), value=float("inf"))

@@ -13,6 +13,8 @@ from stages import prepare_clip
 from stages.core.clip import vit
 from stages.core.schema import Clip, Compute
 
+pytestmark = pytest.mark.slow
+
 COMPUTE = Compute(device="cpu", precision="float32", threads=2)
 ARCHITECTURE = "ViT-S-32-alt"
 

@@ -31,6 +31,7 @@ def same(a, b) -> bool:
     return all(torch.equal(x, y) for x, y in weights) and history_a.equals(history_b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [1, 23, 59])
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, monkeypatch, stop):
     whole = train(tokens(), CONFIG)
