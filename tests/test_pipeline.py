@@ -166,9 +166,9 @@ def test_any_image_and_any_text_give_a_map(copied):
     (copied / "broken.jpg").write_bytes((copied / "flower.jpg").read_bytes()[:500])
     for options, says in (
         (["--image", "broken.jpg", "--text", "a flower"], "save it again as PNG or JPEG"),
-        (["--image", "flower.jpg"], "--image and --text belong together"),
+        (["--image", "flower.jpg"], "the following arguments are required: --text"),
     ):
-        command = [sys.executable, "-m", "stages.heatmap", *options]
+        command = [sys.executable, "-m", "stages.studies.map_image", *options]
         done = subprocess.run(command, cwd=copied, capture_output=True, text=True, check=False)
         assert done.returncode != 0 and says in done.stderr and "Traceback" not in done.stderr
 

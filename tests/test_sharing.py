@@ -33,7 +33,7 @@ def hashes(path: Path) -> set[str]:
 def kept_here(folder: Path) -> set[str]:
     """Outputs that dvc.yaml marks `push: false`."""
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].values()
-    settings = [out for stage in stages for out in stage["outs"] if isinstance(out, dict)]
+    settings = [out for stage in stages for out in stage.get("outs", []) if isinstance(out, dict)]
     return {path for out in settings for path, options in out.items() if options.get("push") is False}
 
 

@@ -18,7 +18,15 @@ def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
     run(folder, "git", "commit", "-qm", "run")
     run(folder, sys.executable, "-m", "stages.studies.transcript", CHANGE)
     page = (folder / "stages" / "studies" / "transcript.md").read_text()
-    after_selection = {"select_sae", "describe_latents", "heatmap", "ablate", "export_clip", "report"}
+    after_selection = {
+        "select_sae",
+        "check_stability",
+        "describe_latents",
+        "heatmap",
+        "ablate",
+        "export_clip",
+        "report",
+    }
     assert "select_sae" in ran(page) and ran(page) <= after_selection
     assert "select_sae.rule" in page and str(folder) not in page
     difference = page.split("$ dvc metrics diff\n")[1].split("```")[0].splitlines()
