@@ -59,13 +59,17 @@ SHOWN_ARMS = [name for name, entry in ARMS.items() if entry.shown]
 def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
     """Run every arm of the causal test over the images of the pairs.
 
-    Some arms act after the last block. They run only if the activations of that block were stored.
+    An arm is a function that changes the tokens at the splice (the point where the SAE reads the residual stream). Some
+    arms act after the last block instead. Those arms run only if the activations of that block were stored.
 
-    inputs: the SAE in CLIP, the chosen latents and the edit, from which the arms are built.
+    inputs: the SAE in CLIP, the chosen latents and the edit. The arms are built from these three.
     layers: the layers whose activations were stored (`grid.layers`).
-    Returns the arms by name and their outcomes, arrays [arm, image] with the images in the order of `pairs.rows`: R
-    (log-probability of the true emotion, nats), correct (1 or 0) and cosine (with the embedding of the original model).
-    Raises StoreError if the store of the last block is missing or of another dataset, DamagedError if it is damaged.
+    Returns the arms by name, and for each outcome an array [arm, image], with the images in the order of `pairs.rows`:
+        R          log-probability of the true emotion, nats
+        correct    1 if the model recognises the true emotion, else 0
+        cosine     cosine of the embedding with that of the original model
+    Raises StoreError if the store of the last block is missing or of another dataset. Raises DamagedError if this store
+    is damaged.
     """
     arms = build_arms(inputs)
     found = ArmOutcomes(arms, inputs.spliced.outcomes(pairs.rows, list(arms.values())))
@@ -81,8 +85,8 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
     """Return a function that greys out one region of images.
 
     region: bust or face.
-    The function takes row numbers of images and returns their pixels, [n, s, s, 3], with grey where the mask of the
-    region is.
+    The returned function takes row numbers of images. It returns the pixels of these images, [n, s, s, 3], with the
+    inside of the region's mask in grey.
     """
 
     def pixels(rows: np.ndarray) -> np.ndarray:
@@ -95,9 +99,12 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
 def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict[str, ArmOutcomes]:
     """Run the given arms over the images of the pairs, with one region greyed out at a time.
 
-    arms: functions that change the tokens at the splice, by name.
-    Returns, for each region (bust, face), the outcomes of all arms: R, correct and cosine, arrays [arm, image] with the
-    images in the order of `pairs.rows`.
+    arms: functions that change the tokens at the splice (the point where the SAE reads the residual stream), by name.
+    Returns, for each region (bust, face), the arms and their outcomes. Each outcome is an array [arm, image], with the
+    images in the order of `pairs.rows`:
+        R          log-probability of the true emotion, nats
+        correct    1 if the model recognises the true emotion, else 0
+        cosine     cosine of the embedding with that of the original model on the same greyed image
     """
     return {
         region: ArmOutcomes(arms, spliced.outcomes(pairs.rows, list(arms.values()), greyed_out(spliced, region)))
@@ -108,13 +115,16 @@ def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict
 def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inference: Inference) -> pd.DataFrame:
     """Measure accuracy and R (log-probability of the true emotion, nats) for several doses of the edit.
 
-    A dose is a number of edited latents (0 and the values of `edit.curve`, at most as many as were chosen), or a factor
-    by which all chosen latents are multiplied.
+    There are two kinds of dose. n_latents edits the first k chosen latents, for k = 0 and the values of `edit.curve`,
+    at most all chosen ones. scale multiplies all chosen latents by one factor.
+
     inputs: the SAE in CLIP, the chosen latents and the edit.
     scales: the factors.
     pairs: the pairs of images to measure on.
-    Returns a row per dose, condition and endpoint: dose (n_latents or scale), value (the number or the factor),
-    condition, endpoint (accuracy or R), and estimate, low, high: the mean with its bootstrap interval over women.
+    Returns a row per dose, condition and endpoint:
+        dose, value            kind of dose (n_latents or scale), and the number of latents or the factor
+        condition, endpoint    semi_nude or clothed; accuracy or R
+        estimate, low, high    mean over images, with its bootstrap interval over women
     """
     spliced, chosen, edit = inputs.spliced, inputs.chosen, inputs.edit
     sizes = [0, *sorted({min(k, len(chosen.latents)) for k in edit.curve} - {0})]
@@ -135,16 +145,16 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
 
 
 def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
-    """Apply the edit to each random set of latents, and measure what it gains and costs, as means over images.
+    """Apply the edit to each random set of latents, and measure its gain and its cost, as means over images.
 
     inputs: the SAE in CLIP, the chosen latents and the edit.
     original: outcomes of the unedited model on the images of the pairs, in the order of `pairs.rows`.
     sets: an array [set, latent] with the indices of the latents of each random set.
     Returns a row per set. R is the log-probability of the true emotion, nats.
-        semi_nude_accuracy_gain, semi_nude_R_gain    rise on semi-nude images
-        clothed_accuracy_loss, clothed_R_loss        fall on clothed images
-        bust_reliance_R                              change of R on semi-nude images when the bust is greyed out, with
-                                                     the set edited, nats
+        semi_nude_accuracy_gain, semi_nude_R_gain    rise on semi-nude images, against the unedited model
+        clothed_accuracy_loss, clothed_R_loss        fall on clothed images, against the unedited model
+        bust_reliance_R                              change of R on semi-nude images when the bust is greyed out,
+                                                     both times with the set edited
     """
     spliced = inputs.spliced
     tried = [spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
@@ -161,12 +171,17 @@ def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: 
 def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[str, float]:
     """Measure what the image embeddings say about emotion and condition (secondary endpoints).
 
-    A linear probe learns to tell semi-nude from clothed images on discovery women, and is scored on the images of
-    `pairs`. If an edit only made the model blind to the garment, the probe would score at chance, .5.
-    pairs: pairs of confirmation women.
-    arm: the change of the tokens at the splice that is in place.
-    Returns association_effect_size (standardised difference, clothed minus semi-nude, in how near images are to the
-    prompt of their emotion; `core/ablation/association.py`), and condition_decodable (accuracy of the probe).
+    A linear probe learns on discovery women (women used for choosing) to tell semi-nude from clothed images. The probe
+    is scored on the images of `pairs`. A score at chance, .5, would mean that the model has become blind to the
+    garment.
+
+    pairs: pairs of confirmation women (women held out from choosing).
+    arm: the change of the tokens at the splice (the point where the SAE reads the residual stream).
+    Returns
+        association_effect_size    how much more strongly clothed images are associated with their emotion than
+                                   semi-nude images, in standard deviations
+                                   (`core/ablation/association.py`)
+        condition_decodable        accuracy of the probe
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -185,13 +200,15 @@ def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[s
 def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Choose the main estimates for the metrics file, without their intervals.
 
-    found: all results, as in metrics/full/ablate.json: accuracy, R and reliance (change when a region is greyed out) by
-        arm, each with its interval over women, and under `edit` the p-values against random sets of latents.
-    Returns four dictionaries. R is the log-probability of the true emotion.
-        accuracy         on images of one condition: semi_nude and clothed (original model), semi_nude_edited and
-                         clothed_edited, semi_nude_bust_greyed (original model, the bust greyed out)
-        R_gap            R of clothed minus semi-nude images, nats, by arm (original, edited)
-        bust_reliance    change of R on semi-nude images when the bust is greyed out, nats, by arm
+    found: all results, as in metrics/full/ablate.json. The keys used are accuracy, R and reliance (each by arm, with
+        intervals over women), and edit (p-values against random sets of latents).
+    Returns four dictionaries. R is the log-probability of the true emotion, nats. The arms are original
+    (nothing changed) and edited.
+        accuracy         semi_nude and clothed: of the original model on images of this condition;
+                         semi_nude_edited and clothed_edited: the same of the edited model;
+                         semi_nude_bust_greyed: of the original model on semi-nude images with the bust greyed out
+        R_gap            mean R of clothed images minus mean R of semi-nude images, by arm
+        bust_reliance    change of R on semi-nude images when the bust is greyed out, by arm
         p_random_sets    p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance)
     """
     shown = {"semi_nude": "original", "semi_nude_bust_greyed": "bust_greyed", "semi_nude_edited": "edited"}
@@ -207,12 +224,14 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def accuracies(found: dict[str, Any]) -> pd.DataFrame:
-    """Tabulate the emotion accuracy of each arm.
+    """Tabulate the emotion accuracy of each arm (an intervention on the residual stream).
 
-    found: all results, as in metrics/full/ablate.json. Its key accuracy is used: for each arm and condition, estimate,
-        low and high.
-    Returns a row per arm and condition: arm (its name in words), condition, estimate, and low, high (interval over
-    women).
+    found: all results, as in metrics/full/ablate.json. Only the key accuracy is used. This key holds estimate, low and
+        high for each arm and condition.
+    Returns a row per arm and condition:
+        arm                    name of the arm, in words
+        condition              semi_nude or clothed
+        estimate, low, high    accuracy, with its interval over women
     """
     return pd.DataFrame(
         [
@@ -224,12 +243,16 @@ def accuracies(found: dict[str, Any]) -> pd.DataFrame:
 
 
 def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
-    """Tabulate the outcomes of each image under each arm.
+    """Tabulate the outcomes of each image under each arm (an intervention on the residual stream).
 
     tried: the arms and their outcomes on the images of `pairs`, in the order of `pairs.rows`.
-    Returns a row per arm and image: the labels identity, condition, emotion and pair; row (the image's row number in
-    the data set), arm, R (log-probability of the true emotion, nats), correct (1 or 0), and cosine (of the embedding
-    with that of the original model).
+    Returns a row per arm and image:
+        identity, condition, emotion, pair    labels of the image
+        row                                   row number of the image in the data set
+        arm                                   name of the arm
+        R                                     log-probability of the true emotion, nats
+        correct                               1 if the model recognises the true emotion, else 0
+        cosine                                cosine of the embedding with that of the original model
     """
     labels = data.table.iloc[pairs.rows][["identity", "condition", "emotion", "pair"]]
     parts = [labels.assign(row=pairs.rows, arm=name, **vars(tried.of_arm(name))) for name in tried.arms]
@@ -239,13 +262,14 @@ def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
 def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path) -> None:
     """Draw the causal test in three panels, and write the figure to `fpath`.
 
-    Left: accuracy by arm and condition (`metrics`). Middle: accuracy against the number of edited latents (`dose`),
-    with the random sets of latents beside it (`controls`). Right: the change of R (log-probability of the true emotion,
-    nats) when bust or face is greyed out, before and after the edit (`metrics`).
+    Left: accuracy by arm (an intervention on the residual stream) and condition. Middle: accuracy against the number of
+    edited latents, with random sets of latents beside it. Right: reliance before and after the edit. Reliance is the
+    change of R (log-probability of the true emotion, nats) when bust or face is greyed out.
+
     metrics: all results, as in metrics/full/ablate.json. The keys accuracy (by arm, then condition) and reliance (by
-        arm, region, endpoint, then condition) are drawn; each value has estimate, low and high.
-    dose: from `dose_response`. The rows with n_latents in column dose and accuracy in column endpoint are drawn, with
-        the columns value (number of latents), condition, estimate, low and high.
+        arm, region, endpoint, then condition) are drawn. Each value has estimate, low and high.
+    dose: from `dose_response`. Only the rows with dose n_latents and endpoint accuracy are drawn. The columns drawn are
+        value (number of latents), condition, estimate, low and high.
     controls: a row per random set. semi_nude_accuracy_gain is drawn: rise of accuracy on semi-nude images.
     """
     figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))

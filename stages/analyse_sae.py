@@ -53,7 +53,7 @@ POOLING = "mean"  # used for the study's statistics and for the perception tests
 
 
 def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> SplicedClip:
-    """Load CLIP and the SAE of one layer and expansion, and splice the SAE into CLIP after its layer.
+    """Load CLIP and one SAE, and splice the SAE into CLIP after the layer that the SAE was trained on.
 
     point: layer and expansion of the SAE.
     batch_size: images per batch in the blocks after the SAE.
@@ -73,17 +73,19 @@ def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> Splice
 def test_latents(
     pooled: PooledLatents, means: np.ndarray, data: Dataset, rows: np.ndarray, inference: Inference
 ) -> pd.DataFrame:
-    """Test the activation gap and the effect gap of each latent on the pairs of discovery women.
+    """Test the activation gap and the effect gap of each latent on discovery women (women used for choosing).
 
-    A gap is the value on the clothed image of a pair minus the value on the semi-nude image.
-    pooled: for each audit image, each latent's activation (pooled over tokens) and its effect on R.
-    means: an array [2, latent] with mean activations on discovery images: on the class token, then on patches.
+    A gap is the value on the clothed image of a pair minus the value on the semi-nude image. The effect is the effect
+    on R (log-probability of the true emotion, nats).
+
+    pooled: for each audit image, each latent's activation (pooled over tokens) and effect on R.
+    means: an array [2, latent] with mean activations on images of discovery women: on the class token, then on patches.
     rows: row numbers of the images of `pooled` in the data set, in the same order, ascending.
     Returns a row per latent:
         latent                  index of the latent
-        act_*, eff_*            tests of the activation gap (mean over patches), and of the gap in the effect on R (the
-                                log-probability of the true emotion, nats). Behind each prefix: mean, low, high,
-                                rank_biserial, wilcoxon_p, t, p, p_max_t and q, as in `paired.paired_tests`
+        act_*                   tests of the activation gap (activation: mean over patches)
+        eff_*                   tests of the effect gap. Behind act_ and eff_ stand mean, low, high, rank_biserial,
+                                wilcoxon_p, t, p, p_max_t and q (`paired.paired_tests`)
         firing                  share of all tokens on which the latent fired
         mean_cls, mean_patch    the two rows of `means`
         top_images              names of the images that activate the latent most, as text
@@ -108,11 +110,12 @@ def test_latents(
 
 
 def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]:
-    """Name the discovery images that activate each latent most, at most N_TOP_IMAGES, one per woman, most active first.
+    """Name the images that activate each latent most, among the images of discovery women (women used for choosing).
 
     values: activation of each latent on each image [image, latent].
     rows: row numbers of these images in the data set.
-    Returns a text per latent: the image names, separated by spaces. Images on which the latent is silent are left out.
+    Returns a text per latent: at most N_TOP_IMAGES image names, one per woman, most active first, separated by spaces.
+    Images on which the latent is silent are left out.
     """
     images = data.table.iloc[rows].reset_index(drop=True)
     of_woman = images[images["split"] == "discovery"].groupby("identity").groups.values()
@@ -124,7 +127,7 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
 
 
 def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> np.ndarray:
-    """Compute the mean activation of each latent over discovery images.
+    """Compute the mean activation of each latent over the images of discovery women (women used for choosing).
 
     pooled: activation of each latent on each audit image, on the class token and averaged over patches.
     rows: row numbers of the images of `pooled` in the data set, in the same order.
@@ -135,24 +138,32 @@ def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> n
 
 
 def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, float]:
-    """Compare the latents' mean activations on semi-nude and on clothed images with the published study's tests.
+    """Compare the latents' mean activations on semi-nude and on clothed images, with the tests of the replicated study.
 
-    The result is descriptive, because the unit of the tests is the latent.
+    The tests treat each latent as an independent observation, so the result is descriptive.
+
     values: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
-    Returns ks_statistic and ks_p (Kolmogorov-Smirnov), mwu_p (Mann-Whitney U), auc and cliffs_delta (2 auc - 1). An auc
-    above .5 means that activations are larger on semi-nude images.
+    Returns
+        ks_statistic, ks_p    Kolmogorov-Smirnov statistic and p-value
+        mwu_p                 p-value of the Mann-Whitney U test
+        auc                   above .5 if activations tend to be larger on semi-nude images
+        cliffs_delta          2 auc - 1
     """
     return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
 
 
 def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
-    """Reduce the images to two principal components, and cluster them there by K-means for k from 2 to `max_clusters`.
+    """Reduce the images to two principal components, and cluster the images there by K-means.
+
+    The number of clusters k runs from 2 to `max_clusters`.
 
     pooled: activation of each latent on each image [image, latent].
     config: `max_clusters`, and the seed of PCA and K-means.
-    Returns the PCA scores [image, 2], and a table with a row per k: k (number of clusters), inertia (sum of squared
-    distances to the cluster centres) and silhouette (mean over images; 0 if K-means found only one cluster).
+    Returns the PCA scores [image, 2], and a table with a row per k:
+        k             number of clusters
+        inertia       sum of squared distances to the cluster centres
+        silhouette    mean over images; 0 if K-means found only one cluster
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import PCA
@@ -191,9 +202,13 @@ def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
 
 
 def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
-    """Tell whether the original model recognises the emotion on clothed images of discovery women.
+    """Tell whether the original model recognises emotions on clothed images.
 
-    min_readout: smallest accuracy that counts, on a scale from chance (0) to certainty (1).
+    The images are those of discovery women (women used for choosing).
+
+
+    min_readout: smallest accuracy that counts, rescaled so that chance is 0 and perfect accuracy is 1.
+    Returns True if the accuracy is at least `min_readout`. An accuracy below chance counts as 0.
     """
     clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
     accuracy = float(spliced.outcomes(clothed, [original]).correct.mean())
@@ -203,18 +218,20 @@ def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
 def bias_latents(
     spliced: SplicedClip, pooled: PooledLatents, inference: Inference, edit: Edit, means: np.ndarray
 ) -> pd.DataFrame:
-    """Search for bias latents on discovery women: those whose effect on R harms semi-nude women.
+    """Search for bias latents: latents whose effect on R harms semi-nude women.
 
-    R is the log-probability of the true emotion. The effect gap is the effect on the clothed image of a pair minus that
-    on the semi-nude one. Each step edits the latents found so far, recomputes all effects in the edited model, and adds
-    the latents whose gap is significantly above 0, the largest first.
+    R is the log-probability of the true emotion, nats. The effect gap is the effect on the clothed image of a pair
+    minus the effect on the semi-nude image, for discovery women (women used for choosing). The search goes in steps.
+    Each step edits the latents found so far, and recomputes all effects in the edited model. Then the step adds latents
+    whose gap is significantly above 0, the largest first.
+
     pooled: for each audit image, each latent's effect on R in the unedited model.
-    edit: how the latents found are edited, how many are found per step, and how many in all.
-    means: an array [2, latent] with mean activations on discovery images (class token, patches), for an edit to the
-        mean.
+    edit: how latents are edited, how many are added per step, and how many in all.
+    means: an array [2, latent] with mean activations on discovery images (class token, patches). An edit to the mean
+        uses these values.
     Returns a row per latent, first found first: latent, step, mean, low, high (effect gap at that step with its
-    interval, nats) and p_max_t (its family-wise p). The table is empty if the model does not recognise emotions,
-    because such a model has no readout that could be biased.
+    interval, nats) and p_max_t (family-wise p). The table is empty if the model does not recognise emotions: then there
+    is no readout that could be biased.
     """
     pairs = Pairs.from_images(spliced.data.table, "discovery")
     if not reads_faces(spliced, inference.min_readout):
@@ -231,33 +248,32 @@ def bias_latents(
 
 
 def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
-    """Compute the first-order effect of each latent on R, in a model that has the arm in place.
+    """Compute the first-order effect of each latent on R (log-probability of the true emotion, nats) under an arm.
 
     rows: row numbers of the images.
     arm: a function that changes the tokens after the SAE's block, such as an edit.
-    Returns an array [image, latent]: the effects on the log-probability of the true emotion, nats.
+    Returns the effects on R, an array [image, latent].
     """
     batches = (spliced.batch(rows[some]) for some in spliced.slices(rows))
     return effects(spliced.sae, ((batch.rows, arm(batch)) for batch in batches), spliced.gradient)
 
 
 def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.ndarray) -> pd.DataFrame:
-    """Edit the first k latents of a ranking on discovery women, for several k.
+    """Edit the first k latents of a ranking on discovery women (women used for choosing), for several k.
 
     k takes 0, the values of `edit.curve`, and the largest number allowed: all ranked latents, at most `edit.n_latents`.
 
     ranked: indices of latents, the first to be edited at the front.
     edit: how the latents are edited, how many at most, and the numbers to try.
-    means: an array [2, latent] with mean activations on discovery images (class token, patches), for an edit to the
-        mean.
-    Returns a row per k. R is the log-probability of the true emotion, nats; R and its changes are means over images:
+    means: an array [2, latent] with mean activations on discovery images (class token, patches). An edit to the mean
+        uses these values.
+    Returns a row per k. R is the log-probability of the true emotion, mean over images, nats:
         n_latents                 k
         R_semi_nude, R_clothed    R with the edit
         semi_nude_gain            rise of R on semi-nude images, against k = 0
         clothed_loss              fall of R on clothed images, against k = 0
-        net_gain                  gain on semi-nude images minus loss on clothed images; below 0 for an edit that harms
-                                  both conditions
-        clothed_accuracy_loss     accuracy on clothed images that the edit costs
+        net_gain                  semi_nude_gain - clothed_loss
+        clothed_accuracy_loss     fall of accuracy on clothed images, against k = 0
     """
     pairs = Pairs.from_images(spliced.data.table, "discovery")
     most = min(edit.n_latents, len(ranked))
@@ -282,13 +298,17 @@ def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.n
 
 
 def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: int) -> dict[str, float]:
-    """Compare first-order effects with real ablations on semi-nude discovery images.
+    """Compare first-order effects with real ablations, on semi-nude images.
 
-    The `n_latents` latents with the largest mean absolute effect are zeroed one by one. An effect is what R, the
-    log-probability of the true emotion, would lose without the latent.
+    The images are those of discovery women (women used for choosing). The effect of a latent is what R (log-probability
+    of the true emotion, nats) would lose without the latent. The `n_latents` latents with the largest mean absolute
+    effect are zeroed one by one, and the loss of R is measured.
+
     pooled: for each audit image, each latent's first-order effect on R.
-    Returns `correlation`, over images and latents, between the first-order effect and the measured loss of R, and
-    `slope` of the loss on the effect (1 if the first order were exact). Both are 0 if effect or loss is constant.
+    Returns
+        correlation    between first-order effect and measured loss, over images and latents
+        slope          of the loss on the effect; 1 if the first order were exact
+    Both are 0 if effect or loss is constant.
     """
     semi_nude = Pairs.from_images(spliced.data.table, "discovery").semi_nude
     predicted = pooled.effect[np.searchsorted(spliced.data.audit_rows(), semi_nude)]
@@ -308,12 +328,15 @@ def count_latents(
 ) -> dict[str, float]:
     """Count the latents of one SAE.
 
-    found: a table for each of the lists bias and perception, with a row per latent.
-    tests: a row per latent of the SAE; the column firing (share of tokens on which it fired) is used.
+    found: a table for each list, with a row per latent. The list bias has the latents whose effect on the emotion
+        readout harms semi-nude women. The list perception has the latents whose activation differs by condition.
+    tests: a row per latent of the SAE. The column firing (share of tokens on which the latent fired) is used.
     inference: the number of permutations of the tests.
-    n_women: number of discovery women.
-    Returns bias and perception (number of latents on each list), never_fired (number of latents that fired on no
-    token), and smallest_p (the smallest p-value that so many women allow).
+    n_women: number of discovery women (women used for choosing).
+    Returns
+        bias, perception    number of latents on each list
+        never_fired         number of latents that fired on no token
+        smallest_p          the smallest p-value that so many women and permutations allow
     """
     return {
         **{kind: len(listed) for kind, listed in found.items()},
@@ -323,14 +346,18 @@ def count_latents(
 
 
 def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[str, float]:
-    """Summarise by how much the SAE, spliced into CLIP, changes the cosine of image and prompt, and R.
+    """Summarise how the SAE, spliced into CLIP, changes two values: the cosine of image and prompt, and R.
 
-    A difference is the value with the SAE minus the value without it. The cosine is the published study's measure.
+    R is the log-probability of the true emotion, nats. A difference is the value with the SAE minus the value without
+    the SAE.
+
     faithful: a row per image, with cosine_original and R_original (without the SAE), cosine_reconstructed and
-        R_reconstructed (with it). R is the log-probability of the true emotion.
+        R_reconstructed (with the SAE).
     condition: condition of each image of `faithful`, semi_nude or clothed.
-    Returns cosine_difference_mean and cosine_difference_std over all images, cosine_difference_semi_nude and
-    cosine_difference_clothed (means by condition), and R_difference_mean (over all images, nats).
+    Returns
+        cosine_difference_mean, cosine_difference_std             mean and standard deviation over all images
+        cosine_difference_semi_nude, cosine_difference_clothed    mean over the images of the condition
+        R_difference_mean                                         mean over all images, nats
     """
     difference = faithful["cosine_reconstructed"] - faithful["cosine_original"]
     return {
@@ -344,12 +371,14 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
 def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
     """Summarise edits of more and more latents.
 
-    curve: a row per number of latents edited, from `edit_curve`; the first row has none edited. Columns used:
-        n_latents, R_semi_nude and R_clothed (mean log-probability of the true emotion, nats), net_gain (gain of R on
-        semi-nude images minus loss on clothed ones) and clothed_accuracy_loss.
+    curve: a row per number of latents edited, from `edit_curve`. The first row has none edited. R is the
+        log-probability of the true emotion, nats. Columns used: n_latents, R_semi_nude and R_clothed (mean R), net_gain
+        (gain of R on semi-nude images minus loss on clothed images) and clothed_accuracy_loss.
     clothed_cost: largest loss of accuracy on clothed images that the best edit may cause.
-    Returns gap (R of clothed minus semi-nude images before the edit, nats), best_net_gain (nats) and best_n_latents:
-    net gain and number of latents of the best edit. Both are 0 if no edit is within the cost.
+    Returns
+        gap               mean R of clothed minus semi-nude images before the edit, nats
+        best_net_gain     net gain of the best edit within the cost, nats; 0 if no edit is within the cost
+        best_n_latents    number of latents of this edit; 0 if no edit is within the cost
     """
     best, unedited = best_edit(curve, clothed_cost), curve.iloc[0]
     return {
@@ -363,7 +392,7 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
     """Find the best number of clusters.
 
     tried: a row per number of clusters, with the columns k and silhouette (mean over images).
-    Returns best_k, the k with the largest silhouette, and this silhouette.
+    Returns best_k (the k with the largest silhouette) and silhouette (the largest silhouette).
     """
     return {
         "best_k": int(tried.loc[tried["silhouette"].idxmax(), "k"]),
@@ -374,11 +403,13 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
 def headline(found: dict[str, Any]) -> dict[str, float]:
     """Choose the metrics of the stage from all results.
 
-    found: all results, as in summary.json. Used are latents (bias, perception), discovery_edit (best_net_gain) and
-        first_order (correlation).
-    Returns bias_latents and perception_latents (numbers of latents), net_gain (for the best edit, gain of R on
-    semi-nude images minus loss on clothed ones; R is the log-probability of the true emotion, nats), and
-    first_order_correlation (between first-order effects and real ablations).
+    found: all results, as in summary.json. The keys used are latents (bias, perception), discovery_edit (best_net_gain)
+        and first_order (correlation).
+    Returns
+        bias_latents, perception_latents    number of latents on each list
+        net_gain                            for the best edit: gain of R on semi-nude images minus loss on clothed
+                                            images. R is the log-probability of the true emotion, nats.
+        first_order_correlation             correlation between first-order effects and real ablations
     """
     return {
         "bias_latents": found["latents"]["bias"],
@@ -389,11 +420,12 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
 
 
 def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
-    """Draw the published study's two figures into `axes`, an array of two.
+    """Draw two figures of the replicated study into `axes`, an array of two.
 
     Left: mean activation of each latent (log10) by condition and over all images, the most active latent first.
-    Right: each latent's mean activation on semi-nude images minus that on clothed ones, clipped at 0. The
-    `n_candidates` latents with the largest difference, the study's candidates, are marked.
+    Right: each latent's mean activation on semi-nude images minus that on clothed images, clipped at 0. The
+    `n_candidates` latents with the largest difference are marked. The study calls them candidates.
+
     pooled: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
     """
@@ -418,13 +450,15 @@ def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray
 
 
 def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame]) -> None:
-    """Draw each latent's effect gap against its activation gap into `ax`, and mark both lists of latents.
+    """Draw each latent's effect gap against the latent's activation gap into `ax`, and mark both lists of latents.
 
-    A gap is the value on the clothed image of a pair minus the value on the semi-nude one. The effect is that on R, the
-    log-probability of the true emotion. Both are those of the unedited model.
-    tests: a row per latent of the SAE, in order. act_mean (mean activation gap) and eff_mean (mean effect gap, nats)
-        are drawn.
-    found: a table for each of the lists bias and perception; the column latent (index) is used.
+    A gap is the value on the clothed image of a pair minus the value on the semi-nude image. The effect is the effect
+    on R (log-probability of the true emotion, nats). Both gaps are those of the unedited model.
+
+    tests: a row per latent of the SAE, in order. act_mean (mean activation gap) and eff_mean (mean effect gap) are
+        drawn.
+    found: a table for each list: bias (the effect on R harms semi-nude women) and perception (the activation differs
+        by condition). The column latent (index) is used.
     """
     ax.axhline(0, color="black", lw=0.6)
     ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
@@ -472,13 +506,15 @@ def draw(
 ) -> Figure:
     """Draw the statistics of one SAE in six panels.
 
-    Upper row: mean activations and the published study's candidates (`values`), then effect gap against activation gap
-    (`tests`, `found`). Lower row: images on two principal components (`scores`), elbow and silhouette (`tried`).
+    Upper row: mean activation of each latent, the candidate latents of the replicated study, and effect gap against
+    activation gap. Lower row: images on two principal components, elbow and silhouette. A gap is clothed minus
+    semi-nude.
+
     point: layer and expansion of the SAE, for the title.
     values: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
-    tests: a row per latent, with act_mean and eff_mean (mean gaps, clothed minus semi-nude, in activation and in effect
-        on the log-probability of the true emotion, nats).
+    tests: a row per latent, with act_mean (mean activation gap) and eff_mean (mean gap of the effect on the
+        log-probability of the true emotion, nats).
     found: a table for each of the lists bias and perception, with the column latent.
     scores: the two PCA scores of each image [image, 2].
     tried: a row per number of clusters, with k, inertia and silhouette.

@@ -83,12 +83,12 @@ class Audit:
     def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
         """Compute the heatmaps of all images for k texts per image.
 
-        texts: embeddings [k, image, embed], unit-norm, or differences of them for a contrast.
+        texts: embeddings [k, image, embed]: unit-norm embeddings of texts, or differences of two such embeddings.
         model: the model to explain; the original one if not given.
         options: passed to `eclip.explain`: methods (the map methods), layers (the blocks to explain, counted from 1),
             single_head (True: one attention head, as in the published code).
         Returns raw maps [image, k, gh, gw] by method, and the cosine of each image with each text [image, k].
-        Raises ExplainError if the formulas do not apply to the model.
+        Raises ExplainError if the formulas of a method do not apply to the model.
         """
         model = self.clip.model if model is None else model
         parts = [
@@ -111,17 +111,16 @@ class Audit:
     def along(
         self, grids: dict[str, Grids], kind: deletion_insertion.Kind, among: Bool[np.ndarray, "n gh gw"] | None = None
     ) -> dict[str, Float[np.ndarray, "share n"]]:
-        """Compute R of each image while more and more of its patches are hidden or shown, in the order of each map.
+        """Compute R while more and more patches of each image are hidden or shown, in the order of each map.
 
-        R is the log-probability of the true emotion, nats. All maps share both ends of the curve, so these are computed
-        once.
+        R is the log-probability of the true emotion, nats.
 
         grids: maps [image, gh, gw] by name.
-        kind: `deletion` greys patches out, the largest values first; `insertion` shows them on a grey image in this
-            order.
-        among: the patches that are ranked, for example those in a region; all if not given.
-        Returns, for each map, R in an array [share, image]. The rows are the shares of patches hidden or shown that
-        `deletion_insertion.SHARES` lists, from 0 to 1.
+        kind: `deletion` greys patches out, the largest map values first. `insertion` starts from a grey image and shows
+            patches in this order.
+        among: True for the patches that are ranked, for example those in a region; all patches if not given.
+        Returns, for each map, R in an array [share, image]. The shares of patches hidden or shown run from 0 to 1
+        (`deletion_insertion.SHARES`).
         """
         found = {name: np.empty((len(deletion_insertion.SHARES), len(self.rows)), np.float32) for name in grids}
         for part in self.slices():
@@ -137,12 +136,13 @@ class Audit:
         return found
 
     def by_condition(self, values: np.ndarray, inference: Inference) -> dict[str, Any]:
-        """Average a value per image over the pairs of confirmation women, by condition.
+        """Average a value per image over the pairs of confirmation women (women held out from choosing), by condition.
 
-        values: a value for each image of this audit, which must have both images of every confirmation pair.
+        values: a value for each image of this audit. The audit must have both images of every confirmation pair.
         inference: settings of the bootstrap.
-        Returns semi_nude and clothed (the means), and gap: a dictionary with estimate, low and high, the mean
-        difference clothed minus semi-nude with its bootstrap interval over women.
+        Returns
+            semi_nude, clothed    mean of the condition
+            gap                   mean of clothed minus semi-nude: estimate, low, high (bootstrap interval over women)
         """
         pairs = Pairs.from_images(self.data.table, "confirmation")
         values = values[pairs.positions(self.rows)]
@@ -174,10 +174,11 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
     """Measure how much of each map lies on bust and face.
 
     grids: maps [image, gh, gw] by name, for the images of `audit`.
-    Returns, for each map, the keys <region>_energy_lift (share of the map's positive mass on the region / share of the
-    region in the area; chance is 1) and <region>_matched_area_iou (IoU of the region with the map's top patches of the
-    same area), for bust and face. Each holds semi_nude and clothed (means), and gap (clothed minus semi-nude) with
-    estimate, low and high.
+    Returns two keys for each map and region (bust, face):
+        <region>_energy_lift         share of the map's positive mass on the region / the region's share of the area
+                                     (chance is 1)
+        <region>_matched_area_iou    IoU of the region with the map's largest patches, as many as fill the region's area
+    Each key holds semi_nude and clothed (means), and gap (clothed minus semi-nude) with estimate, low and high.
     """
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
@@ -192,10 +193,15 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
 def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
     """Compute deletion and insertion curves: mean R while patches are hidden or shown in the order of each map.
 
+    R is the log-probability of the true emotion, nats.
+
     grids: maps [image, gh, gw] by name, for the images of `audit`.
-    Returns a row per map, kind of curve, share and condition: method (name of the map), curve (deletion or insertion),
-    condition, share (of the patches hidden or shown), and R (log-probability of the true emotion, mean over images,
-    nats).
+    Returns a row per map, kind of curve, share and condition:
+        method       name of the map
+        curve        deletion (patches are greyed out) or insertion (patches are shown on a grey image)
+        condition    semi_nude or clothed
+        share        share of the patches hidden or shown
+        R            mean over images
     """
     rows = []
     found = {kind: audit.along(grids, kind) for kind in KINDS}
@@ -210,13 +216,14 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
 def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
     """Measure how R changes while the patches of the bust are greyed out in the order of each map.
 
-    R is the log-probability of the true emotion, nats. Its change is averaged over the share of bust patches hidden,
-    from none to all. Above 0, what the map marks on the bust misleads the readout; below 0, the readout needs it. All
-    maps end at the same picture, and differ in how early they reach it.
+    R is the log-probability of the true emotion, nats. The change of R is averaged over the share of bust patches
+    hidden, from none to all. Above 0, what the map marks on the bust misleads the readout. Below 0, the readout needs
+    what the map marks.
 
     grids: maps [image, gh, gw] by name, for the images of `audit`.
-    Returns, for each map, semi_nude and clothed (means over images), and gap (clothed minus semi-nude) with estimate,
-    low and high (interval over women).
+    Returns, for each map:
+        semi_nude, clothed    mean change over the images of the condition
+        gap                   clothed minus semi-nude: estimate, low, high (interval over women)
     """
     bust = audit.data.coverage("bust", audit.rows, audit.clip.grid) >= INSIDE
     found = audit.along(grids, "deletion", bust)
@@ -237,10 +244,13 @@ def agreement(a: Grids, b: Grids) -> float:
 def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
     """Randomise the vision tower from the top down, and compare Grad-ECLIP's maps with those of the original model.
 
+    Each step draws one more group of parameters at random.
+
     reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`.
     seed: seed of the random parameters.
-    Returns a row per step: randomised_down_to (the last group of parameters drawn anew: nothing, projection, block <i>,
-    embeddings), and agreement (rank correlation over patches with the original maps, mean over images).
+    Returns a row per step:
+        randomised_down_to    the last group randomised: nothing, projection, block <i>, or embeddings
+        agreement             rank correlation over patches with the original maps, mean over images
     """
     rows = [("nothing", 1.0)]
     for name, model in randomisation.randomised(audit.clip.model, seed):
@@ -250,22 +260,21 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 
 
 def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
-    """Summarise the checks of the maps, all but those on bust and face.
+    """Summarise four checks of the maps: curves, text, parameters, and the single head of the published code.
 
+    An agreement is a rank correlation of two maps over patches, mean over images. R is the log-probability of the true
+    emotion, nats.
     grids: maps [image, gh, gw] by name, from `every_map`, for the images of `audit`.
-    curve: deletion and insertion curves, from `perturb`, with the columns method, curve, condition, share and R (mean
-        log-probability of the true emotion, nats).
-    cascaded: from `randomise`; the column agreement is used, with a row per group of parameters drawn anew.
+    curve: deletion and insertion curves, from `perturb`, with the columns method, curve, condition, share and R.
+    cascaded: a row per group of parameters randomised, from `randomise`. The column agreement is used.
     Returns
-        curves         for each map: <kind>_area_<condition>, area under its curve of mean R over the share of patches,
+        curves         for each map: <kind>_area_<condition>, area under the curve of mean R over the share of patches,
                        nats; kind is deletion or insertion
-        text           agreement_with_another_emotion: agreement of Grad-ECLIP's maps for the true emotion with those
-                       for another one
-        parameters     agreement_projection_random, agreement_all_random: agreement of Grad-ECLIP's maps of the original
-                       model with those after the first group, and after all groups of parameters were drawn anew
-        single_head    the explained block run with one attention head, as in the published code: mean_cosine_drift
-                       (mean absolute change of the cosine of image and text), and agreement of the maps with ours
-    An agreement is a rank correlation over patches, mean over images.
+        text           agreement_with_another_emotion: Grad-ECLIP's maps for the true emotion with those for another one
+        parameters     agreement_projection_random, agreement_all_random: Grad-ECLIP's maps of the original model with
+                       those after the first group, or all groups, of parameters were randomised
+        single_head    the explained block run with one attention head: mean_cosine_drift (mean absolute change of the
+                       cosine of image and text), and agreement of the maps with those of all heads
     """
     by_share = curve.pivot(index="share", columns=["method", "curve", "condition"], values="R")
     areas: dict[str, dict[str, float]] = {method: {} for method in grids}
@@ -294,14 +303,14 @@ def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded
 def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path) -> None:
     """Draw the checks in four panels, and write the figure to `fpath`.
 
-    Upper row: deletion and insertion curves of each map (`curve`). Lower row: how much more of the map lies on the bust
-    of clothed than of semi-nude women, by map (`metrics`), and the agreement of Grad-ECLIP's maps with the original
-    ones while parameters are randomised (`cascaded`).
-    metrics: its key maps has, for each map, bust_energy_lift with gap (estimate, low, high). The energy lift is the
-        share of the map's positive mass on the bust / the share of the bust in the area.
+    Upper row: deletion and insertion curves of each map. Lower left: gap (clothed minus semi-nude) of the energy lift
+    on the bust, by map. The energy lift is the share of the map's positive mass on the bust / the bust's share of the
+    area. Lower right: agreement of Grad-ECLIP's maps with the original ones while parameters are randomised.
+
+    metrics: the key maps is drawn. For each map this key has bust_energy_lift with gap (estimate, low, high).
     curve: from `perturb`, with the columns method (name of the map), curve (deletion or insertion), share (of patches)
         and R (log-probability of the true emotion, nats).
-    cascaded: from `randomise`, with the columns randomised_down_to and agreement (rank correlation).
+    cascaded: from `randomise`, with the columns randomised_down_to and agreement (rank correlation over patches).
     """
     figure, axes = figures.panels(
         2, "Can the heatmaps be believed? (original model, confirmation women)", rows=2, cell=(6.2, 3.6)

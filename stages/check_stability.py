@@ -47,15 +47,16 @@ def matched_shares(
     seeds: range,
     kept: Checkpoint,
 ) -> list[float]:
-    """Train one SAE for each seed, and compare its decoder with that of the chosen SAE.
+    """Train one SAE for each seed, and compare the decoder of each with that of the chosen SAE.
 
     decoder: decoder rows of the chosen SAE, of shape [d_sae, d_in].
     tokens: the activations that the chosen SAE was trained on.
     normalisation: mean and scale of these tokens.
-    config: settings of its training; only the seed differs.
+    config: training settings of the chosen SAE. Only the seed is replaced.
     kept: the saved state of an interrupted training, with a part for each seed.
-    Returns, for each seed, the share of the chosen SAE's latents that the other SAE has too: each is paired with one
-    latent there, and the cosine of their decoder rows must be large (`sae_metrics.matched_share`).
+    Returns, for each seed, the share of the chosen SAE's latents that the other SAE has too. Each latent is paired with
+    at most one latent of the other SAE. A latent counts if the cosine of the two decoder rows is at least 0.7
+    (`sae_metrics.matched_share`).
     """
     shares = []
     for seed in seeds:
@@ -71,7 +72,10 @@ def matched_shares(
 
 
 def chosen_layer(sae: JumpReLUSAE) -> int:
-    """Return the layer of the chosen SAE, from its metadata. Raises SAEError if the metadata do not name one."""
+    """Return the layer of the chosen SAE, as its metadata name it.
+
+    Raises SAEError if the metadata name no layer.
+    """
     layer = sae.metadata.get("layer")
     if type(layer) is not int:
         raise SAEError(f"{SAE_DPATH}: metadata name no layer ({layer!r}); rerun `dvc repro --force select_sae`")
@@ -79,11 +83,14 @@ def chosen_layer(sae: JumpReLUSAE) -> int:
 
 
 def measure(shares: list[float]) -> dict[str, float]:
-    """Summarise how many latents of the chosen SAE come back.
+    """Summarise how many latents of the chosen SAE come back in trainings with other seeds.
 
-    shares: for each other seed, the share of the chosen SAE's latents that its training found again.
-    Returns n_other_seeds (number of shares) and, if it is not 0, matched_share (mean), least_matched_share and
-    largest_matched_share.
+    shares: for each other seed, the share of the chosen SAE's latents that the training found again.
+    Returns
+        n_other_seeds                                   number of shares
+        matched_share                                   mean share
+        least_matched_share, largest_matched_share      smallest and largest share
+    If there are no shares, only n_other_seeds is present.
     """
     if not shares:
         return {"n_other_seeds": 0}

@@ -50,7 +50,10 @@ TEXT_WIDTH = 62  # characters on a line of a card
 
 @dataclass(frozen=True)
 class ConfirmationImages:
-    """The images of confirmation women, and what is known of each. All fields have the images in the same order."""
+    """The images of confirmation women (women held out from choosing), and what is known of each image.
+
+    All fields have the images in the same order.
+    """
 
     rows: Int[np.ndarray, " image"]
     """Row number of each image in the data set, ascending."""
@@ -66,7 +69,7 @@ class ConfirmationImages:
 
         values: a value for each image, at least 0, such as the activation of one latent.
         n: largest number of images.
-        Returns their positions in the arrays of this class, the largest value first.
+        Returns the positions of the images found in the arrays of this class, the largest value first.
         """
         order = np.argsort(-values, kind="stable")
         first = ~self.images["identity"].iloc[order].duplicated().to_numpy()
@@ -74,11 +77,11 @@ class ConfirmationImages:
 
 
 def confirmation_images(spliced: SplicedClip, chosen: Selection) -> ConfirmationImages:
-    """Collect the images of confirmation women, both images of each pair.
+    """Collect the images of confirmation women (women held out from choosing), both images of each pair.
 
     chosen: the chosen SAE, with the activation of each latent on all audit images (pooled over tokens).
-    Raises PooledLatentsError if the pooled latents on disk are damaged, SelectionError if they are of another SAE, and
-    DamagedError if a shard of the activations is damaged.
+    Raises PooledLatentsError if the pooled latents on disk are damaged, SelectionError if these latents are of another
+    SAE, and DamagedError if a shard of the activations is damaged.
     """
     rows = np.sort(Pairs.from_images(spliced.data.table, "confirmation").rows)
     return ConfirmationImages(
@@ -90,13 +93,20 @@ def confirmation_images(spliced: SplicedClip, chosen: Selection) -> Confirmation
 
 
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
-    """List the latents to describe: the edited ones, then the strongest of the list that is not edited.
+    """List the latents to describe: the edited latents, then the strongest latents of the list that is not edited.
 
-    chosen: the chosen SAE, its lists of bias and of perception latents, and the latents to edit.
+    There are two lists: bias (the effect on the emotion readout harms semi-nude women) and perception (the activation
+    differs by condition).
+
+    chosen: the chosen SAE, both lists, and the latents to edit.
     n_other: number of latents of the list that is not edited.
-    Returns a row per latent: latent (index), step (of the search that found it), mean, low, high (gap, clothed minus
-    semi-nude, with its interval: in the effect on the readout for a bias latent, nats; in the activation for a
-    perception latent), p_max_t (family-wise p of this gap), list (bias or perception) and edited (1 or 0).
+    Returns a row per latent:
+        latent, step       index of the latent, and the step of the search that found the latent
+        mean, low, high    gap (clothed minus semi-nude) with its interval. For a bias latent this is the gap in the
+                           effect on the log-probability of the true emotion, nats. For a perception latent this is the
+                           gap in the activation.
+        p_max_t            family-wise p of this gap
+        list, edited       bias or perception; 1 if the latent is edited, else 0
     """
     other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
     contrast = chosen.lists[other]
@@ -108,24 +118,26 @@ def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
 def describe(
     spliced: SplicedClip, chosen: Selection, held_out: ConfirmationImages, config: DescribeLatents
 ) -> pd.DataFrame:
-    """Describe each latent of `listed` by its activation on the confirmation images, and by its decoder direction.
+    """Describe each latent of `listed`, by activation on confirmation images and by decoder direction.
 
-    One activation per image ranks the images and weights the monosemanticity. It is that of the class token if the SAE
-    reads the last block, where only the class token reaches the embedding, and the latent fires on it. Otherwise it is
-    the largest activation of a patch.
+    Confirmation images are those of the women held out from choosing. One activation per image is used to rank images
+    and to weight the monosemanticity. By default this is the largest activation of a patch. After the last block only
+    the class token reaches the embedding. There the activation of the class token is used, if the latent fires on the
+    class token.
+
     chosen: the chosen SAE, its lists of bias and of perception latents, and the latents to edit.
     held_out: the images of confirmation women, with each latent's activations.
     config: how many latents, images, neighbours and prompts a card names, and the vocabulary of prompts.
     Returns a row per latent: latent, step, mean, low, high, p_max_t, list and edited as in `listed`, and
         pooling                       the activation that is used: cls (class token) or max (largest patch)
         firing                        share of all tokens of the audit images on which the latent fired
-        condition, emotion, colour    share of the activation's variance that the label explains, the largest over the
-                                      poolings (`label_association.encoded`); colour (of the top) only for
-                                      portraits drawn with a planted bias
+        condition, emotion, colour    share of the activation's variance that the label explains, the largest over three
+                                      poolings. The column colour (of the top) is absent if the images have no such
+                                      label.
         encodes                       the label that explains most, or `none`
         monosemanticity               mean cosine of the embeddings of two images, weighted by both activations
-        neighbours                    the nearest decoder directions: latents with their cosines, as text
-        prompts                       the prompts nearest to the decoder direction with their cosines, as text
+        neighbours                    latents with the nearest decoder directions, with cosines, as text
+        prompts                       prompts nearest to the decoder direction, with cosines, as text
         top_images                    names of the images that activate the latent most, one per woman, as text
     Raises ParamsError if a prompt of the vocabulary names a column that the images do not have.
     """
@@ -152,9 +164,9 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
     """Name the prompts of the vocabulary that are nearest to each latent's decoder direction, by cosine.
 
     latents: indices of the latents.
-    config: `prompts`, the vocabulary, in which a {column} stands for every value that the images have in that column;
-        `n_prompts`, how many to name.
-    Returns a text per latent: the `config.n_prompts` nearest prompts, each with its cosine, nearest first.
+    config: `prompts` is the vocabulary. A {column} in a prompt stands for every value that the images have in that
+        column. `n_prompts` is the number of prompts to name.
+    Returns a text per latent: the nearest prompts, each with its cosine, nearest first.
     Raises ParamsError if a prompt names a column that the images do not have.
     """
     try:
@@ -176,17 +188,17 @@ def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages
     table: a row per latent, from `describe`. Columns used: latent, list, edited, encodes (the label that the latent
         encodes) and monosemanticity (mean cosine of pairs of images, weighted by activation).
     chosen: the latents to edit, and the ranking of all latents.
-    held_out: the images of confirmation women, with each latent's activations.
+    held_out: the images of confirmation women (women held out from choosing), with each latent's activations.
     Returns
         edited_latents     encode_<label>: share of the edited latents that encode condition, emotion or colour
         monosemanticity    bias_latents, perception_latents: mean over the described latents of the list; chance: mean
                            cosine of all pairs of images
-        planted_feature    only for portraits drawn with a planted bias. For each colour of the top, the detector is the
-                           latent that best separates it from the others (`label_association.detectors`).
-                           rank_<colour>: rank of the detector, from 1, by its effect gap in the unedited model, the
-                           latent that harms semi-nude women most first; best_rank, worst_rank: smallest and largest
-                           of these ranks; least_eta2: smallest share of variance that a colour explains in its
-                           detector; share_edited: share of the detectors that are edited
+        planted_feature    about detectors: for each colour of the top, the latent that best separates this colour from
+                           the others. The key is absent if the images have no label colour. Inside:
+                           rank_<colour>: rank of the detector among all latents, from 1, the most harmful to semi-nude
+                           women first; best_rank, worst_rank: smallest and largest of these ranks;
+                           least_eta2: smallest share of a detector's variance that its colour explains;
+                           share_edited: share of the detectors that are edited
     """
     edited = table[table["edited"] == 1]
     labels = [label for label in ("condition", "emotion", PLANTED) if label in held_out.images]
@@ -219,14 +231,15 @@ def draw(
     config: DescribeLatents,
     fpath: Path,
 ) -> None:
-    """Draw a card per latent, one below the other, and write them to `fpath`.
+    """Draw a card per latent, one below the other, and write the figure to `fpath`.
 
-    A card shows the text of its row in `table`, the latent's mean activation by condition and label with intervals over
-    women, and the images that activate it most.
+    A card has three parts: the text of the latent's row in `table`, the mean activation by condition and label with
+    intervals over women, and the images that activate the latent most.
+
     spliced: CLIP with the chosen SAE, which gives the pictures and the activation on each patch.
-    table: a row per latent, from `describe`: its gap, what it encodes, its monosemanticity, and the nearest latents and
-        prompts. The first `config.n_shown` edited latents and all others are drawn.
-    held_out: the images of confirmation women, with each latent's activations.
+    table: a row per latent, from `describe`: gap (clothed minus semi-nude), label encoded, monosemanticity, nearest
+        latents and prompts. The first `config.n_shown` edited latents and all latents that are not edited are drawn.
+    held_out: the images of confirmation women (women held out from choosing), with each latent's activations.
     inference: settings of the bootstrap intervals.
     config: `n_shown`, and `n_images`, the number of images on a card.
     """

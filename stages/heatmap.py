@@ -49,10 +49,12 @@ IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores are in plot
 def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
     """Compute Grad-ECLIP maps of images for their own prompts, in a model that has the arm in place.
 
+    An image's own prompt names the image's true emotion.
+
     rows: row numbers of the images.
     arm: a function that changes the residual stream after the SAE's block, such as the edit.
     Returns raw signed maps, an array [image, gh, gw], and the cosine of each image with its prompt, an array [image].
-    Raises ExplainError if the formulas do not apply to the model.
+    Raises ExplainError if the formulas of Grad-ECLIP do not apply to the model.
     """
 
     def explain(some: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -74,15 +76,19 @@ def score(
 ) -> pd.DataFrame:
     """Score each map against the bust mask and the face mask of its image.
 
-    grids: by arm, the maps [image, gh, gw] of the images in `rows`.
+    grids: by arm (an intervention on the residual stream), the maps [image, gh, gw] of the images in `rows`.
     cosines: by arm, the cosine of each image with its own prompt [image].
-    coverage: by region (bust, face), the share of each patch inside it [image, gh, gw], for the same images.
+    coverage: by region (bust, face), the share of each patch inside the region [image, gh, gw], for the same images.
     rows: row numbers of the images in the data set.
-    Returns a row per region, arm and image: arm, region, row, the labels identity, condition, emotion and pair, cosine,
-    and degenerate (1 if the map has no positive value, or the mask is empty or full). The scores are energy_lift (share
-    of the map's positive mass in the mask / the mask's share of the area), matched_area_iou, threshold_iou,
-    relevance_mass, rank_accuracy, pixel_auc and pointing_hit (`localise.scores`). Each but threshold_iou has its chance
-    level, chance_<score>.
+    Returns a row per region, arm and image:
+        arm, region, row                      name of the arm, name of the region, and row number of the image
+        identity, condition, emotion, pair    labels of the image
+        cosine                                cosine of the image with its own prompt
+        degenerate                            1 if the map has no positive value, or the mask is empty or full; else 0
+        energy_lift                           share of the map's positive mass in the mask / the mask's area share
+        matched_area_iou, threshold_iou, relevance_mass, rank_accuracy, pixel_auc, pointing_hit
+                                              further scores (`localise.scores`)
+        chance_<score>                        chance level of each score except threshold_iou
     """
     table = data.table.iloc[rows]
     records = []
@@ -112,11 +118,13 @@ def score(
 def iou_over_thresholds(
     grids: dict[str, np.ndarray], coverage: dict[str, np.ndarray], condition: np.ndarray
 ) -> pd.DataFrame:
-    """Compute the mean IoU of each arm's maps with each region, by condition, for several cuts of the maps.
+    """Compute the mean IoU (intersection over union) of maps and regions, for several thresholds of the maps.
 
-    The cuts are THRESHOLDS, from .1 to .9, of the range from a map's smallest to its largest value.
-    grids: by arm, the maps [image, gh, gw].
-    coverage: by region (bust, face), the share of each patch inside it [image, gh, gw], for the same images.
+    A threshold is a place in the range from a map's smallest value (0) to its largest value (1). The thresholds are .1,
+    .2, ... .9.
+
+    grids: by arm (an intervention on the residual stream), the maps [image, gh, gw].
+    coverage: by region (bust, face), the share of each patch inside the region [image, gh, gw], for the same images.
     condition: condition of each image, semi_nude or clothed.
     Returns a row per region, arm, threshold and condition: arm, region, condition, threshold, iou (mean over images).
     """
@@ -132,12 +140,15 @@ def iou_over_thresholds(
 def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str, dict]:
     """Average the scores of the maps over pairs, by arm and region, with bootstrap intervals over women.
 
-    table: a row per region, arm and image of the pairs, from `score`. Columns used: arm, region, row (row number of the
-        image), degenerate, energy_lift and matched_area_iou, and their chance levels chance_<score>.
+    table: a row per region, arm (an intervention on the residual stream) and image of the pairs, from `score`. Columns
+        used: arm, region, row, degenerate, energy_lift, matched_area_iou, and the chance levels chance_<score>.
     inference: settings of the bootstrap.
-    Returns, for each arm, the keys <region>_energy_lift and <region>_matched_area_iou, for bust and face. Each holds
-    semi_nude, clothed and gap (clothed minus semi-nude), with estimate, low and high, and `chance`, the mean chance
-    level. A further key `images` holds `degenerate`, the number of rows of `table` whose map has no positive value or
+    Returns, for each arm, the keys <region>_energy_lift and <region>_matched_area_iou, for bust and face. Each key
+    holds:
+        semi_nude, clothed    mean of the condition: estimate, low, high
+        gap                   clothed minus semi-nude: estimate, low, high
+        chance                mean chance level
+    A further key, images, holds degenerate. This is the number of rows of `table` whose map has no positive value, or
     whose mask is empty or full.
     """
     metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
@@ -154,9 +165,12 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
 def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
     """Choose the main estimates, without their intervals.
 
-    found: the results of `measure`: by arm, then by <region>_<score>, and `images`.
-    Returns `images` as it is, and bust_energy_lift_gap and bust_matched_area_iou_gap: by arm, the gap (clothed minus
-    semi-nude) of this score on the bust.
+    found: by arm (an intervention on the residual stream), then by <region>_<score>, the means of the map scores. A
+        further key, images, counts degenerate maps. This is the result of `measure`.
+    Returns three keys:
+        images                       the same as in `found`
+        bust_energy_lift_gap         by arm, gap (clothed minus semi-nude) of the energy lift on the bust
+        bust_matched_area_iou_gap    by arm, gap of the matched-area IoU with the bust
     """
     arms = [arm for arm in found if arm != "images"]
     return {
@@ -176,14 +190,15 @@ def draw_sheet(
     n_pairs: int,
     fpath: Path,
 ) -> None:
-    """Draw some confirmation pairs, one image per row of the sheet, and write the sheet to `fpath`.
+    """Draw some pairs of confirmation women (women held out from choosing), and write the sheet to `fpath`.
 
-    The first column shows the picture. Each other column shows the map of one arm over it, with its cosine in the
-    title.
+    Each row of the sheet shows one image. The first column is the picture. Each other column is the map of one arm (an
+    intervention on the residual stream) over the picture, with the cosine of image and prompt in the title.
+
     rows: row numbers of the images of `grids` and `cosines`.
     grids: by arm, the maps [image, gh, gw].
     cosines: by arm, the cosine of each image with its own prompt [image].
-    n_pairs: number of pairs, evenly spread over all.
+    n_pairs: number of pairs to draw, evenly spaced among all pairs.
     """
     pairs = Pairs.from_images(spliced.data.table, "confirmation").table
     shown = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))]
@@ -207,9 +222,10 @@ def draw_sheet(
 def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
     """Draw each woman's energy lift on the bust in both conditions, a panel per arm, and write the figure to `fpath`.
 
-    The energy lift is the share of a map's positive mass on the bust / the bust's share of the area (1 is chance). The
-    arms are the original model, the SAE spliced in, and the latents edited. A line joins the two conditions of a woman,
-    and a black bar is the mean over women.
+    The energy lift is the share of a map's positive mass on the bust / the bust's share of the area. Chance is 1. The
+    arms are the original model, the SAE spliced in, and the latents edited. A line joins the two conditions of a woman.
+    A black bar is the mean over women.
+
     table: a row per region, arm and image, from `score`, with the columns region, arm, identity, condition and
         energy_lift.
     """
@@ -240,12 +256,12 @@ def save(
     """Write the maps as a Zarr group to `directory`.
 
     rows: row numbers of the images.
-    grids: by arm, the maps [image, gh, gw].
+    grids: by arm (an intervention on the residual stream), the maps [image, gh, gw].
     cosines: by arm, the cosine of each image with its own prompt [image].
     layer: the block that the maps explain, counted from 1.
 
-    The group has the arrays raw [arm, image, gh, gw], cosine [arm, image] and row [image], and the attributes arms
-    (names in order) and explained_block.
+    The group has three arrays: raw [arm, image, gh, gw], cosine [arm, image] and row [image]. The attributes of the
+    group are arms (names in order) and explained_block.
     """
     with outs.atomic_output(directory) as unfinished:
         group = zarr.create_group(unfinished)
