@@ -52,7 +52,7 @@ class Explanation:
     """Maps of n images for k texts, and the cosines that they explain, float32."""
 
     raw: dict[Method, Float[Tensor, "n k gh gw"]]
-    """Signed maps by method, before the positive part is taken, summed over the explained blocks."""
+    """Maps by method, summed over the explained blocks. `grad_eclip` and `attribution` are signed."""
     similarity: Float[Tensor, "n k"]
     """Cosine of image and text."""
 
@@ -71,7 +71,9 @@ def grad_eclip(
     *,
     layer: int | None = None,
 ) -> Float[Tensor, "n gh gw"] | Float[Tensor, "n k gh gw"]:
-    """Compute signed Grad-ECLIP maps of images, as grids of patches, float32. The published map is the positive part.
+    """Compute signed Grad-ECLIP maps (Zhao et al., ICML 2024) of images, as grids of patches, float32.
+
+    A map shows which patches the cosine of image and text rests on. The map in the paper is the positive part.
 
     model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
@@ -100,12 +102,12 @@ def explain(
     model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
     texts: unit-norm embeddings, or differences of them for a contrast.
-    methods: the maps to compute; the module docstring gives their formulas.
-    layers: the blocks to explain, counted from 1; the last one if not given.
-    single_head: run the explained blocks with one attention head, as the published code does. That is another
-        model, with other cosines (`Explanation.similarity`).
-    The sum of the cosines over the batch is differentiated. The images of a batch do not interact, so batch and
-    single-image results agree.
+    methods: the maps to compute: `grad_eclip`, `attribution`, `legrad` or `attention` (formulas: module docstring).
+    layers: the blocks to explain, counted from 1; the last one if not given. Maps of several blocks are added up.
+    single_head: run the explained blocks with one attention head, as the code of the Grad-ECLIP paper does. This
+        changes the model, and so the cosines.
+    Results do not depend on the batch: the images of a batch do not interact.
+    Returns the maps [n, k, gh, gw] by method, and the cosines [n, k].
     Raises ExplainError for a model or a block to which the formulas do not apply.
     """
     visual = model.visual
@@ -146,8 +148,9 @@ def maps(
     The module docstring has the formulas.
 
     attn: the attention module of the block.
-    x: its input X, the output of ln_1.
-    gradient: G = dS/dy at the class token, for each image and text; S is their cosine, y the attention's output.
+    x: input of the attention module, the output of ln_1.
+    gradient: G = dS/dy at the class token, for each image and text. S is the cosine of image and text, y the output of
+        the attention module.
     method: `grad_eclip`, `attribution`, `legrad` or `attention`.
     """
     q, k, v = linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
@@ -167,7 +170,9 @@ def maps(
 def key_query_similarity(
     q: Float[Tensor, "n token width"], k: Float[Tensor, "n token width"]
 ) -> Float[Tensor, "n patch"]:
-    """Compute lambda: the cosine of each patch's key with the class token's query, scaled to [0, 1] over patches.
+    """Compute Grad-ECLIP's lambda: the cosine of each patch's key with the class token's query, min-max scaled.
+
+    The cosines are scaled to [0, 1] over the patches of each image.
 
     q, k: queries and keys of all tokens; the class token is the first.
     """

@@ -19,7 +19,7 @@ Grid = Float[np.ndarray, "gh gw"]
 
 
 def degenerate(heat: Grid, mask: Grid) -> bool:
-    """Check whether the map has no positive value, or the mask is empty or covers the whole image.
+    """Check whether a score of the map means nothing: no positive value, an empty mask, or a mask of the whole image.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     """
@@ -27,10 +27,10 @@ def degenerate(heat: Grid, mask: Grid) -> bool:
 
 
 def energy_lift(heat: Grid, mask: Grid) -> float:
-    """Divide the share of the map's positive mass in the mask by the mask's share of the area. Chance: 1.
+    """Compute the energy lift: share of the map's positive mass in the mask / the mask's share of the area. Chance: 1.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    A zero map or an empty mask scores 1 (no preference).
+    The positive mass is the sum of the positive values. A zero map or an empty mask scores 1 (no preference).
     """
     area = mask.mean()
     return relevance_mass(heat, mask) / float(area) if (heat > 0).any() and area > 0 else 1.0
@@ -40,7 +40,8 @@ def relevance_mass(heat: Grid, mask: Grid) -> float:
     """Compute the share of the map's positive mass in the mask (Arras et al. 2022).
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    Chance is the mask's share of the area. A zero map scores chance.
+    The positive mass is the sum of the positive values. Chance is the mask's share of the area. A zero map scores
+    chance.
     """
     positive = np.maximum(heat, 0).astype(np.float64)
     total = positive.sum()
@@ -48,12 +49,12 @@ def relevance_mass(heat: Grid, mask: Grid) -> float:
 
 
 def matched_area_iou(heat: Grid, mask: Grid) -> float:
-    """Compute the IoU of the mask with the map's largest patches, as many as fill the mask's area.
+    """Compute the IoU of the mask with the patches of the largest values, as many as fill the mask's area.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    The number of patches is the mask's area in patches, rounded, at least one. Patches tied at the cut share
-    the remaining area, so the score does not depend on the order of patches. Chance is `chance_iou`. A zero map
-    scores chance, an empty mask 0.
+    The number of patches is the mask's area in patches, rounded, at least one. Patches tied at the cut share the
+    remaining area, so the order of patches does not matter. Chance is a / (2 - a), with a the mask's share of the area.
+    A zero map scores chance. An empty mask scores 0.
     """
     if mask.sum() == 0:
         return 0.0
@@ -64,7 +65,9 @@ def matched_area_iou(heat: Grid, mask: Grid) -> float:
 
 
 def chance_iou(mask: Grid) -> float:
-    """Compute the expected matched-area IoU of a map without information.
+    """Compute the chance level of the matched-area IoU: that of a map without information.
+
+    The matched-area IoU takes as many patches of the map as fill the mask's area.
 
     mask: share of each patch's area inside the region, 0 to 1.
     Returns a / (2 - a), where a is the mask's share of the area.
@@ -87,10 +90,10 @@ def _soft_iou(chosen: Grid, mask: Grid) -> float:
 
 
 def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
-    """Compute the IoU of the mask with the patches above a cut of the map. For comparison with other work only.
+    """Compute the IoU of the mask with the patches above a threshold. For comparison with other work only.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    threshold: place of the cut in the min-max range of the signed map, between 0 and 1.
+    threshold: the threshold on the signed map after min-max scaling to [0, 1].
     A constant map selects nothing and scores 0.
     """
     low, high = float(heat.min()), float(heat.max())
@@ -99,11 +102,11 @@ def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
 
 
 def relevance_rank_accuracy(heat: Grid, mask: Grid) -> float:
-    """Compute which share of the map's n largest patches lie in the mask, which has n patches (Arras et al. 2022).
+    """Compute the share of the n patches with the largest values that lie in the mask (Arras et al. 2022).
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    A patch with at least half coverage is in the mask. Chance is n / number of all patches. An empty mask scores 0, a
-    zero map chance.
+    A patch is in the mask if at least half of its area is inside the region. n is the number of patches in the mask.
+    Chance is n / number of all patches. An empty mask scores 0. A zero map scores chance.
     """
     inside = mask >= INSIDE
     n = int(inside.sum())
@@ -118,8 +121,8 @@ def pixel_auc(heat: Grid, mask: Grid) -> float:
     """Compute the probability that a patch inside the mask has a higher value than one outside. Chance: 0.5.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    Ties count half. The score uses the signed values. A patch with at least half coverage is inside. An empty or full
-    mask scores 0.5.
+    A patch is inside if at least half of its area is inside the region. Values keep their sign. Ties count half. An
+    empty or full mask scores 0.5.
     """
     inside = (mask >= INSIDE).ravel()
     n_in, n_out = int(inside.sum()), int((~inside).sum())
@@ -130,11 +133,12 @@ def pixel_auc(heat: Grid, mask: Grid) -> float:
 
 
 def pointing_hit(heat: Grid, mask: Grid) -> float:
-    """Compute which share of the map's maxima lie in the mask: 1 or 0 if there is one maximum.
+    """Compute the pointing hit: 1 if the patch with the map's largest value lies in the mask, else 0.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    A patch with at least half coverage is in the mask. Chance is the share of patches in the mask. A zero map scores
-    chance, never a hit.
+    If several patches tie at the largest value, the score is the share of these patches in the mask. A patch is in the
+    mask if at least half of its area is inside the region. Chance is the share of patches in the mask. A zero map
+    scores chance.
     """
     inside = mask >= INSIDE
     if not (heat > 0).any():
@@ -143,18 +147,17 @@ def pointing_hit(heat: Grid, mask: Grid) -> float:
 
 
 def scores(heat: Grid, mask: Grid) -> dict[str, float]:
-    """Compute all scores of one map against one mask, by the names that the metrics use.
+    """Compute all localisation scores of one map against one mask.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     Returns:
         energy_lift         share of the map's positive mass in the mask / the mask's share of the area
         matched_area_iou    IoU of the mask with the largest patches, as many as fill the mask's area
-        threshold_iou       IoU of the mask with the patches above half of the map's range
+        threshold_iou       IoU of the mask with the patches above .5 of the min-max scaled map
         relevance_mass      share of the map's positive mass in the mask
-        rank_accuracy       share of the n largest patches that lie in the mask of n patches
+        rank_accuracy       share of the n largest patches that lie in the mask; n: number of patches in the mask
         pixel_auc           probability that a patch inside has a higher value than one outside
-        pointing_hit        share of the map's maxima that lie in the mask
-    The function of each name says more (rank_accuracy: `relevance_rank_accuracy`).
+        pointing_hit        share of the patches with the largest value that lie in the mask
     """
     return {
         "energy_lift": energy_lift(heat, mask),
@@ -168,11 +171,16 @@ def scores(heat: Grid, mask: Grid) -> dict[str, float]:
 
 
 def chance(mask: Grid) -> dict[str, float]:
-    """Compute the chance level of each score for a mask.
+    """Compute the chance level of each localisation score for a mask: the score of a map without information.
 
     mask: share of each patch's area inside the region, 0 to 1.
-    Returns the keys energy_lift, matched_area_iou, relevance_mass, rank_accuracy, pixel_auc and pointing_hit.
-    threshold_iou has no chance level.
+    Returns:
+        energy_lift                    1
+        matched_area_iou               a / (2 - a), with a the mask's share of the area
+        relevance_mass                 a
+        rank_accuracy, pointing_hit    share of patches in the mask (at least half of the patch inside the region)
+        pixel_auc                      .5
+    threshold_iou has no chance level, so this key is absent.
     """
     area, inside = float(mask.mean()), float((mask >= INSIDE).mean())
     return {

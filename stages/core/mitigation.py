@@ -37,10 +37,12 @@ class MitigationError(StudyError):
 def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditScope, layer: int) -> None:
     """Write an edit of some latents of `sae` into `directory`, so that `attach` can put it into a model.
 
+    sae: the SAE whose latents are edited.
+    edit: the change of these latents' activations.
     scope: the tokens that the edit changes: `all`, `cls` (class token) or `patches`.
     layer: the block after which the edit acts, counted from 1.
-    The edit goes into edit.json, and an SAE of the edited latents alone into the folder latents.
-    Raises MitigationError for an edit that needs more than the image itself: its clothed twin, or its mask.
+    The edit goes into edit.json. An SAE with only the edited latents goes into the folder latents.
+    Raises MitigationError for an edit that needs more than the image itself: the image's clothed twin or bust mask.
     """
     if edit.kind not in KINDS or scope not in SCOPES:
         raise MitigationError(
@@ -63,13 +65,14 @@ def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditS
 
 
 def attach(model: Any, directory: Path | str) -> ExitStack:
-    """Put the edit in `directory` into an open_clip model. From now on it is part of every forward pass.
+    """Put the edit in `directory` into an open_clip model. From now on the edit is part of every forward pass.
 
-    model: the model that the edit was made for; it is changed in place.
-    directory: a folder that `save` filled.
-    Returns the context that holds the edit, also kept as `model.mitigation`; its `close()` removes the edit.
-    Raises MitigationError if the directory holds no edit or a damaged one, or if the model lacks its block; SAEError if
-    the saved latents are damaged.
+    model: the model that the edit was made for; the model is changed in place.
+    directory: a folder with an edit that `save` wrote.
+    Returns a context that holds the edit. Its method `close()` removes the edit. The model keeps the same context as
+    `model.mitigation`.
+    Raises MitigationError if the directory holds no edit or a damaged one. Raises MitigationError too if the model has
+    no block with the edit's number. Raises SAEError if the saved latents are damaged.
     """
     directory = Path(directory)
     if not (directory / EDIT_FNAME).is_file():

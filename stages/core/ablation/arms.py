@@ -34,7 +34,7 @@ SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the larges
 
 @dataclass(frozen=True)
 class ArmInputs:
-    """What arms are built from.
+    """What arms are built from. An arm is an intervention on CLIP's residual stream after one block.
 
     spliced: CLIP with the chosen SAE at the splice.
     chosen: the chosen SAE, and the latents to edit.
@@ -55,7 +55,7 @@ class ArmInputs:
 
     @property
     def planted(self) -> bool:
-        """Whether the data set has the label that a planted bias follows (column `colour`)."""
+        """Whether the data set's table has the column `colour` (of the top): the label that a planted bias follows."""
         return PLANTED in self.spliced.data.table
 
 
@@ -64,31 +64,36 @@ Builder = Callable[[ArmInputs], Arm]
 
 @dataclass(frozen=True)
 class ArmEntry:
-    """One arm of the list `ARMS`: the function `build` that builds it, and when it runs."""
+    """One arm of the list `ARMS`: an intervention on the residual stream.
+
+    build: the function that builds the arm.
+    """
 
     build: Builder
     what: str
     """What the tokens x become, in words."""
     at_last_block: bool = False
-    """Whether it acts after the last block, whatever the layer of the chosen SAE."""
+    """Whether the arm acts after the last block, whatever the layer of the chosen SAE."""
     planted_only: bool = False
-    """Whether it needs the label that a planted bias follows, so real photographs have no such arm."""
+    """Whether the arm needs the label that a planted bias follows. Real photographs have no such label."""
     shown: bool = True
-    """Whether it stands in the report; a check of the arithmetic need not."""
+    """Whether the arm stands in the report; a check of the arithmetic need not."""
 
 
 def build_arms(inputs: ArmInputs, *, at_last_block: bool = False) -> dict[str, Arm]:
-    """Build every arm of `ARMS` that the data allow. Returns arms by name, in the order of `ARMS`.
+    """Build the arms (interventions on the residual stream) of the list `ARMS` that the data allow.
 
-    at_last_block: True for the arms that act after the last block only, False for those that act at the splice only.
-    Arms that need the label of a planted bias are left out if the images have none.
+    at_last_block: True builds only the arms marked to act after the last block. False builds only the others, which act
+        after the block whose output the chosen SAE reads.
+    Arms that need the label of a planted bias are left out if the images have no such label.
+    Returns arms by name, in the order of `ARMS`.
     """
     entries = {name: entry for name, entry in ARMS.items() if entry.at_last_block == at_last_block}
     return {name: entry.build(inputs) for name, entry in entries.items() if inputs.planted or not entry.planted_only}
 
 
 def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
-    """Return a copy of `inputs` in which the splice is after the last block.
+    """Return a copy of `inputs` whose arms act after the last block of CLIP's vision tower.
 
     last: store of the activations after the last block.
     """
@@ -96,9 +101,10 @@ def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
 
 
 def error_kept(inputs: ArmInputs) -> Arm:
-    """Build the arm that applies the edit to no latent: x + D(f) - D(f), with D the SAE's decoder.
+    """Build the arm that applies the edit to no latent: x + D(f) - D(f).
 
-    It must return its tokens x unchanged, so it checks the arithmetic.
+    x are the tokens, f the activations of the latents, D the SAE's decoder.
+    The arm must return x unchanged, so it checks the arithmetic.
     """
     nothing = LatentEdit(latents=torch.tensor([], dtype=torch.long))
     return inputs.spliced.edit_arm(nothing, inputs.edit.scope)
@@ -115,24 +121,30 @@ def random_direction(inputs: ArmInputs) -> Arm:
 
 
 def difference_in_means(inputs: ArmInputs) -> Arm:
-    """Build the arm that projects out the direction between the means of semi-nude and clothed discovery images."""
+    """Build the arm that projects out the direction between the means of semi-nude and clothed images.
+
+    The means are over discovery images: images of the women used for choosing.
+    """
     return means_removed(inputs.spliced, inputs.discovery_images["condition"])
 
 
 def colour_subspace(inputs: ArmInputs) -> Arm:
     """Build the arm that projects out the subspace in which semi-nude images differ by the colour of the top.
 
-    The subspace is that between the means of discovery images, one mean per colour. The planted bias follows this
-    label. Raises KeyError if the images have no column `colour`.
+    The subspace is spanned by the differences between the colours' means. Each mean is over the semi-nude discovery
+    images (images of the women used for choosing) with that colour. The planted bias follows the colour.
+    Raises KeyError if the images have no column `colour`.
     """
     images = inputs.discovery_images
     return means_removed(inputs.spliced, images.loc[images["condition"] == SEMI_NUDE, PLANTED])
 
 
 def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
-    """Build the arm that applies the largest share of `colour_subspace`'s change that costs little enough.
+    """Build the arm that removes the subspace of the top's colour in part: as much as the allowed cost permits.
 
-    The cost is the loss of emotion accuracy on clothed discovery images, at most `inputs.edit.clothed_cost`.
+    The arm applies the largest share of the change of `colour_subspace` whose cost is at most
+    `inputs.edit.clothed_cost`. The cost is the loss of emotion accuracy on clothed discovery images (images of the
+    women used for choosing).
     """
     return within_cost(inputs.spliced, colour_subspace(inputs), inputs.edit.clothed_cost)
 
@@ -140,11 +152,12 @@ def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
 def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
     """Build the arm that projects out the subspace in which the means of the labels differ.
 
-    Each label has the mean activation of its images. The class token and the patches each have their own subspace,
-    computed from the class tokens of these images, or from their means over patches.
+    For each label, the activations of the images with this label are averaged. The subspace is spanned by the
+    differences of these means. Class tokens and patches are treated apart. The subspace for the class token comes from
+    the images' class tokens. The subspace for patches comes from the images' means over patches.
 
-    labels: a label for each image, indexed by its row number in the data set's table. With two labels the subspace is
-        one direction, the difference in means.
+    labels: a label for each image. The index holds the row number of the image in the data set's table. With two
+        labels the subspace is one direction, the difference in means.
     """
 
     def tokens_by_kind(rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -166,15 +179,21 @@ def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
 
 
 def partly(arm: Arm, share: float) -> Arm:
-    """Return an arm that applies only a part of another arm's change: x + share * (arm(x) - x), at every token x."""
+    """Return an arm that applies only a part of another arm's change: x + share * (arm(x) - x), at every token x.
+
+    An arm is an intervention on the residual stream. share: the part, between 0 and 1.
+    """
     return lambda batch: batch.tokens + share * (arm(batch) - batch.tokens)
 
 
 def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
     """Return an arm that applies the largest share of another arm's change that costs at most `cost`.
 
-    cost: largest loss of emotion accuracy on clothed discovery images that is allowed, between 0 and 1.
-    The shares 1, .95, .9, ..., .05 and 0 are tried, as in `partly`. With share 0 the arm changes nothing.
+    An arm is an intervention on the residual stream.
+
+    cost: largest loss of emotion accuracy that is allowed, between 0 and 1. The loss is measured on clothed discovery
+        images (images of the women used for choosing).
+    The shares 1, .95, .9, ..., .05 and 0 are tried. With share 0 the arm changes nothing.
     """
     clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
     tried = [partly(arm, share) for share in (*SHARES, 0.0)]
@@ -183,19 +202,19 @@ def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
 
 
 def ranked_once(inputs: ArmInputs) -> Arm:
-    """Build the arm that edits as many latents as were chosen, but picks the most harmful ones in a single step.
+    """Build the arm that edits as many latents as were chosen, but picks the most harmful latents in a single step.
 
-    They are ranked by their effects with nothing edited (`Selection.ranked_once`). The chosen ones were found step by
-    step.
+    The latents are ranked by their effects on the emotion readout with nothing edited (`Selection.ranked_once`). The
+    chosen latents, in contrast, come from the search step by step.
     """
     return _edit_first(inputs, inputs.chosen.ranked_once)
 
 
 def shuffled_labels(inputs: ArmInputs) -> Arm:
-    """Build the arm of the null control: it edits as many latents as were chosen, picked with shuffled labels.
+    """Build the arm of the null control: the arm edits as many latents as were chosen, picked with shuffled labels.
 
-    The labels clothed and semi-nude are swapped for about half of the women, drawn at random. The latents that then
-    seem most harmful are edited (`ranked_by_shuffled_labels`).
+    The labels clothed and semi-nude are swapped for about half of the women, taken at random. The arm edits the latents
+    that then seem most harmful (`ranked_by_shuffled_labels`).
     """
     return _edit_first(inputs, ranked_by_shuffled_labels(inputs))
 
@@ -208,8 +227,9 @@ def _edit_first(inputs: ArmInputs, ranked: Int[np.ndarray, " latent"]) -> Arm:
 def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
     """Rank all latents by their mean effect gap, after swapping the twins' labels for about half of the women.
 
-    The gap is the effect of the latent on R (log-probability of the true emotion, nats), clothed minus semi-nude twin,
-    with nothing edited. The mean is over discovery pairs. Each woman's labels are swapped with probability one half.
+    The effect of a latent is its first-order effect on R (log-probability of the true emotion, nats), with nothing
+    edited. The gap is the effect on the clothed twin minus the effect on the semi-nude twin. The mean is over the pairs
+    of discovery women (those used for choosing). Each woman's labels are swapped with probability one half.
     Returns the indices of the latents, the largest mean gap first.
     """
     data = inputs.spliced.data
@@ -221,9 +241,10 @@ def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
 
 
 def swapped(inputs: ArmInputs) -> Arm:
-    """Build the arm that gives the edited latents the values that they have at the same tokens of the other twin.
+    """Build the arm that sets the chosen latents to the values that these latents have at the same tokens of the twin.
 
-    If the edit improves the readout of semi-nude images, this arm should worsen that of clothed images.
+    The twin shows the same woman with the same expression in the other condition. If the edit improves the readout on
+    semi-nude images, this arm should worsen the readout on clothed images.
     """
     latents = torch.tensor(inputs.chosen.latents, device=inputs.spliced.clip.device)
     edit = LatentEdit(latents=latents, kind="patch")
@@ -235,14 +256,15 @@ def swapped(inputs: ArmInputs) -> Arm:
 
 
 def edited(inputs: ArmInputs) -> Arm:
-    """Build the arm with the edit of params.yaml, on the chosen latents."""
+    """Build the arm under test: the edit of params.yaml (its kind and the tokens in scope), on the chosen latents."""
     return inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit)
 
 
 def edited_in(scope: schema.EditScope) -> Builder:
     """Return a function that builds the arm with the edit of params.yaml, limited to some tokens.
 
-    scope: these tokens: `all`, `cls` (class token), `patches`, `bust` or `not_bust` (patches inside or outside it).
+    scope: the tokens to edit: `all`, `cls` (class token), `patches`, `bust` (patches inside the bust) or `not_bust`
+        (patches outside the bust).
     """
 
     def build(inputs: ArmInputs) -> Arm:

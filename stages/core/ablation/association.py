@@ -22,6 +22,7 @@ def association(
 
     embeddings, prompts: unit-norm embeddings of the images, and of one prompt per emotion.
     truth: index of each image's emotion among the prompts.
+    Returns s, one value per image.
     """
     cosines = embeddings @ prompts.T
     own = cosines[np.arange(len(truth)), truth]
@@ -30,11 +31,12 @@ def association(
 
 
 def effect_size(semi_nude: Float[np.ndarray, " n"], clothed: Float[np.ndarray, " m"]) -> float:
-    """Compute the effect size d: mean s of clothed images minus mean s of semi-nude ones, in standard deviations of s.
+    """Compute the effect size d: mean s of clothed images minus mean s of semi-nude images, in standard deviations.
 
-    semi_nude, clothed: s of each image of that condition, from `association`. The deviation is over both.
-    Returns d, above 0 if clothed images are associated more strongly with their emotion; 0 if s is the same for all
-    images.
+    s is the association of an image with the prompt of its own emotion (`association`).
+
+    semi_nude, clothed: s of each image of that condition. The standard deviation is over both together.
+    Returns d. It is above 0 if s is larger on clothed images. It is 0 if s is the same for all images.
     """
     spread = np.concatenate([semi_nude, clothed]).std(ddof=1)
     return float((clothed.mean() - semi_nude.mean()) / spread) if spread > 0 else 0.0

@@ -19,13 +19,17 @@ class ControlsError(StudyError):
 def matched_control_sets(
     chosen: Int[np.ndarray, " k"], tests: pd.DataFrame, n_sets: int, seed: int
 ) -> Int[np.ndarray, "n_sets k"]:
-    """Draw random sets of latents that are like the chosen ones in firing rate and in mean activation (log scales).
+    """Draw random sets of other latents that are like the chosen ones in firing rate and in mean activation.
+
+    Firing rates and mean activations are compared on a log scale.
 
     chosen: indices of the chosen latents.
-    tests: a row per latent of the SAE, with firing (share of tokens on which it is active), mean_cls and mean_patch
-        (mean activation on the class token and on patches).
+    tests: a row per latent of the SAE. Columns:
+        firing        share of tokens on which the latent is active
+        mean_cls      mean activation on the class token
+        mean_patch    mean activation on patches
     Returns one set of latent indices per row, each as large as `chosen`.
-    Raises ControlsError if fewer other latents ever fire than are chosen.
+    Raises ControlsError if too few other latents ever fire: fewer than the number of chosen latents.
     """
     if not len(chosen):
         return np.zeros((n_sets, 0), dtype=np.int64)
@@ -39,13 +43,13 @@ def matched_sets(
 ) -> Int[np.ndarray, "n_sets k"]:
     """Draw random sets of other latents that are like the chosen ones in `profile`.
 
-    For each chosen latent a control is drawn among its nearest neighbours in the standardised profile. No set uses a
-    latent twice. A latent whose profile is not finite (it never fires) is no control.
+    Each feature of the profile is standardised. For each chosen latent, a control is drawn at random among the nearest
+    other latents. No set uses a latent twice. A latent whose profile is not finite is never a control.
 
     chosen: indices of the chosen latents.
-    profile: the features in which the latents must be alike, a row per latent of the SAE.
+    profile: the features in which the latents must be alike, such as log firing rate. A row per latent of the SAE.
     Returns one set of latent indices per row, each as large as `chosen`.
-    Raises ControlsError if fewer other latents have a finite profile than are chosen.
+    Raises ControlsError if too few other latents have a finite profile: fewer than the number of chosen latents.
     """
     usable = np.isfinite(profile).all(1)
     centre, spread = profile[usable].mean(0), profile[usable].std(0)
@@ -72,8 +76,9 @@ def _one_set(near: Int[np.ndarray, "k n_near"], rng: np.random.Generator) -> Int
 
 
 def control_p(effect: float, controls: Float[np.ndarray, " n"]) -> float:
-    """Compute the one-sided p-value of an effect against the effects of control sets; a larger effect is stronger.
+    """Compute the one-sided p-value of the edit's effect against the effects of control sets (random latents edited).
 
+    effect: the effect of the edit under test. A larger effect is a stronger one.
     controls: the effect of each control set.
     Returns (1 + number of controls at least as large) / (1 + number of controls).
     """

@@ -31,19 +31,21 @@ BEFORE_AND_AFTER = ("original", "edited")
 
 @dataclass(frozen=True)
 class ArmOutcomes:
-    """Arms by name, and what came out of them.
+    """Arms (interventions on the residual stream) by name, and what CLIP gives under each of them.
 
     arms: the functions, in the order of the first axis of `outcomes`.
-    outcomes: arrays [arm, image]; the images are those of `Pairs.rows`, in that order.
+    outcomes: arrays [arm, image]. The images are those of `Pairs.rows`, in that order: all semi-nude, then all clothed.
     """
 
     arms: dict[str, Arm]
     outcomes: Outcomes
 
     def of_arm(self, name: str) -> Outcomes:
-        """Select the outcomes of one arm, with one value per image.
+        """Select the outcomes of one arm: R (log-probability of the true emotion, nats), correct, and cosine.
 
-        name: its key in `arms`. Raises ValueError for an unknown name.
+        Each outcome has one value per image.
+
+        name: key of the arm in `arms`. Raises ValueError for an unknown name.
         """
         i = list(self.arms).index(name)
         return Outcomes(*(getattr(self.outcomes, field.name)[i] for field in fields(Outcomes)))
@@ -51,15 +53,16 @@ class ArmOutcomes:
     def endpoints(self, name: str) -> dict[str, np.ndarray]:
         """Select the primary endpoints of one arm, with one value per image.
 
-        name: its key in `arms`. Raises ValueError for an unknown name.
-        Returns the keys `accuracy` (1 where the most probable emotion is the true one, else 0) and `R` (log-probability
-        of the true emotion, nats).
+        name: key of the arm in `arms`. Raises ValueError for an unknown name.
+        Returns the keys:
+            accuracy    1 where the most probable emotion is the true one, else 0
+            R           log-probability of the true emotion, nats
         """
         found = self.of_arm(name)
         return {"accuracy": found.correct, "R": found.R}
 
     def __or__(self, other: ArmOutcomes) -> ArmOutcomes:
-        """Join the arms and outcomes of both. All arms must have run on the same images."""
+        """Join the arms and outcomes of both, those of `self` first. All arms must have run on the same images."""
         joined = (
             np.concatenate([getattr(x.outcomes, field.name) for x in (self, other)]) for field in fields(Outcomes)
         )
@@ -68,8 +71,11 @@ class ArmOutcomes:
 
 @dataclass(frozen=True)
 class CausalTest:
-    """Outcomes of all arms on the pairs of confirmation women, and of some arms with a region greyed out.
+    """Outcomes of all arms (interventions on the residual stream) on the pairs of confirmation women.
 
+    Confirmation women are held out from choosing. Some arms also ran on images with a region greyed out (`greyed`).
+
+    pairs: the pairs of twins, one semi-nude and one clothed.
     inference: settings of the bootstrap intervals.
     """
 
@@ -80,19 +86,27 @@ class CausalTest:
     """Outcomes by the region that is greyed out, `bust` or `face`."""
 
     def summarise(self, values: np.ndarray) -> dict[str, dict[str, float]]:
-        """Compute the means of both conditions and of the gap, each with its bootstrap interval over women.
+        """Compute the mean of each condition and of the gap (clothed minus semi-nude), with bootstrap intervals.
+
+        The intervals are by bootstrap over women.
 
         values: one value for each image of `self.pairs.rows`, in that order.
-        Returns for each of the keys semi_nude, clothed and gap a dictionary with estimate, low and high.
+        Returns the keys semi_nude, clothed and gap. Each holds a dictionary with estimate, low and high.
         """
         return self.pairs.summary(values, self.inference)
 
     def summarise_arms(self, names: list[str]) -> dict[str, dict]:
-        """Summarise accuracy and R of some arms, and of the arm `original` with a region greyed out.
+        """Compute mean accuracy and mean R (log-probability of the true emotion, nats) of some arms, with intervals.
 
-        names: names of the arms. R is the log-probability of the true emotion, nats.
-        Returns, by endpoint (`accuracy`, `R`) and then by arm, the means and intervals of `summarise`: keys semi_nude,
-        clothed and gap. With a region greyed out the arm is called `bust_greyed` or `face_greyed`.
+        The model without an edit (arm `original`) is added, on images with the bust or the face greyed out. These
+        entries are called `bust_greyed` and `face_greyed`.
+
+        names: names of the arms.
+        Returns nested dictionaries. The keys are, from the outside in:
+            accuracy, R                the endpoint
+            name of an arm             as in `names`, and `bust_greyed`, `face_greyed`
+            semi_nude, clothed, gap    gap: clothed minus semi-nude
+            estimate, low, high        mean over pairs, and its bootstrap interval over women
         """
         shown = {name: self.arms.endpoints(name) for name in names}
         shown |= {f"{region}_greyed": found.endpoints("original") for region, found in self.greyed.items()}
@@ -104,19 +118,25 @@ class CausalTest:
     def reliance(self, arm: str, region: str) -> dict[str, np.ndarray]:
         """Compute how far an arm relies on a region: the change of each endpoint when the region is greyed out.
 
-        arm: name of an arm that was run with the region greyed out. region: `bust` or `face`.
-        Returns the keys `accuracy` and `R` (log-probability of the true emotion, nats), with one change per image.
-        Above 0 the region misleads the readout, below 0 the readout needs it.
+        arm: name of an arm that was also run with the region greyed out.
+        region: `bust` or `face`.
+        Returns the keys `accuracy` and `R` (log-probability of the true emotion, nats), with one change per image. A
+        change above 0 means that the region misleads the readout. A change below 0 means that the readout needs it.
         """
         whole, without = self.arms.endpoints(arm), self.greyed[region].endpoints(arm)
         return {endpoint: without[endpoint] - whole[endpoint] for endpoint in ENDPOINTS}
 
     def summarise_reliance(self, arm: str) -> dict[str, dict]:
-        """Summarise the reliance of one arm on each region that was greyed out (`reliance`).
+        """Compute the mean reliance of one arm on each region, with intervals.
 
-        arm: name of an arm that was run with the regions greyed out.
-        Returns, by region (`bust`, `face`) and then by endpoint (`accuracy`, `R`), the means and intervals of
-        `summarise`: keys semi_nude, clothed and gap.
+        Reliance is the change of an endpoint when the region is greyed out.
+
+        arm: name of an arm that was also run with the regions greyed out.
+        Returns nested dictionaries. The keys are, from the outside in:
+            bust, face                 the region
+            accuracy, R                the endpoint; R is the log-probability of the true emotion, nats
+            semi_nude, clothed, gap    gap: clothed minus semi-nude
+            estimate, low, high        mean over pairs, and its bootstrap interval over women
         """
         return {
             region: {name: self.summarise(change) for name, change in self.reliance(arm, region).items()}
@@ -124,19 +144,21 @@ class CausalTest:
         }
 
     def judge_edit(self, controls: pd.DataFrame) -> dict[str, dict]:
-        """Compare the arm `edited` with `original`, and its gain and fall in reliance with random sets of latents.
+        """Judge the edit: compare the arm `edited` with `original`, and with edits of random sets of latents.
 
-        controls: a row per random set, edited in the same way. Columns: semi_nude_R_gain and semi_nude_accuracy_gain
-            (mean gain over semi-nude images), bust_reliance_R (mean reliance on the bust on semi-nude images after the
-            edit, nats).
-        Returns for each of the keys accuracy and R:
+        R is the log-probability of the true emotion, nats. Reliance is the change of R when the bust is greyed out.
+
+        controls: a row per random set. Columns, all means over semi-nude images: semi_nude_R_gain,
+            semi_nude_accuracy_gain, and bust_reliance_R (reliance after the edit).
+        Returns the keys accuracy and R, each with:
             semi_nude_gain            gain on semi-nude images, with interval
             clothed_loss              loss on clothed images, with interval
-            share_of_gap_recovered    semi-nude gain / gap before the edit; missing if there was no gap above 0
+            share_of_gap_recovered    semi-nude gain / gap (clothed minus semi-nude) before; absent if no gap above 0
             p_random_sets             p-value of the semi-nude gain against the random sets
             best_random_set           largest semi-nude gain of a random set
-        The key bust_reliance has `fall` (how much the reliance of R on the bust falls on semi-nude images, nats, with
-        interval), and p_random_sets and best_random_set of this fall.
+        and the key bust_reliance, on semi-nude images, with:
+            fall                              reliance before the edit minus reliance after, with interval
+            p_random_sets, best_random_set    the same two for this fall
         """
         found: dict[str, dict] = {}
         for endpoint in ENDPOINTS:
@@ -159,10 +181,12 @@ class CausalTest:
 
         n_emotions: number of emotions that the readout chooses from.
         Returns:
-            cosine_to_original_semi_nude, cosine_to_original_clothed    mean cosine of edited and original embedding
-            error_kept_largest_R_change        largest |change of R| with no latent edited, nats; should be about 0
+            cosine_to_original_semi_nude       mean cosine of edited and original embedding, on semi-nude images
+            cosine_to_original_clothed         the same, on clothed images
+            error_kept_largest_R_change        largest |change of R| with no latent edited; should be about 0
             edited_patches_largest_R_change    the same for the edit at patches only; about 0 after the last block
-            readout_skill                      accuracy of the original on clothed images, rescaled so that chance is 0
+            readout_skill                      accuracy without an edit on clothed images, rescaled: chance is 0
+        R is the log-probability of the true emotion, nats.
         """
         cosine, before = self.pairs.split(self.arms.of_arm("edited").cosine), self.arms.of_arm("original")
 
@@ -178,9 +202,12 @@ class CausalTest:
 
 
 def against_controls(effect: float, controls: np.ndarray) -> dict[str, float]:
-    """Compare an effect with the same effect of random sets of latents; larger is stronger.
+    """Compare the effect of the edit with the effects of edits of random sets of latents.
 
+    effect: the effect of the edit under test. A larger effect is a stronger one.
     controls: the effect of each random set.
-    Returns p_random_sets, the p-value of `controls.control_p`, and best_random_set, the largest effect of a random set.
+    Returns the keys:
+        p_random_sets      (1 + number of random sets with at least this effect) / (1 + number of random sets)
+        best_random_set    largest effect of a random set
     """
     return {"p_random_sets": control_p(effect, controls), "best_random_set": float(controls.max())}

@@ -13,17 +13,18 @@ from stages.core.intervention.spliced_clip import Arm, ImageBatch
 
 
 def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
-    """Draw standard normal numbers in the shape of the batch's tokens.
+    """Draw independent standard normal numbers in the shape of the batch's tokens.
 
-    The seed and the row numbers of the batch's images fix the draw.
+    The seed and the row numbers of the batch's images fix the numbers, so the same batch always gets the same noise.
     """
     rng = np.random.default_rng([seed, *batch.rows.tolist()])
     return torch.from_numpy(rng.standard_normal(batch.tokens.shape, dtype=np.float32)).to(batch.tokens)
 
 
 def matched_noise(arm: Arm, seed: int) -> Arm:
-    """Build the arm that adds, at each token, a random vector as long as the change that `arm` makes there.
+    """Build an arm that adds, at each token, a random vector as long as the change that another arm makes there.
 
+    arm: the other arm, a function from a batch to the tokens that replace its residual stream.
     The seed and the row numbers of the batch's images fix the vectors, so the same batch always gets the same noise.
     """
 

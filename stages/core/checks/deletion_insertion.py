@@ -22,11 +22,12 @@ SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # shares of patches: d
 def most_relevant(
     heat: Float[np.ndarray, "n gh gw"], share: float, among: Bool[np.ndarray, "n gh gw"] | None = None
 ) -> Bool[np.ndarray, "n gh gw"]:
-    """Mark the given share of each image's patches, those with the largest values. Ties are taken in reading order.
+    """Mark the patches of each image with the largest values of the map. Ties are taken in reading order.
 
     heat: a map of patches for each image.
-    share: between 0 and 1; the number of patches is rounded.
-    among: True for the patches that are ranked, and of which the share is taken; all if not given.
+    share: share of the patches to mark, between 0 and 1; the number of patches is rounded.
+    among: True for the patches to rank. Only these may be marked, and the share counts only these; all if not given.
+    Returns True for each marked patch.
     """
     among = np.ones(heat.shape, dtype=bool) if among is None else among
     ranked = np.where(among, heat, -np.inf).reshape(len(heat), -1)
@@ -47,7 +48,8 @@ def perturbed(
     images: square RGB images.
     heat: a map of patches for each image; the largest values are the most relevant.
     share: share of the patches, between 0 and 1.
-    among: True for the patches that are ranked, and of which the share is taken; all if not given.
+    among: True for the patches to rank, such as those of one region. The share counts only these; all if not given.
+        Patches outside are never greyed out in deletion, and always in insertion.
     Returns the changed images.
     """
     patch = images.shape[1] // heat.shape[1]
@@ -59,7 +61,8 @@ def perturbed(
 def area(readout: Float[np.ndarray, "share n"]) -> Float[np.ndarray, " n"]:
     """Compute the area under the readout over the share of patches, for each image, by trapezoids.
 
-    readout: a row for each share of patches that was greyed out or shown (SHARES, from 0 to 1), a column per image.
+    readout: the emotion readout of the model on the changed images. A row for each share of patches that was greyed out
+        or shown (SHARES, from 0 to 1), a column per image.
     Returns one area per image, in the unit of the readout.
     """
     return np.trapezoid(readout, SHARES, axis=0)

@@ -19,8 +19,10 @@ def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
     """Group all parameters of a vision tower for randomising one group after another, from the top down.
 
     visual: the vision tower of an open_clip ViT.
-    Returns name and parameters of each group: `projection` (with the norm before it), `block L` from the last block to
-    block 1, and `embeddings` (all that remain).
+    Returns the name and the parameters of each group, in this order:
+        projection    the projection and the layer norm before it
+        block L       one group per block, from the last block to block 1
+        embeddings    all other parameters, such as the class token and the positions
     """
     blocks = list(visual.transformer.resblocks)
     found = [("projection", [visual.proj, *visual.ln_post.parameters()])]
@@ -31,11 +33,12 @@ def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
 
 
 def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
-    """Randomise the vision tower of a copy of `model`, group by group. `model` itself does not change.
+    """Randomise the vision tower of a copy of `model`, group by group, from the top down. `model` does not change.
 
-    Each parameter tensor is drawn from a normal distribution with the mean and the standard deviation that it had, so
+    Each parameter tensor gets random normal values. Their mean and standard deviation are those of the old values, so
     the scale of activations stays.
-    Yields, after each group, its name and the copy: the same object each time, in which earlier groups stay randomised.
+    Yields, after each group, the name of the group and the copy. The copy is the same object each time, and earlier
+    groups stay randomised.
     """
     changed: Any = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)

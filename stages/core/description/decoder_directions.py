@@ -25,9 +25,10 @@ def neighbours(
 ) -> tuple[Int[np.ndarray, "k n"], Float[np.ndarray, "k n"]]:
     """Find for each of `latents` the `n` other latents with the nearest decoder directions.
 
-    W_dec: decoder rows of all latents of the SAE. latents: indices of some of them.
-    Returns the indices of the neighbours and their cosines, a row for each of `latents`, nearest first. Rows are
-    shorter than `n` if the SAE has fewer other latents.
+    W_dec: decoder rows of all latents of the SAE.
+    latents: indices of some latents.
+    Returns two arrays with a row for each of `latents`: the indices of the neighbours, and the cosines of their decoder
+    directions with that of the latent. The nearest comes first. Rows are shorter if the SAE has fewer other latents.
     """
     directions = normalize(W_dec.detach(), dim=1)
     chosen = torch.tensor(latents, device=directions.device)
@@ -40,9 +41,10 @@ def neighbours(
 def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
     """Write prompts from templates: each {column} is replaced by every value that the images have in this column.
 
-    templates: texts with names of columns in braces.
+    templates: texts with names of columns in braces, such as "a {emotion} woman". A template with several names gives
+        all combinations of the columns' values.
     images: a row per image, with a column of labels for each name. Empty labels are skipped.
-    Returns the prompts without doubles. Raises ValueError for a name that is no column of `images`.
+    Returns the prompts, each once. Raises ValueError for a name that is no column of `images`.
     """
     prompts = []
     for template in templates:
@@ -60,10 +62,11 @@ def prompt_cosines(
 ) -> Float[np.ndarray, "k prompt"]:
     """Compute the cosine of each direction with each prompt, in the joint space of images and texts.
 
-    directions: directions in the residual stream, such as decoder rows. `FrozenClip.project` maps them into that space.
+    directions: directions in the residual stream, such as decoder rows. Each passes CLIP's final layer norm and
+        projection, as if it were alone after the last block (logit lens).
 
-    The mean embedding of all prompts is first subtracted from each. What all prompts share says nothing about a latent:
-    the nearest prompt is now the one that differs most from the others in the latent's direction.
+    First, the mean embedding of all prompts is subtracted from each prompt's embedding. What all prompts share says
+    nothing about a latent. So a high cosine shows how one prompt differs from the others.
     """
     text = clip.text(prompts)
     text = normalize(text - text.mean(0), dim=1)

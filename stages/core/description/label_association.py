@@ -19,11 +19,13 @@ LEAST = 0.1  # share of a latent's variance; if every label explains less, the l
 
 
 def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> Float[np.ndarray, " k"]:
-    """Compute which share of each column's variance over images a label explains: eta^2, from 0 to 1.
+    """Compute the share of each latent's variance over images that a label explains: eta^2, from 0 to 1.
+
+    eta^2 is the sum of squares between the label's groups divided by the total sum of squares.
 
     values: a row per image, a column per latent.
     labels: the label of each image.
-    A constant column scores 0.
+    Returns one share per column; 0 for a constant column.
     """
     _, group = np.unique(labels, return_inverse=True)
     counts = np.bincount(group)
@@ -39,14 +41,15 @@ def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray
     """Find out which label each latent encodes: the share of its variance that each label explains (eta^2).
 
     pooled: activations of all latents on each image, pooled over tokens in three ways.
-    images: labels of the images of `pooled`, in order, with columns condition, emotion and, in the planted world,
-        colour.
+    images: labels of the images of `pooled`, in the same order. Columns: condition, emotion and, if the images have
+        it, colour.
     latents: indices of the latents to describe.
-    Returns a row per latent, with the latent as the index, and columns condition, emotion (of the face), colour (of the
-    top; only if images have one), and encodes.
-
-    Condition is judged on all images, the other labels on semi-nude images. For each label, eta^2 is the largest over
-    the three poolings. `encodes` names the label that explains most, or is `none` if each explains less than LEAST.
+    Returns a row per latent; the index is the latent. Columns:
+        condition    eta^2 of clothed or semi-nude, over all images
+        emotion      eta^2 of the emotion of the face, over semi-nude images
+        colour       eta^2 of the colour of the top, over semi-nude images; absent if images have no such label
+        encodes      the label that explains most; `none` if every label explains less than LEAST
+    Each eta^2 is the largest over the three poolings.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     judged_on = {"condition": np.ones(len(images), bool), "emotion": semi_nude, PLANTED: semi_nude}
@@ -74,16 +77,19 @@ def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray
 def detectors(
     pooled: PooledLatents, images: pd.DataFrame, label: str, ranked: Int[np.ndarray, " latent"]
 ) -> pd.DataFrame:
-    """For each value of a label, find the latent that best separates semi-nude images with this value from the others.
+    """Find, for each value of a label, the latent that best tells whether a semi-nude image has this value.
 
     pooled: activations of all latents on each image, pooled over tokens in three ways.
-    images: labels of the images of `pooled`, in order, with the column condition and the column named by `label`.
+    images: labels of the images of `pooled`, in the same order. Columns: condition, and the column named by `label`.
     label: name of the column with the label, such as colour.
     ranked: indices of all latents, the most harmful to semi-nude women first.
 
-    Returns a row per value of the label. Columns: the label; latent, the index of the best latent; eta2, the share of
-    its variance that "has this value or not" explains, largest over the three poolings; rank, its place in `ranked`,
-    from 1. If a bias was planted on the label, a good ranking puts the detectors first.
+    Returns a row per value of the label. Columns:
+        (name of the label)    the value
+        latent                 index of the best latent for this value
+        eta2                   share of its variance explained by having the value or not; largest of three poolings
+        rank                   place of this latent in `ranked`, from 1
+    If a bias was planted on the label, a good ranking puts these latents first.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     values = [getattr(pooled, pooling)[semi_nude].astype(np.float64) for pooling in POOLINGS]
@@ -109,11 +115,11 @@ def monosemanticity(
 
     values: activation of each latent on each image.
     embeddings: unit-norm image embeddings of the same images.
-    Returns one value per latent.
+    Returns one score per latent. The chance level is the mean cosine of all pairs of images. A latent with fewer than
+    two images with a > 0 scores chance, and so does a latent that all images activate equally.
 
-    (arXiv 2504.02821, where the image encoder is another model.) In closed form, with unit-norm embeddings e_i:
-    (|sum_i a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2). Chance is the mean cosine of all pairs. A latent
-    without a pair gets this value: fewer than two images have a > 0, or all images activate the latent equally.
+    In the paper (arXiv 2504.02821) the image embeddings come from another model. The score is computed in closed form:
+    (|sum_i a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2), with e_i the embedding of image i.
     """
     low, high = values.min(0), values.max(0)
     a = np.divide(values - low, high - low, out=np.ones(values.shape, np.float64), where=high > low)

@@ -25,8 +25,11 @@ class LatentEdit:
     """A change of the activations of some latents of one SAE.
 
     latents: indices of the latents.
-    kind: `zero`; `mean`, set to `means` (first row: on the class token; second row: on patches); `scale`, multiplied by
-        `factor`; `patch`, set to the value that the latent has at the same token of the twin.
+    kind: what becomes of each activation:
+        zero     set to 0
+        mean     set to `means` (row 0 on the class token, row 1 on patches)
+        scale    multiplied by `factor`
+        patch    set to the value at the same token of the twin (same woman and expression, other condition)
     """
 
     latents: Int[Tensor, " k"]
@@ -45,8 +48,8 @@ class LatentEdit:
         """Build the edit that params.yaml describes, applied to `latents`.
 
         latents: indices of the latents to edit.
-        means: mean activation of every latent of the SAE over discovery images, on the class token (row 0) and on
-            patches (row 1). An edit of kind `mean` sets these values.
+        means: mean activation of every latent of the SAE, on the class token (row 0) and on patches (row 1). The means
+            are over discovery images: images of the women used for choosing. An edit of kind `mean` sets these values.
         """
         chosen = torch.tensor(np.asarray(latents, dtype=np.int64), device=device)
         return cls(
@@ -71,7 +74,8 @@ def edited(
 
     x: tokens of the residual stream that the SAE reads.
     where: True for each token to edit; all tokens if not given.
-    twin: tokens of the twin of each image, which an edit of kind `patch` needs.
+    twin: tokens of the twin of each image (same woman and expression, other condition). Only an edit of kind `patch`
+        needs the twin.
     Raises ValueError if an edit of kind `mean` has no means, or one of kind `patch` no twin.
     """
     f = sae.encode(x, edit.latents)
@@ -101,10 +105,10 @@ def tokens_in_scope(
 ) -> Bool[Tensor, "n token"]:
     """Mark the tokens that an edit changes, for `n` images with `n_tokens` tokens each. Token 0 is the class token.
 
-    scope: `all`; `cls`, the class token; `patches`; `bust`, patches inside the bust; `not_bust`, patches outside it.
-    bust: share of each patch's area inside the bust mask, needed by the scopes `bust` and `not_bust`. A patch counts as
-        inside from half coverage on.
-    Raises ValueError if a scope of the bust comes without it.
+    scope: `all`, `cls` (class token), `patches`, `bust` (patches inside the bust) or `not_bust` (patches outside).
+    bust: share of each patch's area inside the bust mask, from 0 to 1. A patch is inside the bust if its share is at
+        least one half. Only the scopes `bust` and `not_bust` need this argument.
+    Returns True for each token to edit. Raises ValueError if `bust` is needed and not given.
     """
     chosen = torch.zeros(n, n_tokens, dtype=torch.bool)
     if scope in ("all", "cls"):

@@ -35,23 +35,27 @@ class Selection:
     latents: Int[np.ndarray, " k"]
     """Indices of the latents to edit, strongest first; empty if none was significant."""
     edited_list: LatentList
-    """The list that the latents to edit come from, `bias` or `perception`."""
+    """The list that the latents to edit come from: `bias` (their effect on the emotion readout differs by condition) or
+    `perception` (their activation differs by condition)."""
     lists: dict[LatentList, pd.DataFrame]
-    """Both lists of the chosen SAE in full. Columns: latent, step, mean, low, high, p_max_t (`latents/lists.py`)."""
+    """Both lists of the chosen SAE in full, a row per latent. Columns: latent (index), step (of the search, from 1),
+    mean, low, high (mean gap, clothed minus semi-nude, and its interval), p_max_t (family-wise p)."""
     tests: pd.DataFrame
-    """A row per latent of the chosen SAE, as the stage `analyse_sae` wrote it. Columns: latent, mean_cls and mean_patch
-    (mean activations on discovery images), firing (share of tokens), and the paired tests of the gaps in activation
-    (prefix `act_`) and in effect on R (prefix `eff_`)."""
+    """A row per latent of the chosen SAE, as the stage `analyse_sae` wrote it. Columns: latent (index), mean_cls and
+    mean_patch (mean activation on the class token and on patches of discovery images), firing (share of tokens). Then
+    paired tests of two gaps, clothed minus semi-nude: of the activation (prefix `act_`), and of the effect on R, the
+    log-probability of the true emotion (prefix `eff_`)."""
     sae: JumpReLUSAE
     pooled_dpath: Path
     """Where the pooled latents lie on disk; `pooled` reads them."""
 
     @cached_property
     def pooled(self) -> PooledLatents:
-        """Pooled latents of all audit images, in the order of `Dataset.audit_rows`, read from disk at the first use.
+        """Latents pooled over the tokens of each audit image, in the order of `Dataset.audit_rows`.
 
-        Pooled over the tokens of an image: activation on the class token, mean and largest activation over patches, and
-        effect on the readout. Raises PooledLatentsError if they are damaged, SelectionError if they are of another SAE.
+        Each latent has four values per image: activation on the class token, mean activation over patches, largest
+        activation of a patch, and effect on the emotion readout. The values are read from disk at the first use.
+        Raises PooledLatentsError if the file is damaged, SelectionError if it belongs to another SAE.
         """
         found = PooledLatents.load(self.pooled_dpath)
         if len(found.firing) != self.sae.d_sae:
@@ -62,15 +66,18 @@ class Selection:
 
     @property
     def means(self) -> Float[np.ndarray, "2 latent"]:
-        """Mean activation of each latent over discovery images: on the class token (row 0), on patches (row 1)."""
+        """Mean activation of each latent: on the class token (row 0), on patches (row 1).
+
+        The means are over discovery images: images of the women used for choosing.
+        """
         return self.tests[["mean_cls", "mean_patch"]].to_numpy().T
 
     @property
     def ranked_once(self) -> Int[np.ndarray, " latent"]:
         """Indices of all latents, the most harmful to semi-nude women first.
 
-        They are ranked by the mean gap, clothed minus semi-nude twin, in their effect on R (log-probability of the true
-        emotion), measured once with nothing edited.
+        A latent's effect is its first-order effect on R (log-probability of the true emotion, nats). It is measured
+        once, with nothing edited. The latents are ranked by the mean gap of this effect: clothed minus semi-nude twin.
         """
         return (-self.tests["eff_mean"].to_numpy()).argsort(kind="stable")
 
@@ -78,8 +85,9 @@ class Selection:
 class SelectionFile(BaseModel):
     """The content of selection.json.
 
-    layer, expansion: the chosen SAE.
-    edited_list: the list that the latents come from; its key in the file is `list`.
+    layer, expansion: the chosen SAE. It reads the residual stream after block `layer` (from 1); it has `expansion`
+        latents per dimension of the stream.
+    edited_list: the list that the latents come from, `bias` or `perception`. The key in the file is `list`.
     latents: indices of the latents to edit.
     why: the reason for the choice, in words.
     """
@@ -114,9 +122,9 @@ def read(directory: Path) -> SelectionFile:
 def load(directory: Path) -> Selection:
     """Open the selection that the stage `select_sae` wrote into `directory`: the SAE, its latents and their tables.
 
+    The pooled latents are not read here, but at the first use.
     Raises SelectionError if selection.json is missing or damaged, or if the parts do not belong together. Raises
-    LatentsError or SAEError if a table or the SAE is missing or damaged. The pooled latents are checked only when they
-    are read.
+    LatentsError if a table is missing or damaged, SAEError if the SAE is.
     """
     chosen = read(directory)
     found = Selection(

@@ -37,10 +37,13 @@ from stages.core.store import Store
 
 @dataclass(frozen=True)
 class AuditTokens:
-    """The residual stream of the images at the splice, and what an edit may need besides: their twins and bust masks.
+    """The residual stream of the images after the block that the SAE reads, with the images' twins and bust masks.
 
-    `rows` are row numbers of images in the data set's table, which are also their places in the activation store. The
-    twin of an image shows the same woman with the same expression in the other condition.
+    data: the data set, with the table of images.
+    activations: the stored residual stream after that block.
+    grid: rows and columns of patches in an image.
+    `rows` are row numbers of images in the data set's table, and also places in the activation store. The twin of an
+    image shows the same woman with the same expression in the other condition.
     """
 
     data: Dataset
@@ -49,7 +52,7 @@ class AuditTokens:
     device: torch.device
 
     def tokens(self, rows: np.ndarray) -> Float[Tensor, "n token d_in"]:
-        """Read the tokens of the images in `rows` at the splice from the activation store, onto the device."""
+        """Read the stored residual stream of the images in `rows`, onto the device. Token 0 is the class token."""
         return torch.from_numpy(self.activations.read(rows)).to(self.device)
 
     @cached_property
@@ -78,10 +81,13 @@ class AuditTokens:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Some images at the splice, with all that an arm may ask for. The first axis is the image.
+    """Some images at the splice (the block after which the model is changed), with all that an arm may ask for.
 
+    An arm is an intervention on the residual stream. The first axis of every array is the image.
+
+    audit: source of the twins' tokens and of the bust masks.
     rows: row numbers of the images in the data set's table.
-    tokens: their residual stream at the splice.
+    tokens: residual stream of the images at the splice.
     """
 
     audit: AuditTokens
@@ -90,17 +96,24 @@ class ImageBatch:
 
     @cached_property
     def twin(self) -> Float[Tensor, "n token d_in"]:
-        """Tokens of each image's twin in the other condition, from the activation store."""
+        """Tokens of each image's twin, from the activation store.
+
+        The twin shows the same woman with the same expression in the other condition. An image without a twin has its
+        own tokens.
+        """
         return self.audit.tokens(self.audit.twin[self.rows])
 
     @cached_property
     def clothed_twin(self) -> Float[Tensor, "n token d_in"]:
-        """Tokens of each image's clothed twin, from the store; its own if it is clothed or has none."""
+        """Tokens of each image's clothed twin (same woman, same expression), from the activation store.
+
+        A clothed image, or an image without a twin, has its own tokens.
+        """
         return self.audit.tokens(self.audit.clothed_twin[self.rows])
 
     @cached_property
     def bust(self) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch's area inside the bust mask."""
+        """Share of each patch's area inside the bust mask, from 0 to 1."""
         return self.audit.bust(self.rows)
 
 
@@ -117,7 +130,7 @@ def original(batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What CLIP gives for some images under one or several arms.
+    """What CLIP gives for some images under one or several arms (interventions on the residual stream).
 
     Arrays have the axes [arm, image], or only [image] for one arm.
     """
@@ -132,7 +145,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class SplicedClip:
-    """CLIP with an SAE spliced in after block `layer` (counted from 1), and the images that run through it.
+    """CLIP with an SAE spliced in after block `layer` (counted from 1), and the images that run through this model.
 
     activations: the stored residual stream of all images after that block.
     batch_size: number of images in one batch.
@@ -160,6 +173,7 @@ class SplicedClip:
     ) -> SplicedClip:
         """Splice the SAE that `select_sae` chose into CLIP.
 
+        chosen: the selection, with the SAE and its layer.
         activations_dpath: folder of the activation stores, one per layer.
         batch_size: number of images in one batch.
         ranks: the processes that share the batches.
@@ -181,7 +195,7 @@ class SplicedClip:
         return Readout.from_prompts(self.clip, list(self.data.prompts.values()))
 
     def slices(self, rows: np.ndarray) -> Iterator[slice]:
-        """Split `rows` into batches. Yields consecutive slices of `rows`; the last one may be shorter."""
+        """Split `rows` into batches of `batch_size`. Yields consecutive slices of `rows`; the last may be shorter."""
         for start in range(0, len(rows), self.batch_size):
             yield slice(start, start + self.batch_size)
 
@@ -207,20 +221,22 @@ class SplicedClip:
         return torch.from_numpy(self.data.emotion_index(rows)).to(self.clip.device)
 
     def gradient(self, rows: np.ndarray, tokens: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        """Compute the gradient dR/dx at the splice, in nats per unit of activation.
+        """Compute the gradient dR/dx of R (log-probability of the true emotion, nats), per unit of activation.
 
-        tokens: x, the residual stream of the images in `rows` at the splice.
-        R is the log-probability of each image's true emotion.
+        x is the residual stream after the block that the SAE reads.
+
+        rows: row numbers of the images.
+        tokens: x of these images.
         """
         return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
 
     def compute_by_batch(
         self, rows: np.ndarray, compute: Callable[[np.ndarray], tuple[Tensor, ...]]
     ) -> tuple[np.ndarray, ...]:
-        """Apply a function to each batch, share the batches among the ranks, and join the results on every rank.
+        """Apply a function to each batch of `rows`, and join the results. The ranks (processes) share the batches.
 
         compute: takes the row numbers of a batch and returns tensors whose first axis is the image.
-        Returns each of these tensors for all images, in the order of `rows`.
+        Returns each of these tensors for all images, in the order of `rows`. Every rank gets all of them.
         """
         batches = list(self.slices(rows))
         mine = batches[self.ranks.share(len(batches))]
@@ -241,7 +257,10 @@ class SplicedClip:
 
     @torch.no_grad()
     def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
-        """Embed the images in `rows` with an arm in place at the splice. Returns unit-norm image embeddings."""
+        """Embed the images in `rows` with an arm in place, an intervention on the residual stream.
+
+        Returns unit-norm image embeddings.
+        """
 
         def embed(some: np.ndarray) -> tuple[Tensor]:
             return (self.clip.tail(arm(self.batch(some)), self.layer),)
@@ -249,15 +268,20 @@ class SplicedClip:
         return self.compute_by_batch(rows, embed)[0]
 
     def reconstructed(self, batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
-        """Return the SAE's reconstruction of the batch's tokens: the arm that replaces the residual stream by it."""
+        """Return the SAE's reconstruction of the batch's tokens.
+
+        As an arm, this replaces the residual stream by the reconstruction.
+        """
         return self.sae(batch.tokens)
 
     def edit_arm(self, edit: LatentEdit, scope: schema.EditScope) -> Arm:
-        """Build the arm that applies an edit to the tokens in scope, with the reconstruction error kept.
+        """Build the arm that applies an edit to the tokens in scope, with the SAE's reconstruction error kept.
 
-        scope: the tokens to edit: `all`, `cls` (class token), `patches`, `bust` or `not_bust` (patches inside or
-            outside the bust).
-        An edit of kind `patch` takes its values from the clothed twin.
+        An arm is an intervention on the residual stream.
+
+        edit: the change of some latents' activations. An edit of kind `patch` takes the values of the clothed twin.
+        scope: the tokens to edit: `all`, `cls` (class token), `patches`, `bust` (patches inside the bust) or `not_bust`
+            (patches outside the bust).
         """
 
         def apply(batch: ImageBatch) -> Tensor:
@@ -274,9 +298,11 @@ class SplicedClip:
     ) -> Arm:
         """Build the arm that applies the edit of params.yaml to the chosen latents.
 
-        chosen: gives the latents to edit and the means for an edit of kind `mean`.
+        An arm is an intervention on the residual stream.
+
+        chosen: gives the latents to edit, and the means that an edit of kind `mean` sets.
         edit: the edit of params.yaml, with its kind and the tokens in its scope.
-        latents: indices of other latents of the same SAE to edit instead.
+        latents: indices of other latents of the same SAE to edit instead; the chosen ones if not given.
         """
         latents = chosen.latents if latents is None else latents
         return self.edit_arm(LatentEdit.from_params(edit, latents, chosen.means, self.clip.device), edit.scope)
@@ -285,7 +311,8 @@ class SplicedClip:
     def arm_in_place(self, arm: Arm, rows: np.ndarray) -> Iterator[None]:
         """Open a context in which forward passes from pixels have the arm in place.
 
-        rows: row numbers of the images of each forward pass, in its order. It takes all of them in one batch.
+        arm: an intervention on the residual stream.
+        rows: row numbers of the images. Each forward pass must take all these images in one batch, in this order.
         """
 
         def change(tokens: Tensor) -> Tensor:
@@ -296,11 +323,14 @@ class SplicedClip:
 
     @torch.no_grad()
     def outcomes(self, rows: np.ndarray, arms: list[Arm], pixels: ImageSource | None = None) -> Outcomes:
-        """Run every arm over the images in `rows`.
+        """Run every arm (intervention on the residual stream) over the images in `rows`.
 
-        pixels: a function from row numbers to other pixels for these images, [n, s, s, 3]. If not given, their tokens
-            come from the activation store.
-        Returns R (nats), correct (1 or 0) and cosine (to the unchanged embedding): arrays with the axes [arm, image].
+        pixels: a function from row numbers to other pixels for these images, [n, s, s, 3]. If not given, the tokens of
+            the images come from the activation store.
+        Returns arrays with the axes [arm, image]:
+            R          log-probability of the true emotion, nats
+            correct    1 where the most probable emotion is the true one, else 0
+            cosine     cosine of the image embedding with the embedding of the same pixels without any arm
         """
 
         def run(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:

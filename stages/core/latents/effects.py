@@ -30,19 +30,22 @@ def attribution_patching_effect(
 ) -> Float[Tensor, "n latent"]:
     """Compute the first-order effect of each latent on R (log-probability of the true emotion), in nats.
 
-    The effect is summed over the tokens of each image.
+    effect = sum over the tokens of an image of f * dR/df
 
     f: activations of all latents.
-    gradient: dR/dx at the tokens, in nats per unit of activation.
+    gradient: dR/dx, with x the residual stream that the SAE reads, in nats per unit of activation.
     """
     return (gradient @ sae.W_dec.T).mul_(f).sum(1)
 
 
 @torch.no_grad()
 def effects(sae: JumpReLUSAE, batches: Batches, gradient: Gradient) -> Float[np.ndarray, "n latent"]:
-    """Encode images batch by batch, and compute the first-order effect of each latent on R of each image, in nats.
+    """Compute the first-order effect of each latent on R (log-probability of the true emotion, nats), image by image.
 
-    batches: yields for each batch the row numbers of its images in the data set's table, and their tokens x.
+    The SAE encodes the images batch by batch. An effect is f * dR/df, with f the latent's activation, summed over the
+    tokens of the image.
+
+    batches: yields the row numbers of the images of a batch in the data set's table, and the tokens x of these images.
     gradient: a function that gives dR/dx from the row numbers and tokens of a batch.
     Returns one row per image, in the order of `batches`.
     """

@@ -30,9 +30,14 @@ class LatentsError(StudyError):
 
 
 def load(fpath: Path) -> pd.DataFrame:
-    """Read a list of latents from CSV, with columns latent, step, mean, low, high and p_max_t (module docstring).
+    """Read a list of latents from a CSV file, a row per latent. Columns:
 
-    Raises LatentsError if the file is missing or damaged, lacks a column, or has a value that is not a finite number.
+        latent             index of the latent in its SAE
+        step               step of the search that found the latent, from 1
+        mean, low, high    mean gap (clothed minus semi-nude) of activation or effect, and its interval
+        p_max_t            family-wise p of this gap
+
+    Raises LatentsError if the file is missing or damaged, if a column is absent, or if a value is not a finite number.
     """
     return read_table(fpath, COLUMNS).astype({"latent": np.int64, "step": np.int64})
 
@@ -41,8 +46,8 @@ def read_table(fpath: Path, columns: list[str]) -> pd.DataFrame:
     """Read a table with a row per latent from a CSV file.
 
     columns: names of columns that the table must have; it may have more.
-    Raises LatentsError if the file is missing or damaged, if it lacks one of these columns, if a value in them is not a
-    finite number, or if a value of latent or step is not a whole number.
+    Raises LatentsError if the file is missing or damaged, or if one of these columns is absent. Raises LatentsError too
+    if a value in these columns is not a finite number, or a latent or step is not a whole number from 0 on.
     """
     try:
         table = pd.read_csv(fpath)
@@ -59,10 +64,11 @@ def read_table(fpath: Path, columns: list[str]) -> pd.DataFrame:
 def perception_latents(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """List the latents whose activation is significantly higher on the semi-nude twin, the largest rise first.
 
-    tests: a row per latent. Columns: latent (its index), and of its activation gap (clothed minus semi-nude twin)
-        act_mean, act_low, act_high (mean and interval) and act_p_max_t (family-wise p).
+    tests: a row per latent. Its activation gap is the activation on the clothed twin minus that on the semi-nude twin.
+        Columns: latent (index), act_mean, act_low, act_high (mean gap and its interval), act_p_max_t (family-wise p).
     alpha: largest family-wise p of a listed latent.
-    Returns the columns latent, step (always 1), mean, low, high, p_max_t. The mean is below 0.
+    Returns a row per listed latent. Columns: latent, step (always 1), mean (below 0), low, high, p_max_t. The last four
+    are those of the activation gap.
     """
     found = tests[(tests["act_p_max_t"] <= alpha) & (tests["act_mean"] < 0)].sort_values("act_mean")
     own = found.filter(like="act_").rename(columns=lambda name: name.removeprefix("act_"))
@@ -72,8 +78,12 @@ def perception_latents(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
 def best_edit(curve: pd.DataFrame, clothed_cost: float) -> pd.Series:
     """Choose the number of latents to edit: the row of `curve` with the largest net gain within the allowed cost.
 
-    curve: a row per number of latents edited, none in the first row, with n_latents, net_gain (nats: gain of R on
-        semi-nude images minus loss on clothed ones) and clothed_accuracy_loss.
+    R is the log-probability of the true emotion, nats.
+
+    curve: a row per number of latents edited; the first row edits none. Columns:
+        n_latents                number of latents edited
+        net_gain                 gain of R on semi-nude images minus loss of R on clothed images, nats
+        clothed_accuracy_loss    loss of emotion accuracy on clothed images
     clothed_cost: largest loss of accuracy on clothed images that is allowed, between 0 and 1.
     Returns one row of `curve`; the first row if no edit is within the cost.
     """

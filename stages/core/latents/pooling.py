@@ -31,6 +31,7 @@ class PooledLatentsError(StudyError):
 class PooledLatents:
     """What each latent did on each image: its activation pooled over tokens in three ways, and its effect on R.
 
+    R is the log-probability of the true emotion, nats.
     All arrays are float32. Images are in the order in which `pool_latents` received them.
     """
 
@@ -64,7 +65,7 @@ class PooledLatents:
 
     @classmethod
     def load(cls, directory: Path) -> PooledLatents:
-        """Read what `save` wrote.
+        """Read pooled latents from the Zarr group that `save` wrote into `directory`.
 
         Raises PooledLatentsError if a chunk is missing or damaged, or if an array has a wrong shape or a value that is
         not finite.
@@ -94,12 +95,16 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
 
 @torch.no_grad()
 def pool_latents(sae: JumpReLUSAE, batches: Batches, n_images: int, gradient: Gradient) -> PooledLatents:
-    """Encode the tokens of `n_images` images, batch by batch, and pool each latent over the tokens of each image.
+    """Encode images batch by batch, and pool each latent over the tokens of each image.
 
-    batches: yields for each batch the row numbers of its images in the data set's table, and their tokens x.
+    R is the log-probability of the true emotion, nats.
+
+    batches: yields the row numbers of the images of a batch in the data set's table, and the tokens x of these images.
     n_images: number of images in all batches together.
-    gradient: a function that gives dR/dx from the row numbers and tokens of a batch, for the effects on R
-        (log-probability of the true emotion).
+    gradient: a function that gives dR/dx from the row numbers and tokens of a batch.
+    Returns for each image and latent the activation on the class token, the mean and the largest activation over
+    patches, and the effect on R. Images are in the order of `batches`. For each latent, `firing` is the share of tokens
+    on which it is active.
     """
     found = {name: np.full((n_images, sae.d_sae), np.nan, np.float32) for name in FIELDS}
     fired = torch.zeros(sae.d_sae, dtype=torch.float64)

@@ -29,14 +29,16 @@ def find_bias_latents(
 ) -> pd.DataFrame:
     """List the latents that harm semi-nude women, step by step, the most harmful of a step first.
 
-    effect_gaps: a function from the latents that are already edited to the effect gaps in the model so edited. The
-        effect gap of a latent is its effect on R (log-probability of the true emotion), clothed minus semi-nude twin,
-        nats. It is called once per step.
+    Each step edits the latents found so far, and tests the others in the edited model. The search ends when a step
+    finds none, or with `n_most` latents. The effect gap of a latent is its effect on R (log-probability of the true
+    emotion, nats), clothed minus semi-nude twin.
+
+    effect_gaps: a function that takes the latents already edited and returns the effect gaps in the edited model.
     clusters: the woman of each pair.
-    inference: settings of the tests and intervals, as in `harmful_latents`.
-    n_per_step, n_most: at most so many latents in a step, and in all.
-    Returns a row per latent found, none if the first step finds none: latent, step (from 1), mean, low, high (effect
-    gap at that step and its interval, nats) and p_max_t (family-wise p).
+    inference: settings of the tests and intervals: level, smallest effect, permutations, bootstrap, seed.
+    n_per_step, n_most: largest number of latents in one step, and in all steps together.
+    Returns a row per latent found. Columns: latent, step (from 1), mean, low, high (mean effect gap at that step and
+    its interval), p_max_t (family-wise p).
     """
     steps: list[pd.DataFrame] = []
     edited: list[int] = []
@@ -54,12 +56,13 @@ def find_bias_latents(
 def harmful_latents(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
     """List the latents whose effect on R is significantly lower on the semi-nude twin, the most harmful first.
 
-    A latent is listed if its p is at most `inference.alpha` and the whole interval of its mean gap is above
-    `inference.min_effect`.
+    R is the log-probability of the true emotion, nats. A listed latent meets two conditions. The family-wise p of its
+    mean gap is at most `inference.alpha`. The whole bootstrap interval of its mean gap is above `inference.min_effect`.
 
-    gaps: effect of each latent on R (log-probability of the true emotion), clothed minus semi-nude twin, nats.
+    gaps: effect of each latent on R, clothed minus semi-nude twin, for each pair.
     clusters: the woman of each pair, from at least two women.
-    Returns latent, mean, low, high (mean gap and its bootstrap interval, nats) and p_max_t (family-wise p).
+    Returns a row per listed latent. Columns: latent (index), mean, low, high (mean gap and its bootstrap interval,
+    nats), p_max_t (family-wise p).
     """
     p_max_t = paired.max_t(gaps, clusters, inference.n_permutations, inference.seed)
     mean = gaps.mean(0)

@@ -14,7 +14,7 @@ from stages.core.schema import Inference
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with a two-sided bootstrap interval over women, all in the units of the estimate."""
+    """An estimate, and the ends `low` and `high` of its two-sided bootstrap interval over women, in the same units."""
 
     estimate: float
     low: float
@@ -26,7 +26,11 @@ class Interval:
 
 
 def bootstrap_settings(inference: Inference) -> dict[str, Any]:
-    """Return the keyword arguments of `interval` from params.yaml: n_bootstrap, confidence and seed."""
+    """Return the settings of a bootstrap interval, as keyword arguments for `interval` and `bootstrap_interval`.
+
+    inference: the settings in params.yaml.
+    Returns the keys n_bootstrap (number of resamples), confidence (level of the interval) and seed.
+    """
     return {"n_bootstrap": inference.n_bootstrap, "confidence": inference.confidence, "seed": inference.seed}
 
 
@@ -35,8 +39,10 @@ def bootstrap_means(
 ) -> Float[np.ndarray, "n_bootstrap k"]:
     """Resample women with replacement, and take the mean over all pairs of each resample.
 
+    A woman in a resample brings all her pairs, as often as she was sampled.
+
     values: one row per pair, one column per quantity.
-    clusters: the woman of each pair. A woman who is drawn brings all her pairs.
+    clusters: the woman of each pair.
     Returns one row per resample, with the mean of each column.
     """
     sums, counts = by_cluster(values, clusters)
@@ -74,7 +80,7 @@ def bootstrap_interval(
     clusters: the woman of each pair.
     n_bootstrap: number of resamples of women.
     confidence: level of the two-sided interval, between 0 and 1.
-    Returns the lower and the upper ends of the intervals: two arrays with one entry per latent.
+    Returns two arrays with one value per latent: the lower ends and the upper ends of the intervals.
     """
     n = differences.shape[1]
     low, high = np.empty(n), np.empty(n)

@@ -17,10 +17,9 @@ class TooFewWomen(StudyError):
 def by_cluster(values: Float[np.ndarray, "pair ..."], clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Add up the values of each woman's pairs.
 
-    values: first axis pairs, any further axes.
+    values: the first axis is the pair; further axes are kept.
     clusters: the woman of each pair.
-    Returns the sums, with one entry per woman on the first axis, and the number of pairs of each woman. Women are in
-    sorted order.
+    Returns two arrays whose first axis is the woman: the sums, and the number of pairs. Women are in sorted order.
     """
     _, index = np.unique(clusters, return_inverse=True)
     counts = np.bincount(index)

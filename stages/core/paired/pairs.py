@@ -18,7 +18,7 @@ Value = TypeVar("Value", float, np.ndarray)
 
 
 def gap(by_condition: Mapping[str, Value]) -> Value:
-    """Subtract the semi-nude value from the clothed value, and return the difference.
+    """Compute the gap: the clothed value minus the semi-nude value.
 
     by_condition: keys `clothed` and `semi_nude`; two numbers, or two arrays of one shape.
     """
@@ -41,10 +41,13 @@ class Pairs:
     def from_images(cls, images: pd.DataFrame, split: str | None = None) -> Pairs:
         """Match the images of a data set's table into pairs.
 
-        images: a row per image, with columns pair (number that the two twins share, -1 for an image without a twin),
-            identity (the woman), emotion, split (discovery or confirmation) and condition (semi_nude or clothed). Its
-            index gives the row numbers.
-        split: the split of women whose pairs are kept; all pairs if not given.
+        images: a row per image; the index holds the row numbers. Columns:
+            pair         number that the two twins of a pair share; -1 for an image without a twin
+            identity     the woman
+            emotion      the emotion of the face
+            split        discovery (women used for choosing) or confirmation (women held out)
+            condition    semi_nude or clothed
+        split: the split whose pairs are kept; all pairs if not given.
         """
         audit = images[images["pair"] >= 0]
         wide = audit.reset_index(names="row").pivot(index="pair", columns="condition", values="row")
@@ -57,12 +60,12 @@ class Pairs:
 
     @property
     def women(self) -> np.ndarray:
-        """Name of the woman of each pair: an array with one entry per pair."""
+        """Name of the woman of each pair: an array with one name per pair."""
         return self.table["identity"].to_numpy()
 
     @property
     def n_women(self) -> int:
-        """Number of different women."""
+        """Number of different women in the pairs."""
         return int(self.table["identity"].nunique())
 
     @property
@@ -91,16 +94,16 @@ class Pairs:
     def split(self, values: np.ndarray, axis: int = -1) -> dict[str, np.ndarray]:
         """Split an array of values of images by condition.
 
-        values: along `axis`, one entry for each image of `self.rows`, in that order.
-        Returns an array for each of the keys `semi_nude` and `clothed`, with one entry per pair along `axis`.
+        values: an array whose axis `axis` is the image, in the order of `self.rows`.
+        Returns the keys `semi_nude` and `clothed`. Each holds an array in which this axis is the pair.
         """
         return dict(zip(CONDITIONS, np.split(values, len(CONDITIONS), axis), strict=True))
 
     def gap(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
-        """Subtract the semi-nude value from the clothed value in each pair.
+        """Compute the gap of each pair: the clothed value minus the semi-nude value.
 
-        values: along `axis`, one entry for each image of `self.rows`, in that order.
-        Returns an array with one entry per pair along `axis`.
+        values: an array whose axis `axis` is the image, in the order of `self.rows`.
+        Returns an array in which this axis is the pair.
         """
         return gap(self.split(values, axis))
 
@@ -113,13 +116,13 @@ class Pairs:
         return interval(values, self.women, **bootstrap_settings(inference))
 
     def summary(self, values: Float[np.ndarray, " image"], inference: Inference) -> dict[str, dict[str, float]]:
-        """Compute the means of both conditions and of the gap (clothed minus semi-nude), each with its interval.
+        """Compute the mean of each condition and of the gap (clothed minus semi-nude), with bootstrap intervals.
 
         The intervals are by bootstrap over women.
 
         values: one value for each image of `self.rows`, in that order.
         inference: gives the number of resamples, the confidence level and the seed.
-        Returns for each of the keys semi_nude, clothed and gap a dictionary with estimate, low and high.
+        Returns the keys semi_nude, clothed and gap. Each holds a dictionary with estimate, low and high.
         """
         shown = {**self.split(values), "gap": self.gap(values)}
         return {label: self.interval(numbers, inference).as_metrics() for label, numbers in shown.items()}

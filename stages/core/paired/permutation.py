@@ -22,8 +22,9 @@ def paired_tests(
 ) -> pd.DataFrame:
     """Test for each latent whether the mean of its paired differences is zero.
 
-    differences: a value for each pair and latent, such as the gap between the twins (`Pairs.gap`).
+    differences: a value for each pair and latent, such as the gap (clothed minus semi-nude twin).
     clusters: the woman of each pair.
+    n_permutations, n_bootstrap: number of sign flips of the women, and of resamples of the women.
     confidence: level of the two-sided bootstrap intervals, between 0 and 1.
     seed: seed of the sign flips and of the bootstrap.
 
@@ -31,15 +32,16 @@ def paired_tests(
         mean             mean difference
         low, high        bootstrap interval of the mean, over women
         rank_biserial    matched-pairs rank-biserial correlation, in [-1, 1] (Kerby 2014); 0 if all differences are 0
-        wilcoxon_p       signed-rank test over pairs, zeros dropped, normal approximation; 1 if all are 0 (descriptive:
-                         it takes pairs of one woman for independent)
+        wilcoxon_p       signed-rank test over pairs, zeros dropped, normal approximation; 1 if all are 0. Descriptive:
+                         the test treats the pairs of one woman as independent
         t                mean over its cluster-robust standard error; 0 if all differences are 0
         p                sign-flip permutation at the level of women, two-sided
         p_max_t          the same with max-T over all latents: family-wise (Westfall & Young 1993)
         q                Benjamini-Hochberg over p: exploratory
-    The smallest p that W women allow is max(2 / 2^W, 1 / (1 + n_permutations)): `smallest_p`.
+    The smallest p that W women allow is max(2 / 2^W, 1 / (1 + n_permutations)).
 
-    Raises ValueError if the shapes do not fit or a difference is not finite, TooFewWomen if all pairs are of one woman.
+    Raises ValueError if the shapes do not fit or a difference is not finite. Raises TooFewWomen if all pairs are of one
+    woman.
     """
     differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 2 or len(differences) != len(clusters):
@@ -72,11 +74,13 @@ def max_t(
 ) -> Float[np.ndarray, " latent"]:
     """Compute the two-sided family-wise p of each latent's mean difference, by max-T over all latents.
 
-    Women's signs are flipped at random. This is the column `p_max_t` of `paired_tests`, without the other tests.
+    In each permutation, the differences of each woman keep or change their sign, at random and all together. The
+    largest statistic of any latent is compared with the observed one of each latent (Westfall & Young 1993).
 
     differences: a value for each pair and latent, from at least two women.
     clusters: the woman of each pair.
     n_permutations: number of random sign flips of the women.
+    Returns one p per latent. Raises TooFewWomen if all pairs are of one woman.
     """
     sums, _ = by_cluster(np.asarray(differences, dtype=np.float64), clusters)
     return _sign_flips(sums, n_permutations, seed)[2]
@@ -86,7 +90,7 @@ def smallest_p(n_women: int, n_permutations: int) -> float:
     """Compute the smallest two-sided p that a sign-flip permutation test of `n_women` women can give.
 
     n_permutations: number of random sign flips.
-    It is max(2 / 2^n_women, 1 / (1 + n_permutations)).
+    Returns max(2 / 2^n_women, 1 / (1 + n_permutations)).
     """
     return max(2.0 / 2.0**n_women, 1 / (1 + n_permutations))
 
@@ -127,11 +131,11 @@ def signed_ranks(differences: Float[np.ndarray, "pair latent"]) -> tuple[np.ndar
     """Compute the matched-pairs rank-biserial correlation and Wilcoxon's signed-rank p of each latent.
 
     differences: a value for each pair and latent.
-    Returns two arrays with one entry per latent: the correlation, in [-1, 1], and the two-sided p. If all differences
+    Returns two arrays with one value per latent: the correlation, in [-1, 1], and the two-sided p. If all differences
     are 0, the correlation is 0 and p is 1.
 
-    Zeros are dropped, ties share their mean rank, and p is the normal approximation with the tie
-    correction and no continuity correction: scipy's `wilcoxon(method="asymptotic")`.
+    Zeros are dropped. Ties share their mean rank. p is the normal approximation with the tie correction and without a
+    continuity correction, as in scipy's `wilcoxon(method="asymptotic")`.
     """
     nonzero = differences != 0
     n = nonzero.sum(0)

@@ -8,14 +8,16 @@ from jaxtyping import Float
 
 
 def published_tests(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " m"]) -> dict[str, float]:
-    """Compare two samples of latents' mean activations with the tests of the published study.
+    """Compare two samples of latents' mean activations with the tests of the study that this project replicates.
 
-    a, b: mean activation of each latent in one condition and in the other. The tests treat each latent as an
-        independent observation, so the results are descriptive.
+    The tests treat each latent as an independent observation, so the results are descriptive.
+
+    a: mean activation of each latent in one condition.
+    b: mean activation of each latent in the other condition.
     Returns:
         ks_statistic, ks_p    Kolmogorov-Smirnov D and its p
         mwu_p                 Mann-Whitney U p, two-sided
-        auc                   U / (n m), which the study calls "effect size"; above one half if `a` tends to be larger
+        auc                   U / (n m); above one half if `a` tends to be larger. The study calls it "effect size"
         cliffs_delta          2 AUC - 1
     """
     ks, mwu = scipy.stats.ks_2samp(a, b), scipy.stats.mannwhitneyu(a, b, alternative="two-sided")
