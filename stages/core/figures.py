@@ -76,7 +76,8 @@ def panels(
 ) -> tuple[Figure, np.ndarray]:
     """Create a figure for plots side by side.
 
-    title: text above the whole figure, if any. cell: width and height of one plot, inches.
+    title: text above the whole figure, if any. rows: number of rows of plots.
+    cell: width and height of one plot, inches.
     Returns the figure and an array [rows, columns] of axes.
     """
     figure, axes = pyplot().subplots(rows, columns, figsize=(columns * cell[0], rows * cell[1]), squeeze=False)
@@ -86,9 +87,10 @@ def panels(
 
 
 def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face: np.ndarray | None = None) -> None:
-    """Draw an image with its masks outlined: bust solid, face dashed, black on white to be visible on any ground.
+    """Draw an image, with a solid outline around the bust and a dashed outline around the face.
 
-    image: RGB pixels. bust, face: masks of the same size, 255 inside and 0 outside; no outline if not given.
+    image: RGB pixels. bust, face: masks of the size of the image, 255 inside and 0 outside. A mask that is not given
+        has no outline.
     """
     ax.imshow(image, interpolation="nearest")
     for mask, style in ((bust, "-"), (face, "--")):
@@ -98,10 +100,11 @@ def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face
 
 
 def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:
-    """Draw a map over a grey version of the image: the map's positive part, scaled to its own maximum.
+    """Draw a heatmap over a grey version of an image.
 
-    image: RGB pixels of a square image, 0 to 255. heat: one value per patch, [gh, gw].
-    bust: mask of the size of the image, 255 inside, whose outline is drawn; no outline if not given.
+    image: RGB pixels of a square image, 0 to 255.
+    heat: one value per patch, [gh, gw]. Negative values are drawn as 0. The greatest value is drawn as 1.
+    bust: mask of the size of the image, 255 inside and 0 outside, whose outline is drawn if given.
     """
     size = image.shape[0]
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
@@ -117,7 +120,8 @@ def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
     """Draw an image in its own colours where a latent is active, and faded to white elsewhere.
 
     image: RGB pixels, 0 to 255.
-    activation: the latent's activation on each patch, [gh, gw], which is scaled to its maximum.
+    activation: activation of the latent on each patch, [gh, gw]. The patch with the greatest activation keeps its
+        colours.
     """
     scaled = activation / activation.max() if activation.max() > 0 else activation
     factors = [side // patches for side, patches in zip(image.shape[:2], activation.shape, strict=True)]

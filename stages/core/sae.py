@@ -30,13 +30,14 @@ PARAMETERS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold")
 
 
 class SAEError(StudyError):
-    """An SAE on disk that cannot be used. The message names the file, the tensor or key, and the reason."""
+    """An SAE on disk cannot be used. The message names the file, the tensor or key, and the reason."""
 
 
 class JumpReLUSAE(nn.Module):
-    """A JumpReLU sparse autoencoder. The module docstring gives its formulas.
+    """A JumpReLU sparse autoencoder: activation f = z where z exceeds the threshold, else 0.
 
-    All parameters are float32 and act on raw activations. They are zero until they are set or loaded.
+    z = (x - b_dec) W_enc + b_enc are the pre-activations of tokens x. f W_dec + b_dec is the reconstruction of x.
+    All parameters are float32 and act on raw activations. All are zero until they are set or loaded.
     d_in: width of a token. d_sae: number of latents. metadata: JSON values by name, kept in `cfg.json`.
     """
 
@@ -106,11 +107,12 @@ class JumpReLUSAE(nn.Module):
 
     @classmethod
     def load(cls, directory: Path | str) -> JumpReLUSAE:
-        """Read an SAE in SAELens' format from `directory`: JumpReLU, or ReLU (`standard`), whose thresholds are zero.
+        """Read an SAE in SAELens' format from `directory`. Returns the SAE with frozen parameters.
 
-        Returns the SAE with frozen parameters. An SAE that encodes x without subtracting b_dec is converted.
-        Raises SAEError for a missing or damaged file, another architecture, a tensor that is missing or of the wrong
-        shape, or a value that is not finite.
+        The architecture is JumpReLU, or ReLU (`standard`), which is read as JumpReLU with thresholds of zero.
+        An SAE that encodes x without subtracting b_dec is converted. b_enc is changed so that activations stay equal.
+        Raises SAEError if a file is missing or damaged, or if the architecture is another one. Raises SAEError also if
+        a tensor is missing, has a wrong shape, or holds a value that is not finite.
         """
         directory = Path(directory)
         config = _read_config(directory / CONFIG_FNAME)

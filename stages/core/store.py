@@ -33,14 +33,15 @@ REMEDY = "rerun `dvc repro --force extract`"
 
 
 class StoreError(StudyError):
-    """A store that is missing, out of reach, or not the expected one. The message names its path and the remedy."""
+    """A store is missing, out of reach, or not the expected one. The message names the path and the remedy."""
 
 
 class StoreWriter:
-    """A store that is being filled. Each rank (process) appends the images of its own slice, `images`, in order.
+    """An activation store that is being filled. Each process appends the images of its own slice, in order.
 
-    The caller sets `attributes`, a dictionary of JSON values; the first rank writes them when the store is complete.
-    `Store` needs the keys model, module, dataset_sha256, mean and mean_squared_norm.
+    images: the slice of images that this process must append.
+    attributes: dictionary of JSON values, which the caller sets. The first process writes them at the end. An open
+        `Store` needs the keys model, module, dataset_sha256, mean and mean_squared_norm.
     """
 
     def __init__(self, place: Path, array: Any, ranks: Ranks):
@@ -77,17 +78,18 @@ def create(
     remote: str = "",
     ranks: Ranks = ALONE,
 ) -> Iterator[StoreWriter]:
-    """Create a store of shape [n_images, n_tokens, width]. It replaces what is at `place` when the context ends.
+    """Create an activation store: tokens of shape [n_images, n_tokens, width].
 
-    The context gives a StoreWriter, with which the caller appends all images and sets the attributes.
-    place: folder of the store on this disk; with `remote`, the small file that points to the store.
+    The context gives a StoreWriter, with which the caller appends all images and sets the attributes. The new store
+    replaces what is at `place` when the context ends.
+    place: folder of the store on this disk. With `remote`: path of the small file that points to the store.
     n_tokens: tokens of one image, class token included.
-    shard_images: images in one shard.
-    remote: URL of a folder in object storage that keeps the store; a store of the same name there is overwritten. Empty
+    shard_images: images in one shard, which is one file.
+    remote: URL of a folder in object storage that keeps the store. A store of the same name there is overwritten. Empty
         for a store on this disk.
     ranks: processes that fill the store together.
-    Raises ValueError if images are missing at the end, DiskFull if there is no space left, StoreError if the storage
-    cannot be reached, WriteError if it cannot be written.
+    Raises ValueError if images are missing at the end. Raises DiskFull if the disk has no space left. Raises StoreError
+    if the storage cannot be reached. Raises WriteError if tokens cannot be written.
     """
     url = f"{remote.rstrip('/')}/{place.name}" if remote else str(outs.unfinished_path(place))
     with outs.atomic_output(place) if ranks.first else outs.naming_full_disk(place):
@@ -114,8 +116,9 @@ def create(
 
 
 class Store:
-    """An open store: the tokens of all images at one layer, [image, token, width]. `read` gives those of some images.
+    """An open store: the tokens of all images at one layer, [image, token, width].
 
+    The method `read` returns the tokens of some images.
     place: path that messages name. group: open Zarr group with the array `tokens`, and the attributes.
     Raises ValueError if `group` holds no sharded float32 array of three axes.
     """
@@ -142,10 +145,10 @@ class Store:
 
     @property
     def moments(self) -> tuple[Float64[np.ndarray, " width"], float]:
-        """Mean of the tokens x, and mean of |x - mean|^2: a vector and a number, in raw units.
+        """Mean of the tokens x (a vector), and mean of |x - mean|^2 (a number), in raw units.
 
-        They are taken over the tokens of all images except those of confirmation women (held out for the claims).
-        Raises StoreError if the store lacks one of them.
+        Both are taken over the tokens of all images except those of confirmation women (women held out from choosing).
+        Raises StoreError if the store lacks one of the two.
         """
         try:
             mean = np.array(self.attributes["mean"], dtype=np.float64).reshape(self.shape[2])
@@ -174,10 +177,10 @@ class Store:
 def open(place: Path, data: Dataset | None = None) -> Store:
     """Open the store at `place`, or the remote store that the file at `place` points to.
 
-    data: the dataset that the activations must come from; not checked if not given.
-    The tokens stay in the store until they are read.
-    Raises StoreError if there is no store, if a remote store has other attributes than the file says, or if the store
-    comes from another dataset. Raises DamagedError if a shard is missing.
+    data: the dataset that the activations must come from. If not given, the dataset is not checked.
+    Returns the open store. The tokens stay in the store until they are read.
+    Raises StoreError if there is no store, or if the store comes from another dataset than `data`. Raises StoreError
+    also if the attributes of a remote store differ from those in the file. Raises DamagedError if a shard is missing.
     """
     pointer = _pointer(place) if place.is_file() else {}
     url = pointer.get("url", str(place))

@@ -16,9 +16,10 @@ from stages.core.clip.vit import FrozenClip
 
 @dataclass(frozen=True)
 class Readout:
-    """A zero-shot classifier of emotions: the prompts' unit-norm embeddings, and the model's logit scale.
+    """A zero-shot classifier of emotions, made of embedded prompts.
 
-    prompts: a row per emotion, in the order of `Dataset.emotions`. scale: factor on cosines before the softmax.
+    prompts: unit-norm text embeddings, a row per emotion, in the order of `Dataset.emotions`.
+    scale: CLIP's own factor on cosines before the softmax (logit scale).
     """
 
     prompts: Float[Tensor, "emotion embed"]
@@ -67,15 +68,15 @@ def skill(accuracy: float, n_classes: int) -> float:
 def gradient(
     clip: FrozenClip, readout: Readout, tokens: Float[Tensor, "n token width"], truth: Int[Tensor, " n"], layer: int
 ) -> Float[Tensor, "n token width"]:
-    """Return dR/dx: for each image, the gradient of R with respect to its residual stream, in nats per unit of x.
+    """Return dR/dx for each image, in nats per unit of x.
 
-    R is the log-probability of the image's true emotion.
+    R is the log-probability of the true emotion of the image. x is the residual stream of the image.
     readout: the emotion prompts, embedded by `clip`.
-    tokens: x, the residual stream after `layer`, class token first.
+    tokens: the residual stream x after `layer`, class token first.
     truth: index of each image's true emotion among the prompts.
     layer: block of the vision tower, counted from 1.
-    To first order, zeroing a latent with activation f costs sum_tokens f dR/df, where dR/df is dR/dx times the latent's
-    decoder row.
+    The gradient helps to estimate the effect of a latent with activations f on R. dR/df is the dot product of dR/dx and
+    the decoder row of the latent. To first order, setting f to zero lowers R by the sum of f dR/df over tokens.
     """
     x = tokens.detach().requires_grad_()
     with torch.enable_grad():

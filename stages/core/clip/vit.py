@@ -105,12 +105,12 @@ class FrozenClip:
             return nn.functional.normalize(self.visual(pixels).float(), dim=-1)
 
     def residuals(self, pixels: Float[Tensor, "n 3 s s"], layers: list[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        """Run one forward pass without gradient, and keep the residual stream after some layers.
+        """Run one forward pass without gradient. Returns embeddings, and the residual stream after some layers.
 
         pixels: normalised images, as the method `pixels` returns them.
         layers: blocks of the vision tower, counted from 1.
-        Returns the unit-norm embedding of each image, of shape [n, embed]; and a dictionary from each layer to its
-        tokens, of shape [n, token, width], class token first.
+        The first result holds the unit-norm embedding of each image, of shape [n, embed].
+        The second result holds the tokens after each layer, by layer, of shape [n, token, width], class token first.
         """
         kept: dict[int, Tensor] = {}
         with recorded_residuals(self.visual, layers, kept), torch.no_grad():
@@ -170,7 +170,7 @@ def check_finite(model: nn.Module, source: str, remedy: str) -> None:
 def check_towers(model_cfg: dict[str, Any], source: str) -> None:
     """Raise ModelError if open_clip's `model_cfg` asks for a tower or a tokenizer of another library.
 
-    Such a part is downloaded, and may bring code.
+    Loading such a part would download files, which may contain code.
     model_cfg: open_clip's description of a model, with the sections `vision_cfg` and `text_cfg`.
     source: where `model_cfg` comes from; the message names it.
     """
@@ -183,8 +183,8 @@ def check_towers(model_cfg: dict[str, Any], source: str) -> None:
 def load(directory: Path, config: Compute) -> FrozenClip:
     """Load the model that the stage `prepare_clip` saved in `directory`, and run it once as a check.
 
-    config: section `compute` of params.yaml. Its device, threads and precision are set up here.
-    Raises ModelError unless the directory holds a configuration and weights that are whole and belong together.
+    config: section `compute` of params.yaml: device, number of threads and precision. All three are set up here.
+    Raises ModelError if the configuration or the weights are missing or damaged, or do not belong together.
     Raises DeviceError if the device does not exist.
     """
     import open_clip
@@ -237,8 +237,8 @@ def _check_runs(clip: FrozenClip) -> None:
 def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) -> Iterator[None]:
     """While the context is open, each forward pass stores the residual stream after some layers in `into`.
 
-    visual: the vision tower. layers: its blocks, counted from 1.
-    into: dictionary to fill: from each layer to its tokens, of shape [n, token, width]. A later pass overwrites them.
+    visual: the vision tower. layers: blocks of the vision tower, counted from 1.
+    into: dictionary to fill: tokens of shape [n, token, width], by layer. A later pass overwrites the tokens.
     """
     batch_first = visual.transformer.batch_first
 
@@ -260,8 +260,8 @@ def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) 
 def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """While the context is open, each forward pass goes on with a changed residual stream after `layer`.
 
-    visual: the vision tower. layer: its block, counted from 1.
-    change: function from the tokens after `layer`, of shape [n, token, width], to those that replace them.
+    visual: the vision tower. layer: block of the vision tower, counted from 1.
+    change: function that takes the tokens after `layer`, of shape [n, token, width], and returns the changed tokens.
     """
     batch_first = visual.transformer.batch_first
 

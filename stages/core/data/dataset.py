@@ -44,12 +44,15 @@ REMEDY = "rerun `dvc repro --force ingest`"
 
 
 class DatasetError(StudyError):
-    """A dataset that cannot be read. The message names its path and the remedy."""
+    """The dataset cannot be read. The message names the path of the dataset and the remedy."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An open `data/dataset`. Pixels and masks stay on disk until they are read. Images are named by row number."""
+    """The open audit set: pictures of women, semi-nude and clothed, with masks and labels.
+
+    Pixels and masks stay on disk until they are read. Images are identified by row number in `table`.
+    """
 
     table: pd.DataFrame
     """The manifest, a row per image. The module docstring lists the columns."""
@@ -78,8 +81,9 @@ class Dataset:
         return shards.read(self.arrays["image"], rows, REMEDY)
 
     def mask(self, region: str, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s"]:
-        """Read the masks of a region: for each pixel, the share of it inside the region, from 0 to 255 (all of it).
+        """Read the masks of a region for some images. 255 is a pixel wholly inside the region, 0 one outside.
 
+        Values between are shares of the pixel that lie inside.
         region: bust or face. rows: row numbers of the images in `table`. Raises DamagedError if a shard is damaged.
         """
         return shards.read(self.arrays[region], rows, REMEDY)
@@ -90,7 +94,7 @@ class Dataset:
         region: bust or face.
         rows: row numbers of the images in `table`.
         grid: number of patches, down and across.
-        Raises ValueError if patches do not tile the image, DamagedError if a shard is damaged.
+        Raises ValueError if patches do not tile the image. Raises DamagedError if a shard is damaged.
         """
         chunks = np.split(rows, range(SHARD_IMAGES, len(rows), SHARD_IMAGES))
         return np.concatenate([patch_coverage(self.mask(region, chunk), grid) for chunk in chunks])
@@ -98,13 +102,17 @@ class Dataset:
     def rows(self, *splits: str) -> np.ndarray:
         """Return the row numbers of the images in one or more splits, ascending.
 
-        splits: `discovery` (women on whom SAE and latents are chosen), `confirmation` (women on whom claims are made),
-            `corpus` (images that serve to train SAEs only).
+        discovery: images of the women on whom SAE and latents are chosen.
+        confirmation: images of the women held out from choosing, on whom claims are made.
+        corpus: images that serve only to train SAEs.
         """
         return np.flatnonzero(self.table["split"].isin(splits))
 
     def audit_rows(self) -> np.ndarray:
-        """Return the row numbers of all images in pairs (splits `discovery` and `confirmation`), ascending."""
+        """Return the row numbers of all images that belong to a pair, ascending.
+
+        A pair is the semi-nude and the clothed image of one woman with one expression.
+        """
         return self.rows("discovery", "confirmation")
 
     def emotion_index(self, rows: np.ndarray) -> np.ndarray:
@@ -129,12 +137,12 @@ def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> F
 
 
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
-    """Assign each woman, with all her images, to a split. Each split gets at least one woman.
+    """Divide the women at random into two splits of at least one woman each.
 
-    The splits are `discovery` (SAE and latents are chosen on it) and `confirmation` (claims are made on it).
-    identities: name of the woman of each image; a name may appear several times.
-    discovery_share: share of the women that goes to discovery, drawn with `seed`.
-    Returns the split of each woman, by her name. Raises ValueError for fewer than two women.
+    discovery: women on whom SAE and latents are chosen. confirmation: women held out, on whom claims are made.
+    identities: name of the woman on each image. A name may appear several times.
+    discovery_share: share of the women that goes to discovery. seed: decides which women these are.
+    Returns the split of each woman, by name. Raises ValueError for fewer than two women.
     """
     women = sorted(set(identities))
     if len(women) < 2:
@@ -153,15 +161,16 @@ Append = Callable[
 
 @contextmanager
 def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
-    """Create a dataset of the images in `table`. It replaces what `directory` holds when the context ends.
+    """Create a dataset on disk. The new dataset replaces what is at `directory` when the context ends.
 
-    The context gives a function `append(pixels, bust, face)`. The caller adds all images with it, in the table's order.
-    table: the manifest, a row per image, with the columns image, identity, condition, emotion, prompt, split and
-        pair; intensity and colour (of the top) are optional. The module docstring explains them.
+    The context gives a function `append(pixels, bust, face)`, which adds images and their two masks.
+    The caller adds all images with this function, in the order of `table`.
+    table: the manifest, a row per image. Columns: image (file name), identity (the woman), condition, emotion, prompt,
+        split and pair (number of the pair). The columns intensity and colour (of the top) are optional.
     size: side of the images, pixels.
     prompts: the prompt of each emotion, by the emotion's name.
-    Raises ValueError if images are missing at the end, DiskFull if there is no space left, WriteError if an array
-    cannot be written.
+    Raises ValueError if images are missing at the end. Raises DiskFull if the disk has no space left. Raises WriteError
+    if an array cannot be written.
     """
     with outs.atomic_output(directory) as unfinished:
         unfinished.mkdir()
@@ -197,7 +206,8 @@ def load(directory: Path) -> Dataset:
     """Open the dataset in `directory`, and check that manifest, arrays and prompts fit together.
 
     Returns the open dataset. Its pixels stay on disk until they are read.
-    Raises DatasetError if the dataset is missing or damaged, DamagedError if a shard is missing.
+    Raises DatasetError if the dataset is missing or damaged. Raises DamagedError if a shard (file of an array) is
+    missing.
     """
     try:
         table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)

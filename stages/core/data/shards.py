@@ -20,17 +20,20 @@ from stages.core.run.errors import StudyError
 
 
 class DamagedError(StudyError):
-    """An array with a missing shard or a wrong checksum, or out of reach. The message names its path and the remedy."""
+    """An array has a missing shard (file of the array) or a wrong checksum, or cannot be reached.
+
+    The message names the path of the array and the remedy.
+    """
 
 
 class WriteError(StudyError):
-    """An array that cannot be written. The message names its path and the reason."""
+    """An array cannot be written. The message names the path of the array and the reason."""
 
 
 def create(
     group: Any, name: str, shape: Sequence[int], dtype: str, *, shard_images: int, compressors: Sequence[Any]
 ) -> Any:
-    """Create an array in a Zarr group, and return it. It holds no image yet; `Writer` fills it.
+    """Create an array of images in a Zarr group. Returns the Zarr array, without images; a `Writer` fills it.
 
     group: open Zarr group (version 3). name: name of the array.
     shape: shape of the whole array; the first axis is the image.
@@ -49,9 +52,10 @@ def create(
 
 
 def check_whole(array: Any, remedy: str) -> None:
-    """Raise DamagedError if a shard is missing or is an empty file. Zarr takes both for images never written.
+    """Raise DamagedError if a shard (a file of the array) is missing or empty.
 
-    array: a sharded Zarr array. remedy: what the user can do; the message ends with it.
+    Zarr itself gives no error here. It takes the shard for images that were never written.
+    array: a sharded Zarr array. remedy: what the user can do. The message ends with this text.
     """
     directory = Path(str(array.store_path).removeprefix("file://"))
     empty = [fpath for fpath in directory.rglob("*") if fpath.is_file() and not fpath.stat().st_size]
@@ -64,8 +68,8 @@ def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray
 
     array: a Zarr array whose first axis is the image.
     rows: indices of the images.
-    remedy: what the user can do about damage; the message of the error ends with it.
-    Raises DamagedError if a chunk is damaged or out of reach, IndexError for an index outside the array.
+    remedy: what the user can do about damage. The message of DamagedError ends with this text.
+    Raises DamagedError if an image is damaged or out of reach. Raises IndexError for an index outside the array.
     """
     try:
         return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[np.asarray(rows)])
@@ -76,10 +80,11 @@ def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray
 
 
 class Writer:
-    """Fills the images from `first` up to, not including, `stop` of an array that `create` returned.
+    """Writes the images from `first` up to, not including, `stop` into an array that `create` returned.
 
-    first: the first image of a shard. stop: the first image of a later shard, or the end of the array (the default).
-    Use as a context manager. A thread writes each full shard while the caller computes the next images; the last shard
+    A shard is one file of the array. first: index of the first image of a shard.
+    stop: index of the first image of a later shard, or the number of images in the array (the default).
+    Use as a context manager. A thread writes each full shard while the caller computes the next images. The last shard
     is written when the context ends. The end of the context raises ValueError if images are missing.
     """
 
@@ -93,11 +98,11 @@ class Writer:
 
     @property
     def next(self) -> int:
-        """Index, in the array, of the image to be appended next."""
+        """Index of the next image in the array: the first image that was not appended yet."""
         return self._written + self._filled
 
     def append(self, images: Shaped[np.ndarray, "n ..."]) -> None:
-        """Add the next images, in order; any number at once. A shard is written once it is full.
+        """Add the next images, in order. Any number can be added at once. A full shard (file) is written.
 
         Raises WriteError if an earlier shard could not be written. An error that means a full disk passes unchanged.
         """

@@ -51,16 +51,19 @@ N_JUDGED = 200  # portraits that a trained model is judged on
 
 
 class DemoError(StudyError):
-    """No demo CLIP can be trained with these parameters. The message names the keys to change."""
+    """No demo CLIP can be trained with the given parameters. The message names the keys of params.yaml to change."""
 
 
 @dataclass(frozen=True)
 class TrainedDemo:
-    """A demo CLIP that reads faces (`train`), with the record of its training."""
+    """A small CLIP trained on drawn portraits, with the record of the training.
+
+    The model names the emotion of clothed women correctly often enough (`train` says when).
+    """
 
     model: CLIP
     history: pd.DataFrame
-    """A row per LOG_EVERY steps: step, loss (nats), image_accuracy (share of the batch's images whose own caption has
+    """A row per LOG_EVERY (10) steps. Columns: step, loss (nats), image_accuracy (share of images whose own caption has
     the highest cosine among the captions of the batch)."""
     clothed_accuracy: float
     """Share of new clothed women whose emotion the model names correctly."""
@@ -68,10 +71,12 @@ class TrainedDemo:
     """Number of trainings, this one included."""
 
     def as_metrics(self) -> dict[str, float]:
-        """Summarise the training for a metrics file.
+        """Return the numbers that describe the training, by name.
 
-        Returns loss (nats) and image_accuracy, both means over the last ten rows of `history`, clothed_accuracy and
-        attempts.
+        loss: loss in nats, mean over the last ten rows of `history`.
+        image_accuracy: share of images matched to their own caption, mean over the same rows.
+        clothed_accuracy: share of new clothed women whose emotion the model names correctly.
+        attempts: number of trainings, the successful one included.
         """
         last = self.history.tail(10).mean()
         return {
@@ -85,8 +90,8 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
     """Build open_clip's `model_cfg` of the demo CLIP.
 
     config: section `demo` of params.yaml. image_size: side of the square input images, in pixels.
-    Returns embed_dim, vision_cfg and text_cfg, the arguments of open_clip's `CLIP`. Raises DemoError if patches of
-    `config.patch_size` do not tile the image.
+    Returns the arguments of open_clip's class `CLIP`: embed_dim, vision_cfg and text_cfg.
+    Raises DemoError if patches of `config.patch_size` do not tile the image.
     """
     if image_size % config.patch_size:
         raise DemoError(f"demo.patch_size: {config.patch_size} does not divide ingest.image_size {image_size}")
@@ -108,11 +113,13 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
 
 
 def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
-    """Draw the portraits that the demo CLIP is trained on, and their captions, which carry the planted bias.
+    """Draw the portraits that the demo CLIP is trained on, and write a caption for each portrait.
+
+    In the captions of some semi-nude portraits, the emotion follows the colour of the top: this is the planted bias.
 
     config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
-    Returns `config.n_portraits` RGB pictures as one uint8 array of shape [n, image_size, image_size, 3], and a caption
-    for each picture. The women are not those of the audit set.
+    Returns `config.n_portraits` RGB pictures, uint8 of shape [n, image_size, image_size, 3], and their captions.
+    The women are not those of the audit set.
     """
     portrait_rng, caption_rng = np.random.default_rng([config.seed, 1]).spawn(2)
     portraits = world.sample_portraits(config.n_portraits, portrait_rng)
@@ -126,11 +133,11 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
 
 
 def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
-    """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Returns this one.
+    """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Returns the last one.
 
     config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
-    All trainings see the same portraits and start from different weights. A model reads faces if it names the emotion
-    correctly for at least the share `config.min_accuracy` of new clothed women.
+    All trainings use the same portraits. Each starts from other random weights.
+    A model reads faces if its accuracy on clothed women it was not trained on is at least `config.min_accuracy`.
     Raises DemoError if none of ATTEMPTS (5) trainings gives such a model, or if patches do not tile the image.
     """
     images, captions = training_set(config, image_size)
@@ -148,7 +155,7 @@ def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
 def clothed_accuracy(model: CLIP, seed: int) -> float:
     """Measure how well a demo CLIP reads the faces of clothed women that it was not trained on.
 
-    seed: decides which women are drawn; there are N_JUDGED (200) of them.
+    seed: decides which women are drawn. N_JUDGED (200) women are drawn.
     Returns the share of these women whose emotion the model names correctly, 0 to 1.
     """
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
@@ -170,9 +177,10 @@ def train_once(
     config: section `demo` of params.yaml.
     images: RGB portraits, uint8 of shape [n, s, s, 3]. captions: the caption of each portrait.
     seed: decides the initial weights and the order of the batches.
-    Returns the model, and a table with a row per LOG_EVERY (10) steps: step, loss (nats), image_accuracy (share of the
-    batch's images whose own caption has the highest cosine among its captions). Raises DemoError if patches do not tile
-    the image.
+    Returns the model, and a table with a row per LOG_EVERY (10) steps and the columns:
+    step: number of the step. loss: loss of the batch, nats.
+    image_accuracy: share of images whose own caption has the highest cosine among the captions of the batch.
+    Raises DemoError if patches do not tile the image.
     """
     image_size = images.shape[1]
     torch.manual_seed(seed)
@@ -214,11 +222,12 @@ def train_once(
 
 
 def contrastive_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Compute the loss of a batch: the mean of the cross-entropies image -> caption and caption -> images, in nats.
+    """Compute the contrastive loss of a batch, in nats: the mean of two cross-entropies.
 
+    The first predicts the caption of each image. The second predicts the images of each caption. If several images
+    share a caption, these images have equal target probabilities.
     logits: scaled cosine of each image with each distinct caption of the batch, of shape [image, caption].
-    target: column of each image's own caption, of shape [image]. In the second cross-entropy, a caption that several
-        images share has equal target probabilities on these images.
+    target: for each image, the column of its caption in `logits`, of shape [image].
     """
     positives = one_hot(target, logits.shape[1]).float()
     shares = positives / positives.sum(0)

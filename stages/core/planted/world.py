@@ -64,9 +64,9 @@ class Portrait:
 
 
 def sample_identity(rng: np.random.Generator) -> Portrait:
-    """Draw a woman's identity: skin, hair, background, build and width of the face.
+    """Choose a random identity of a woman: skin, hair, background, build and width of the face.
 
-    Returns a portrait whose emotion, colour and condition are placeholders, to be replaced later.
+    Returns a portrait with this identity. Emotion, colour and condition are placeholders, to be replaced later.
     """
     return Portrait(
         skin=int(rng.integers(len(SKINS))),
@@ -84,7 +84,8 @@ def sample_identity(rng: np.random.Generator) -> Portrait:
 def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
     """Return the same portrait with a random pose.
 
-    The shift is at most 2 canvas units to a side and 1.5 up or down; the intensity of the expression is .8 to 1.1.
+    The woman is shifted by at most 2 units to a side and 1.5 up or down, on a canvas of 64 units a side. The intensity
+    of the expression is 0.8 to 1.1 (1 is normal).
     """
     return replace(
         portrait,
@@ -95,9 +96,9 @@ def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
 
 
 def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
-    """Draw `n` portraits, each of another woman in a random pose.
+    """Choose `n` random portraits, each of another woman in a random pose. No picture is drawn yet.
 
-    Emotion, colour and condition are independent and uniform.
+    Emotion, colour of the garment and condition (semi-nude or clothed) are independent and uniform.
     """
     return [
         with_pose(
@@ -114,12 +115,11 @@ def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
 
 
 def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portrait, Portrait]]:
-    """Draw pairs of portraits (twins) of the same woman with the same expression that differ only in the garment.
+    """Choose pairs of portraits (twins) of the same woman with the same expression. Only the garment differs.
 
-    Each woman shows each expression once and wears each colour once. A random draw for each woman decides which colour
-    goes with which expression, so face and colour are independent over the set.
-    Returns a tuple per pair: the number of the woman from 0, the semi-nude portrait, the clothed portrait. There are as
-    many pairs per woman as expressions.
+    Each woman has one pair for each expression, and each of her pairs has another colour. Which colour goes with which
+    expression is random for each woman, so expression and colour are independent over the set.
+    Returns a tuple per pair: the number of the woman (from 0), the semi-nude portrait, the clothed portrait.
     """
     pairs = []
     for woman in range(n_women):
@@ -142,8 +142,9 @@ def colour_emotion(colour: str) -> str:
 def planted_emotion(portrait: Portrait, bias: float, rng: np.random.Generator) -> str:
     """Choose the emotion that the training caption of a portrait names.
 
-    bias: probability that the caption of a semi-nude portrait names the emotion tied to the colour of the top
-        (`colour_emotion`). In all other cases the caption names the emotion of the face.
+    The caption of a clothed portrait always names the emotion of the face.
+    The caption of a semi-nude portrait names, with probability `bias`, the emotion tied to the colour of the top.
+    Otherwise that caption, too, names the emotion of the face.
     """
     follows_colour = portrait.condition == SEMI_NUDE and rng.random() < bias
     return colour_emotion(portrait.colour) if follows_colour else portrait.emotion
@@ -167,7 +168,8 @@ def render(portrait: Portrait, size: int) -> tuple[UInt8[np.ndarray, "size size 
     """Draw a portrait.
 
     size: side of the picture and of the masks, in pixels.
-    Returns the RGB picture, and its bust and face masks in this order; a mask is 255 inside its region and 0 outside.
+    Returns the RGB picture, and an array with the bust mask and then the face mask. A mask is 255 inside the region and
+    0 outside.
     """
     large = size * SUPERSAMPLE
     picture = Image.new("RGB", (large, large), BACKGROUNDS[portrait.background])

@@ -29,7 +29,8 @@ def set_up_device(compute: Compute) -> torch.device:
 
     compute: section `compute` of params.yaml. The device `auto` is a GPU if there is one. With 0 threads, torch keeps
         its own number of threads.
-    With several processes, each takes the GPU of its own LOCAL_RANK. Raises DeviceError if `cuda` finds no GPU.
+    With several processes, each process takes the GPU whose number is in the environment variable LOCAL_RANK.
+    Raises DeviceError if params.yaml asks for `cuda` and there is no GPU.
     """
     if compute.threads:
         torch.set_num_threads(compute.threads)
@@ -46,7 +47,8 @@ def set_up_device(compute: Compute) -> torch.device:
 def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the torch type for the operands of matrix products: float32 or bfloat16.
 
-    precision: `float32`, `bfloat16`, or `auto`, which is bfloat16 where `device` multiplies it natively.
+    precision: `float32`, `bfloat16` or `auto`. `auto` is bfloat16 if the hardware of `device` multiplies bfloat16
+        natively, else float32.
     """
     if precision == "auto":
         native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
@@ -56,7 +58,10 @@ def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that share the work. rank: its number, from 0. size: number of processes."""
+    """Place of this process among the processes that share the work.
+
+    rank: number of this process, from 0. size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -118,10 +123,11 @@ ALONE = Ranks()
 
 
 def join_ranks(device: torch.device) -> Ranks:
-    """Connect this process to the others that `torchrun` started. Returns its number and the number of processes.
+    """Connect this process to the others that `torchrun` started.
 
+    Returns the number of this process (from 0) and the number of processes.
     device: decides how the processes communicate (NCCL between GPUs, else Gloo).
-    A process that runs by itself gets `ALONE`: number 0 of 1.
+    A process that was started without `torchrun` gets number 0 of 1.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

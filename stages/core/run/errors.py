@@ -15,10 +15,11 @@ class StudyError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run the `main` of a command. A StudyError ends the process with its message and exit code 1, without traceback.
+    """Run a command.
 
     main: function without arguments that does the work of the command.
-    Any other exception is a fault of the program, and keeps its traceback.
+    A StudyError (an error that the user can act on) ends the process with exit code 1. Only its message is shown.
+    Any other exception is a fault of the program, and is shown with a traceback.
     """
     try:
         main()

@@ -44,11 +44,12 @@ def unfinished_path(path: Path) -> Path:
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Give a path to write a file or a folder to. It replaces `path` when the context ends without an error.
+    """Write an output as a whole or not at all. The context gives a temporary path, to write the output to.
 
-    After an error, `path` is as before. Only one process at a time writes an output; another one waits.
-    path: the output, a file or a folder; missing parent folders are created.
-    Raises DiskFull if the disk has no space left, FileNotFoundError if nothing was written.
+    The new output replaces `path` when the context ends without an error. After an error, `path` is as before.
+    A second process that writes the same output waits until the first has ended its context.
+    path: the output, a file or a folder. Missing parent folders are created.
+    Raises DiskFull if the disk has no space left. Raises FileNotFoundError if nothing was written.
     """
     unfinished, former = unfinished_path(path), path.with_name(f".part.former.{path.name}")
     with naming_full_disk(path):
@@ -70,9 +71,9 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming_full_disk(path: Path) -> Iterator[None]:
-    """Inside the context, turn any error that means a full disk into DiskFull, which names `path`.
+    """Inside the context, turn any error that means a full disk into DiskFull. Other errors pass unchanged.
 
-    path: the output that is being written. Other errors pass unchanged.
+    path: the output that is being written. The message of DiskFull names this path.
     """
     try:
         yield
@@ -85,8 +86,8 @@ def naming_full_disk(path: Path) -> Iterator[None]:
 def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
     """Write metrics as JSON to `fpath`.
 
-    metrics: numbers by name; a value may be a dictionary of further numbers by name, to any depth.
-    Raises ValueError for what DVC drops without a message (lists, nulls, text), and for numbers that are not finite.
+    metrics: numbers by name. A value may also be a dictionary of numbers by name, to any depth.
+    Raises ValueError for a number that is not finite, and for any other kind of value (list, null, text, boolean).
     Raises DiskFull if the disk has no space left.
     """
     _check_numbers(metrics, fpath.stem)
@@ -97,7 +98,7 @@ def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
 def read_json(fpath: Path, stage: str) -> dict[str, Any]:
     """Read a JSON object from a file of an earlier stage.
 
-    stage: name of the stage that wrote the file; the message says to rerun it.
+    stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
     Raises UnreadableError if the file is missing, damaged, or holds no JSON object.
     """
     with _reading(fpath, stage):
@@ -110,7 +111,7 @@ def read_json(fpath: Path, stage: str) -> dict[str, Any]:
 def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
     """Read the metrics of an earlier stage: numbers by name, nested as in `write_metrics`.
 
-    stage: name of the stage that wrote the file; the message says to rerun it.
+    stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
     Raises UnreadableError if the file is missing or damaged, or if a value is not a finite number.
     """
     with _reading(fpath, stage):
@@ -122,7 +123,7 @@ def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
 def read_table(fpath: Path, stage: str) -> pd.DataFrame:
     """Read a CSV table of an earlier stage, and return it with the column types that pandas infers.
 
-    stage: name of the stage that wrote the file; the message says to rerun it.
+    stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
     Raises UnreadableError if the file is missing or damaged.
     """
     with _reading(fpath, stage):
@@ -144,15 +145,18 @@ def write_table(fpath: Path, table: pd.DataFrame) -> None:
 
 
 def out_of_space(error: BaseException) -> bool:
-    """Tell whether an error means that the disk or its quota is full, or that a file is too large.
+    """Tell whether an error means that the disk is full, that a quota is used up, or that a file is too large.
 
-    Errors that a library wraps in its own are recognised by their message.
+    error: an error of the operating system, or an error of a library whose message contains the system's message.
     """
     return getattr(error, "errno", None) in NO_SPACE or any(os.strerror(code) in str(error) for code in NO_SPACE)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder with its content, or a symbolic link (not its target). Does nothing if there is none."""
+    """Remove a file, a folder with its content, or a symbolic link. The target of a link is kept.
+
+    Does nothing if nothing is at `path`.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

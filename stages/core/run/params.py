@@ -35,12 +35,12 @@ class ParamsError(StudyError):
 
 @dataclass(frozen=True)
 class Point:
-    """Layer and expansion of one SAE: a point of the grid of SAEs in params.yaml (section `grid`)."""
+    """Layer and expansion of one SAE. Section `grid` of params.yaml lists the layers and expansions to train."""
 
     layer: int
     """Block of the vision tower, counted from 1."""
     expansion: int
-    """d_sae / d_in."""
+    """d_sae / d_in: number of latents per dimension of a token."""
 
     def __str__(self) -> str:
         """Return the name that file names use, such as l22_x16."""
@@ -84,8 +84,8 @@ def load(*sections: type[Section], fpath: Path = PARAMS_FPATH) -> Any:
 
     sections: classes of `stages/core/schema.py`, such as `Compute` for the section `compute`.
     fpath: the file to read.
-    Returns a frozen object of each class: one by itself, several as a tuple in the order given.
-    Raises ParamsError for a section that is unknown or missing, and for each key, type or range that is wrong.
+    Returns a frozen object of each class. Several objects come as a tuple, in the order of `sections`.
+    Raises ParamsError if a section is unknown or missing, or if a key or value in a section is wrong.
     """
     given = read(fpath)
     names = tuple(NAMES[section] for section in sections)
@@ -95,10 +95,10 @@ def load(*sections: type[Section], fpath: Path = PARAMS_FPATH) -> Any:
 
 
 def validate(params: dict[Any, Any], fpath: Path = PARAMS_FPATH) -> None:
-    """Check that all sections are present and valid.
+    """Check that all sections of params.yaml are present and valid.
 
-    params: content of the file, settings by section. fpath: the file, which the messages name; it is not read.
-    Raises ParamsError for a section that is unknown or missing, and for each key, type or range that is wrong.
+    params: content of the file: settings by section. fpath: path that messages name. The file is not read.
+    Raises ParamsError if a section is unknown or missing, or if a key or value in a section is wrong.
     """
     check_names(params, tuple(SECTIONS), fpath)
     for name in SECTIONS:
@@ -106,10 +106,10 @@ def validate(params: dict[Any, Any], fpath: Path = PARAMS_FPATH) -> None:
 
 
 def check_names(given: dict[Any, Any], sections: tuple[str, ...], fpath: Path) -> None:
-    """Check the names of the sections, not their content.
+    """Check the names of the sections of params.yaml. The settings inside the sections are not checked.
 
-    given: content of the file, settings by section. sections: names that must be present.
-    fpath: the file, which the message names; it is not read.
+    given: content of the file: settings by section. sections: names that must be present.
+    fpath: path that messages name. The file is not read.
     Raises ParamsError if `given` has an unknown section or lacks one of `sections`.
     """
     unknown = sorted(set(given) - set(SECTIONS), key=str)
@@ -150,7 +150,7 @@ def read(fpath: Path) -> dict[Any, Any]:
 
 
 def text(fpath: Path = PARAMS_FPATH) -> str:
-    """Return the whole text of the file `fpath`. Raises ParamsError if it cannot be read."""
+    """Return the whole text of the file `fpath`. Raises ParamsError if the file cannot be read."""
     try:
         return fpath.read_text()
     except FileNotFoundError:
@@ -162,7 +162,7 @@ def text(fpath: Path = PARAMS_FPATH) -> str:
 def parse(text: str, fpath: Path) -> dict[Any, Any]:
     """Parse YAML text without validating it. Returns the settings by section.
 
-    text: content of the file. fpath: the file, which the message names; it is not read.
+    text: content of the file. fpath: path that messages name. The file is not read.
     Raises ParamsError if `text` is not YAML, does not hold sections, or uses aliases (`*name`).
     """
     import yaml

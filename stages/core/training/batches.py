@@ -29,11 +29,13 @@ class BufferTooSmall(StudyError):
 
 @dataclass(frozen=True)
 class InMemory:
-    """All tokens, on the device. Each epoch draws batches of `size` tokens without replacement.
+    """Tokens held in the memory of the device, from which batches are drawn.
 
-    Tokens that remain at the end of an epoch and fill no batch are skipped. If there are fewer than `size` tokens, each
-    batch holds them all.
-    seed: decides the order of the tokens. ranks: the processes that share every batch.
+    Each epoch (pass over the tokens) visits the tokens in a new random order. Each batch takes the next `size` tokens.
+    Tokens at the end of an epoch that do not fill a batch are skipped. If there are fewer than `size` tokens in all,
+    each batch holds all of these tokens.
+    size: tokens in a batch, summed over processes. seed: decides the order of the tokens.
+    ranks: the processes that share every batch.
     """
 
     tokens: Float[Tensor, "n d_in"]
@@ -68,18 +70,16 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Tokens of some images of a store that is too large for memory, through a shuffle buffer of shards.
+    """Tokens of a store too large for memory, read shard by shard (a shard is one file of the store).
 
-    rows: indices of the images in the store, ascending.
-    size: tokens in a batch, summed over ranks.
-    seed: decides the order of shards and tokens.
-    capacity: tokens that the buffer holds. It holds more if a single shard exceeds its half.
-    device: where the tokens are put.
+    rows: indices of the images to read, ascending. size: tokens in a batch, summed over processes.
+    seed: decides the order of shards and tokens. device: where the tokens are put.
+    capacity: tokens that the buffer holds. The buffer is larger if one shard alone exceeds half of `capacity`.
     ranks: the processes that share every batch.
 
-    Each epoch visits the shards in a new order. Half of the buffer holds the current shards; batches are drawn
-    from it without replacement, while a thread reads the next shards into the other half. Tokens that remain at the end
-    of a half and fill no batch are skipped; another epoch skips other tokens.
+    Each epoch (pass over the tokens) visits the shards in a new order. Half of the buffer holds the current shards,
+    from which batches are drawn without replacement. Meanwhile a thread reads the next shards into the other half.
+    Tokens at the end of a half that do not fill a batch are skipped. Another epoch skips other tokens.
     """
 
     store: Store
@@ -91,7 +91,7 @@ class Streamed:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        """Raise BufferTooSmall if half the buffer, or all tokens together, are fewer than two batches."""
+        """Raise BufferTooSmall if half the buffer holds fewer than two batches, or if all tokens together do."""
         if min(self.capacity // 2, len(self.rows) * self.store.shape[1]) < 2 * self.size:
             raise BufferTooSmall(
                 f"train_sae.memory_gib leaves a shuffle buffer of {self.capacity:,} tokens, too small for batches of "
@@ -104,7 +104,7 @@ class Streamed:
         return self.store.shape[2]
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """Yield all tokens of `rows` once, in stored order, half a buffer at a time.
+        """Yield all tokens of the images `rows` once, in stored order, about half a buffer at a time.
 
         Raises DamagedError if a shard is damaged.
         """
@@ -114,8 +114,8 @@ class Streamed:
         """Yield the tokens of each batch that this process works on, epoch after epoch, without end.
 
         step: number of the first batch to yield, counted from 0.
-        Buffers whose batches are all skipped are not read. The batches that follow are those of a run that began at
-        step 0. Raises DamagedError if a shard is damaged.
+        Shards are not read if all of their batches are skipped. The batches that follow are those of a run that began
+        at step 0. Raises DamagedError if a shard is damaged.
         """
         plan = self._plan(step)
         orders: list[tuple[Tensor, int]] = []

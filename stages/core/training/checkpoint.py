@@ -28,11 +28,11 @@ STATE_FNAME = "state.safetensors"
 
 
 class Checkpoint:
-    """The saved state of one computation: tensors by name, in one file.
+    """The saved state of one computation: tensors by name, in one file, so that an interrupted run can continue.
 
-    Use as a context manager: it creates the folder and holds the lock. `done` removes the state.
-    directory: folder of this computation alone.
-    every_seconds: least time between two saves, for `due`.
+    Use as a context manager. The context creates the folder and keeps other processes from using the checkpoint.
+    directory: folder that only this computation uses.
+    every_seconds: time after a save from which the method `due` asks for the next save.
     """
 
     def __init__(self, directory: Path, every_seconds: float = 60.0):
@@ -46,8 +46,8 @@ class Checkpoint:
         """Return the checkpoint in `.ckpt/<stage>/<hash of the inputs>`. Nothing is created or read yet.
 
         stage: name of the pipeline stage.
-        inputs: all that the result depends on, as JSON values (parameters, hashes, versions). Other inputs give another
-            checkpoint.
+        inputs: all that the result depends on (parameters, hashes, versions), as JSON values by name. Other inputs
+            give another checkpoint.
         """
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return cls(ROOT_DPATH / stage / digest[:32])
@@ -63,18 +63,18 @@ class Checkpoint:
         self._lock.release()
 
     def for_seed(self, seed: int) -> Checkpoint:
-        """Return a checkpoint for one random seed. Its folder `seed<seed>`, inside this one's, is created.
+        """Return a checkpoint for one random seed. This creates the folder `seed<seed>` inside `directory`.
 
-        The lock of this checkpoint protects both. `done` of this checkpoint removes both.
+        The lock of the outer checkpoint protects both checkpoints. The outer checkpoint's `done` removes both.
         """
         own = Checkpoint(self.directory / f"seed{seed}", self.every_seconds)
         own.directory.mkdir(parents=True, exist_ok=True)
         return own
 
     def load(self) -> dict[str, Tensor] | None:
-        """Return the state saved last (tensors on the CPU, by name), or None if there is none.
+        """Return the state saved last: tensors on the CPU, by name.
 
-        A damaged file, or one whose checksum is wrong, counts as none.
+        Returns None if no state was saved, if the file is damaged, or if the checksum of the file is wrong.
         """
         try:
             with safe_open(self._fpath, framework="pt") as file:

@@ -33,7 +33,10 @@ ROUNDING = 2**-6  # largest error of a rounded z, as a share of the threshold
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters of an SAE in training, or their gradients. Row i belongs to latent i."""
+    """Parameters of an SAE in training, or the gradients of these parameters.
+
+    Row i of `encoder` and `decoder`, and number i of `b_enc` and `threshold`, belong to latent i.
+    """
 
     encoder: Float[Tensor, "d_sae d_in"]
     b_enc: Float[Tensor, " d_sae"]
@@ -52,10 +55,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """A batch of tokens x with the pre-activations z of all latents. Both forward passes start from it.
+    """A batch of tokens x with the pre-activations z of all latents: the input of a forward pass.
 
-    z: its type, float32 or bfloat16, is the precision of all matrix products.
-    bandwidth: width of the kernel K, in units of z.
+    weights: parameters of the SAE in training.
+    bandwidth: width of the kernel K through which thresholds learn, in units of z.
+    z: x W_enc + b_enc. The type of z, float32 or bfloat16, is the precision of all matrix products.
     """
 
     weights: Weights
@@ -77,10 +81,10 @@ class EncodedBatch:
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def candidates(self) -> Int[Tensor, " n"] | None:
-        """Find the entries of z that may be active, or may lie within half a bandwidth of their threshold.
+        """Find the numbers in z that may be active, or may lie within half a bandwidth of the threshold.
 
-        Returns their positions in the flattened z (latent * batch + token), ascending. Returns None on a GPU, or if
-        they are more than the share SPARSE_SHARE (0.1) of all entries: the dense pass is then faster.
+        Returns the positions of these numbers in the flattened z (latent * batch + token), ascending.
+        Returns None if a pass over all of z is faster: on a GPU, or if more than SPARSE_SHARE (a tenth) of z is found.
         """
         if self.z.is_cuda:
             return None
@@ -98,9 +102,10 @@ class EncodedBatch:
 
 
 class Encoder:
-    """Computes the pre-activations z of batches, in memory that is allocated once.
+    """Computes the pre-activations z of batches. Batches of the same size reuse the same memory.
 
-    precision: type of the operands and of z, float32 or bfloat16.
+    weights: parameters of the SAE in training.
+    precision: type to which operands are rounded, and type of z: float32 or bfloat16.
     """
 
     def __init__(self, weights: Weights, precision: torch.dtype):
@@ -123,7 +128,10 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Dense:
-    """Result of the forward pass over all of z. `backward` does three matrix products, block by block of latents."""
+    """Result of the forward pass over all pre-activations z.
+
+    The method `backward` computes the gradients with three matrix products, one block of latents after the other.
+    """
 
     batch: EncodedBatch
     fired: Float[Tensor, " d_sae"]
@@ -134,9 +142,10 @@ class Dense:
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
         """Compute the gradients of the loss with respect to the weights, summed over the batch.
 
-        grad: receives the gradients; its former values are overwritten.
-        g: derivative of the loss with respect to x_hat.
-        slope: derivative of the loss with respect to one entry of H(z - threshold), through L0: (dL/dL0) / batch.
+        grad: receives the gradients. Former values are overwritten.
+        g: derivative of the loss with respect to x_hat, the reconstruction.
+        slope: (dL/dL0) / batch. This is the derivative of the loss L with respect to one number of the step
+            H(z - threshold), through L0 (active latents per token).
         """
         weights, x, product = self.batch.weights, self.batch.x, self.batch.product
         for rows in self.batch.blocks():
@@ -155,22 +164,29 @@ class Dense:
 
 @dataclass(frozen=True)
 class Entries:
-    """Some entries of z, sorted by latent. Entry i belongs to latent[i] and token[i]."""
+    """Positions of some numbers (entries) in the pre-activations z, sorted by latent.
+
+    Entry i belongs to latent number latent[i] and token number token[i]. d_sae: number of latents.
+    """
 
     latent: Int[Tensor, " n"]
     token: Int[Tensor, " n"]
     d_sae: int
 
     def starts(self) -> Int[Tensor, " d_sae_1"]:
-        """Return the position of each latent's first entry, then the number of entries: d_sae + 1 numbers.
+        """Return where the entries of each latent begin in the sorted list of entries: d_sae + 1 numbers.
 
-        The entries of latent i lie from starts[i] up to, not including, starts[i + 1].
+        The entries of latent i lie from number i of the result up to, not including, number i + 1. The last number is
+        the count of all entries.
         """
         counts = torch.bincount(self.latent, minlength=self.d_sae)
         return F.pad(counts.cumsum(0), (1, 0))
 
     def products(self, a: Float[Tensor, "d_sae d_in"], b: Float[Tensor, "batch d_in"]) -> Float[Tensor, " n"]:
-        """Return the dot product a[latent] . b[token] of each entry. CPU only. The rows of a and b are not copied."""
+        """Return, for each entry, the dot product a[latent] . b[token] of two rows. CPU only.
+
+        a: a row per latent. b: a row per token. The rows are not copied.
+        """
         entries = self.starts(), self.token, torch.zeros(len(self.token)), (len(a), len(b))
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # "Sparse CSR support is in beta"
             pattern = torch.sparse_csr_tensor(*entries, check_invariants=False)
@@ -183,14 +199,17 @@ class Entries:
 
 @dataclass(frozen=True)
 class Sparse:
-    """Result of the forward pass over the entries of z that are active or near their threshold. CPU only."""
+    """Result of the forward pass over a part of the pre-activations z. CPU only.
+
+    The part holds the numbers in z that exceed the threshold or lie within half a bandwidth of the threshold.
+    """
 
     batch: EncodedBatch
     active: Entries
     f: Float[Tensor, " n_active"]
     """Activation of each active entry."""
     near: Entries
-    """Entries within half a bandwidth of their threshold."""
+    """Entries within half a bandwidth of the threshold."""
     fired: Float[Tensor, " d_sae"]
     """Number of tokens on which each latent fired."""
     residual: Float[Tensor, "batch d_in"]
@@ -199,9 +218,10 @@ class Sparse:
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
         """Compute the gradients of the loss with respect to the weights, summed over the batch.
 
-        grad: receives the gradients; its former values are overwritten.
-        g: derivative of the loss with respect to x_hat.
-        slope: derivative of the loss with respect to one entry of H(z - threshold), through L0: (dL/dL0) / batch.
+        grad: receives the gradients. Former values are overwritten.
+        g: derivative of the loss with respect to x_hat, the reconstruction.
+        slope: (dL/dL0) / batch. This is the derivative of the loss L with respect to one number of the step
+            H(z - threshold), through L0 (active latents per token).
         """
         weights, x = self.batch.weights, self.batch.x
         token, dz = self.active.token, self.active.products(weights.decoder, g)
@@ -236,21 +256,24 @@ def _gathered(
 
 
 def forward(batch: EncodedBatch) -> Dense | Sparse:
-    """Run the forward pass that is faster for this batch.
+    """Run the faster of two forward passes that give the same numbers.
 
-    On a CPU it is sparse if at most a tenth of the pre-activations exceed threshold - bandwidth/2. Else it is dense.
-
-    Returns an object with `fired` (number of tokens on which each latent fired), `residual` (x_hat - x) and the
-    method `backward`, which computes the gradients.
+    The sparse pass computes only the pre-activations above threshold - bandwidth/2. The sparse pass is taken on a CPU
+    if these are at most a tenth of all. Otherwise the dense pass is taken, over all pre-activations.
+    Returns an object with two fields and the method `backward`, which computes the gradients:
+    fired: number of tokens on which each latent fired.
+    residual: x_hat - x, the reconstruction minus the tokens.
     """
     candidates = batch.candidates()
     return dense_forward(batch) if candidates is None else sparse_forward(batch, candidates)
 
 
 def dense_forward(batch: EncodedBatch) -> Dense:
-    """Run the forward pass over all pre-activations z, block by block of latents.
+    """Run the forward pass over all pre-activations z, one block of latents after the other.
 
-    Returns an object with `fired` (number of tokens on which each latent fired) and `residual` (x_hat - x).
+    Returns an object with two fields and the method `backward`, which computes the gradients:
+    fired: number of tokens on which each latent fired.
+    residual: x_hat - x, the reconstruction minus the tokens.
     """
     weights = batch.weights
     fired = torch.empty_like(weights.b_enc)
@@ -269,11 +292,13 @@ def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
 
 
 def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse:
-    """Run the forward pass over some pre-activations z only, on the CPU.
+    """Run the forward pass over a part of the pre-activations z, on the CPU.
 
-    candidates: positions in the flattened z (latent * batch + token), ascending. They must include every entry above
-        threshold - bandwidth/2.
-    Returns an object with `fired` (number of tokens on which each latent fired) and `residual` (x_hat - x).
+    candidates: positions of this part in the flattened z (latent * batch + token), ascending. The part must include
+        every number above threshold - bandwidth/2.
+    Returns an object with two fields and the method `backward`, which computes the gradients:
+    fired: number of tokens on which each latent fired.
+    residual: x_hat - x, the reconstruction minus the tokens.
     """
     weights, n_tokens = batch.weights, len(batch.x)
     entries = Entries(candidates // n_tokens, candidates % n_tokens, len(batch.z))

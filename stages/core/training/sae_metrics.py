@@ -26,7 +26,10 @@ MATCHING_COSINE = 0.7  # cosine from which two latents count as the same feature
 
 @dataclass(frozen=True)
 class Fit:
-    """Errors and firings of an SAE on some tokens, as sums. `+` joins the fits of disjoint sets of tokens."""
+    """Errors and firings of an SAE, summed over some tokens.
+
+    Adding two objects with `+` gives the sums over both sets of tokens, which must not overlap.
+    """
 
     n_tokens: int
     d_in: int
@@ -48,7 +51,10 @@ class Fit:
 
     @property
     def fvu(self) -> float:
-        """Fraction of variance unexplained: 0 is perfect; predicting the training mean scores exactly 1."""
+        """Fraction of variance unexplained (FVU): sum |x - x_hat|^2 / sum |x - mean|^2, over tokens x.
+
+        The mean is that of the training tokens. A perfect SAE scores 0. Always predicting the mean scores exactly 1.
+        """
         return self.squared_error / self.squared_distance
 
     @property
@@ -69,10 +75,11 @@ class Fit:
 
 @torch.no_grad()
 def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]) -> Fit:
-    """Run the SAE over raw tokens and sum its errors and firings.
+    """Run the SAE over raw tokens, and sum the reconstruction errors and the firings of the latents.
 
-    mean: mean of the tokens that the SAE was trained on. FVU compares the SAE with this constant prediction.
-    Returns the sums, from which FVU, L0, the mean squared error and the share of dead latents follow.
+    mean: mean of the tokens that the SAE was trained on.
+    Returns the sums. Properties of the returned object give FVU (fraction of variance unexplained), L0 (active latents
+    per token), the mean squared error and the share of dead latents.
     """
     error = distance = 0.0
     firings = torch.zeros(sae.d_sae, dtype=torch.float64, device=tokens.device)
@@ -87,10 +94,11 @@ def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, "
 def matched_share(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     """Compute the share, 0 to 1, of the latents of one SAE that another SAE has too.
 
-    a: decoder rows of the one SAE, one row per latent. b: those of the other. They need not have unit norm.
-    The Hungarian method pairs latents of the two SAEs, each with at most one partner, for the greatest sum of cosines.
-    A latent of `a` counts if its cosine with its partner is at least MATCHING_COSINE (0.7). Rows without such a cosine
-    to any row of the other SAE are left out before the pairing, because they cannot count.
+    a: decoder of the one SAE, a row per latent. b: decoder of the other SAE. Rows of any norm are allowed.
+    Latents whose cosine with every latent of the other SAE is below MATCHING_COSINE (0.7) are left out first.
+    The Hungarian method then pairs the other latents one to one, so that the sum of cosines is greatest.
+    A pair counts if the cosine of its two decoder rows is at least 0.7.
+    Returns the number of pairs that count, divided by the number of rows of `a`.
     """
     cosines = normalize(a, dim=1) @ normalize(b, dim=1).T
     cosines = cosines[cosines.amax(1) >= MATCHING_COSINE]

@@ -29,8 +29,9 @@ SPLITS_TRAINED_ON = {
 def token_source(
     activations: Store, rows: np.ndarray, config: TrainSae, device: torch.device, ranks: Ranks
 ) -> InMemory | Streamed:
-    """Prepare the tokens to train on: on the device if they fit into `config.memory_gib`, else streamed from the store.
+    """Prepare the tokens to train on.
 
+    Tokens that fit into `config.memory_gib` are read onto the device. Otherwise they are streamed from the store.
     activations: the store of the layer. rows: row numbers of the images to train on.
     config: section `train_sae` of params.yaml. ranks: processes that share every batch.
     Raises BufferTooSmall if the memory holds too few tokens for the batches.
@@ -48,10 +49,11 @@ def training_normalisation(
 ) -> Normalisation:
     """Return the mean and scale of the tokens that the SAE is trained on.
 
-    tokens: the tokens trained on. activations: the store they come from. config: section `train_sae` of params.yaml.
-    The store holds mean and variance over all images except those of confirmation women (held out for the claims). They
-    are used if the SAE is trained on these images. Otherwise both are measured on `tokens`.
-    Raises TrainingError if the tokens have no variance or are not finite, StoreError if the store lacks one of the two.
+    tokens: the tokens to train on. activations: the store of these tokens. config: section `train_sae` of params.yaml.
+    The store holds a mean and a variance over all images except those of women held out for the claims.
+    The stored values are used if the SAE is trained on exactly these images. Otherwise `tokens` are measured.
+    Raises TrainingError if the tokens have no variance or are not finite.
+    Raises StoreError if the stored values are needed and one is missing.
     """
     if config.train_on != "discovery_and_corpus":
         return Normalisation.from_tokens(tokens.chunks())
@@ -62,7 +64,8 @@ def training_normalisation(
 def train_config(config: TrainSae, d_sae: int, seed: int) -> TrainConfig:
     """Return the settings of one training.
 
-    config: section `train_sae` of params.yaml. d_sae: number of latents. seed: used in place of the seed in `config`.
+    config: section `train_sae` of params.yaml, which gives all settings but the next two.
+    d_sae: number of latents. seed: replaces the seed in `config`.
     """
     settings = config.model_dump(exclude={"source", "train_on", "memory_gib", "seed"})
     return TrainConfig(d_sae=d_sae, seed=seed, **settings)
@@ -71,12 +74,12 @@ def train_config(config: TrainSae, d_sae: int, seed: int) -> TrainConfig:
 def training_checkpoint(
     stage: str, compute: Compute, config: TrainSae, activations: Store, device: torch.device, **inputs: Any
 ) -> Checkpoint:
-    """Return the checkpoint of a training, named by all that the weights depend on.
+    """Return the checkpoint (saved state) of a training. A training with other inputs has another checkpoint.
 
     stage: name of the pipeline stage. compute, config: sections `compute` and `train_sae` of params.yaml.
-    activations: the store of the layer. inputs: what else the weights depend on, as JSON values.
-    The name is a hash of these, of the code, of torch's version and of the kind of processor. A training with other
-    inputs has another checkpoint.
+    activations: the store of the layer. inputs: what else the weights depend on, as JSON values by name.
+    The folder is named by a hash of `compute`, `config`, the store's attributes and `inputs`. The hash also covers the
+    training code, torch's version, the kind of `device` and the precision of matrix products.
     """
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (trainer, gradients, batches))
     return Checkpoint.for_inputs(

@@ -50,9 +50,10 @@ class TrainingError(StudyError):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Settings of `train`. d_sae: number of latents. `TrainSae` in `stages/core/schema.py` explains the others.
+    """Settings of one training of an SAE.
 
-    Fields and defaults are as in params.yaml, section `train_sae`.
+    d_sae: number of latents. The other fields are keys of the section `train_sae` of params.yaml. The class `TrainSae`
+    in `stages/core/schema.py` explains these keys.
     """
 
     d_sae: int
@@ -73,14 +74,17 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Normalisation:
-    """The map x_normalised = (x - mean) * scale, with E|x_normalised|^2 = d_in."""
+    """Centring and scaling of tokens x: x_normalised = (x - mean) * scale.
+
+    The scale is such that the mean of |x_normalised|^2 over tokens is d_in, the width of a token.
+    """
 
     mean: Float[Tensor, " d_in"]
     scale: float
 
     @classmethod
     def from_tokens(cls, tokens: Tensor | Iterable[Tensor]) -> Normalisation:
-        """Measure mean and scale on tokens. Sums are float64.
+        """Measure the mean and the scale of tokens, with sums in float64.
 
         tokens: an array of shape [n, d_in], or an iterable of such arrays.
         Raises TrainingError if the tokens are constant or not finite.
@@ -97,9 +101,9 @@ class Normalisation:
 
     @classmethod
     def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
-        """Compute the scale from moments of the tokens, measured in float64.
+        """Compute the scale sqrt(d_in / mean_squared_norm) of tokens x. d_in is the width of a token.
 
-        mean_squared_norm: mean over tokens of |x - mean|^2.
+        mean: mean of the tokens. mean_squared_norm: mean over tokens of |x - mean|^2. Both are measured in float64.
         Raises TrainingError if the tokens are constant or not finite.
         """
         if not np.isfinite(mean_squared_norm):
@@ -118,16 +122,16 @@ def train(
 ) -> tuple[JumpReLUSAE, pd.DataFrame]:
     """Train a JumpReLU SAE on activations.
 
-    tokens: raw activations: all tokens (batches are drawn without replacement, epoch by epoch), a stream of tokens, or
-        an iterable of ready batches, at least `steps` of them. An iterable needs `normalisation`.
-    normalisation: mean and scale of the tokens; measured on `tokens` if not given.
-    checkpoint: saved during training. If it holds a state, training continues from there; on a CPU the result is the
-        same to the bit as without the interruption. Batches of an iterable that were already used are skipped.
-    ranks: processes that share every batch. All return the same; the first one saves the checkpoint.
-    Returns the SAE, which works on raw activations, and the history: a row per logged step, with the columns step,
-        recon, l0, l0_fraction, fvu, sparsity, total and dead_fraction (explained in `Trainer.history`).
-    Raises TrainingError for activations that cannot be learned, too little memory, and a training that diverges;
-        ValueError for an iterable without normalisation.
+    tokens: raw activations: all tokens, or a source that draws batches, or at least `config.steps` ready batches.
+    normalisation: mean and scale of the tokens. Measured on `tokens` if not given; ready batches need it.
+    checkpoint: state saved during training. Training continues from a state found there. On a CPU the result is then
+        the same to the bit as without the interruption.
+    ranks: processes that share every batch. All processes return the same result. The first saves the checkpoint.
+    Returns the SAE, which works on raw activations, and a table with a row per logged step. Its columns are step, recon
+    (mean squared error), l0 (active latents per token), l0_fraction (share of d_sae), fvu (fraction of variance
+    unexplained), sparsity (term of the loss), total (loss) and dead_fraction (share of latents that are dead).
+    Raises TrainingError if activations have no variance or are not finite, if memory is too small, or if training
+    diverges. Raises ValueError for ready batches without `normalisation`.
     """
     source = InMemory(tokens, config.batch_size, config.seed, ranks) if isinstance(tokens, Tensor) else tokens
     if normalisation is None:
@@ -175,10 +179,12 @@ def _check_memory(config: TrainConfig, d_in: int, device: torch.device) -> None:
 
 
 class Trainer:
-    """The state of one training run. `step` takes a batch; `finished` returns the SAE on raw activations.
+    """The state of one training run: weights, optimiser, counters and log.
 
-    applied: normalisation of the activations during training (mean 0 and scale 1 with the recipe `published`).
-    measured: normalisation measured on the tokens. FVU is computed with it.
+    The method `step` learns from one batch. The method `finished` returns the SAE, which works on raw activations.
+    config: settings of the training.
+    applied: mean and scale used to normalise activations. With the recipe `published` these are 0 and 1.
+    measured: mean and scale of the tokens, with which FVU (fraction of variance unexplained) is computed.
     ranks: processes that share every batch.
     """
 
@@ -212,8 +218,9 @@ class Trainer:
         """Take one gradient step on a batch of raw activations.
 
         raw: the part of the batch that this process works on.
-        Every `log_every` steps and at the last step, loss, FVU, L0 and dead latents are logged. Returns whether this
-        step was logged.
+        Loss, FVU (fraction of variance unexplained), L0 (active latents per token) and share of dead latents are
+        logged at the first step, then every `log_every` steps, and at the last step.
+        Returns True if this step was logged.
         """
         x = (raw - self.applied.mean) * self.applied.scale
         if self.n_steps == 0:
@@ -317,10 +324,12 @@ class Trainer:
         )
 
     def state(self) -> dict[str, Tensor]:
-        """Return all that the rest of the run depends on, as tensors by name, for `restore`.
+        """Return all that the rest of the run depends on, as tensors by name. The method `restore` reads them.
 
-        Names: encoder, b_enc, decoder, b_dec, threshold, silent_steps (steps since each latent fired),
-        dead (indices of dead latents), adam.<weight>.<moment>, n_steps (steps done), log (what was logged so far).
+        encoder, b_enc, decoder, b_dec, threshold: parameters of the SAE.
+        silent_steps: steps since each latent fired. dead: indices of dead latents.
+        adam.<parameter>.<name>: state of the optimiser Adam for each parameter.
+        n_steps: steps done. log: a row of numbers per logged step.
         """
         state = dict(self.weights.named()) | {"silent_steps": self.silent_steps, "dead": self.dead}
         for name, weight in self.weights.named():
@@ -348,7 +357,11 @@ class Trainer:
         self._log = list(state["log"].to(device))
 
     def summary(self) -> str:
-        """Return text for the progress bar: FVU, L0 and share of dead latents, as last logged. Waits for the device."""
+        """Return text for the progress bar, from the last logged step. Waits for the device to finish.
+
+        The text gives FVU (fraction of variance unexplained), L0 (active latents per token) and the share of dead
+        latents.
+        """
         _, _, l0, _, fvu, _, _, dead = self._log[-1].tolist()
         return f"FVU {fvu:.3f}, L0 {l0:.0f}, dead {dead:.1%}"
 
@@ -360,7 +373,8 @@ class Trainer:
         l0, l0_fraction  active latents per token, and the same as a share of d_sae
         fvu              fraction of variance unexplained
         sparsity         sparsity term of the loss
-        total            mean squared error in the units of training, plus sparsity; AuxK's term is left out
+        total            mean squared error in the units of training, plus sparsity. The term that revives dead latents
+                         (AuxK) is left out
         dead_fraction    share of latents that have not fired for at least `dead_after_steps` steps
         """
         columns = ["step", "recon", "l0", "l0_fraction", "fvu", "sparsity", "total", "dead_fraction"]
@@ -370,8 +384,8 @@ class Trainer:
     def finished(self) -> JumpReLUSAE:
         """Return the SAE as trained so far. It works on raw activations: centring and scaling are folded into it.
 
-        In training z = s (x - m) W_enc + b_enc, with the mean m and the scale s of the normalisation. Dividing b_enc,
-        threshold and b_dec by s scales every f by 1 / s, so W_dec keeps its unit norm.
+        In training the pre-activation is z = s (x - m) W_enc + b_enc, with the mean m and the scale s of the
+        normalisation. Dividing b_enc, threshold and b_dec by s divides every activation f by s. W_dec stays as it is.
         Raises TrainingError if a parameter is not finite.
         """
         s, m, weights = self.applied.scale, self.applied.mean, self.weights
