@@ -32,10 +32,12 @@ ABLATE_FPATH = Path("metrics/full/ablate.json")
 def measured() -> dict[str, Any]:
     """Read what the causal test measured for the edit (metrics/full/ablate.json).
 
-    Returns `edit` (gains and costs of the edit, beside random sets of latents), `guardrails` (how far the edit moves
-    the embeddings, and checks of the arithmetic) and `reliance` (how accuracy and the log-probability of the true
-    emotion change when bust or face is greyed out, before and after the edit). Raises UnreadableError if one of these
-    is missing.
+    Returns a dictionary with three keys:
+        edit          gains and costs of the edit, beside random sets of latents
+        guardrails    how far the edit moves the embeddings, and checks of the arithmetic
+        reliance      change of accuracy and of R (log-probability of the true emotion, nats) when bust or face is
+                      greyed out, before and after the edit
+    Raises UnreadableError if one of these keys is absent.
     """
     found = outs.read_metrics(ABLATE_FPATH, "ablate")
     try:

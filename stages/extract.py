@@ -41,7 +41,9 @@ METRICS_FPATH, PLOT_FPATH = Path("metrics/extract.json"), Path("plots/extract.cs
 
 
 def moments(tokens: np.ndarray) -> np.ndarray:
-    """Sum up tokens, so that their mean and spread can be computed later. Sums of different tokens can be added.
+    """Sum up tokens, so that the mean and spread of the tokens can be computed later.
+
+    Sums of two sets of tokens can be added.
 
     tokens: activations, of shape [image, token, width].
     Returns one float64 vector of length width + 2: the sum of the tokens (width numbers), the sum of their squared
@@ -66,14 +68,15 @@ def normalisation(summed: np.ndarray) -> dict[str, Any]:
 def extract(
     clip: vit.FrozenClip, data: Dataset, stores: dict[int, store.StoreWriter], batch_size: int
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Run CLIP over this rank's part of the images, and fill its part of the stores. Each layer has its own store.
+    """Run CLIP over the images of this rank (process), and store the tokens of each layer.
 
     stores: the store to fill, by layer. Shards are written while the next batch is computed.
-    batch_size: images per forward pass.
-    Returns the unit-norm embeddings of this rank's audit images (those of the pairs), of shape [n, embed], and for each
-    layer the sums of `moments` for each shard, of shape [shard, width + 2]. The sums leave out the images of
-    confirmation women, who are held out. No batch spans two shards, so the numbers are the same to the bit for any
-    number of ranks.
+    batch_size: images per forward pass. No batch spans two shards, so the numbers are the same to the bit for any
+        number of ranks.
+    Returns two things:
+        embeddings: unit-norm embeddings of this rank's audit images (images of the pairs), of shape [n, embed]
+        sums: for each layer, the sums from which mean and spread of the tokens follow, of shape [shard, width + 2] (see
+            `moments`). Images of confirmation women, who are held out, are not counted.
     """
     audit = (data.table["split"] != "corpus").to_numpy()
     counted = (data.table["split"] != "confirmation").to_numpy()
@@ -121,9 +124,10 @@ def fill(
 
     layers: the blocks whose residual stream is stored, counted from 1.
     config: batch size, size of the shards, and storage.
-    ranks: processes that share the work; all return the same.
-    Returns the unit-norm embeddings of all audit images (those of the pairs), of shape [n, embed]. Raises StoreError
-    if an activation is not finite or the storage cannot be reached, and DiskFull if there is no space left.
+    ranks: processes that share the work. All of them return the same.
+    Returns the unit-norm embeddings of all audit images (images of the pairs), of shape [n, embed].
+    Raises StoreError if an activation is not finite or the storage cannot be reached. Raises DiskFull if there is no
+    space left.
     """
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
@@ -160,9 +164,13 @@ def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.Data
 
     readout: the embedded prompts of all emotions, from which CLIP chooses.
     embeddings: unit-norm embeddings of the audit images, of shape [n, embed], in the order of `data.audit_rows()`.
-    Returns a row per audit image: its labels (image, identity, condition, emotion, colour if there is one, split,
-    pair), row (its row number in the data set), named (the emotion that CLIP names), correct (0 or 1) and R
-    (log-probability of the true emotion, nats).
+    Returns a row per audit image:
+        image, identity, condition, emotion, colour, split, pair
+                   labels of the image; colour is absent if the data set has none
+        row        row number of the image in the data set
+        named      the emotion that CLIP names
+        correct    1 if CLIP names the true emotion, else 0
+        R          log-probability of the true emotion, nats
     """
     rows = data.audit_rows()
     embedded, truth = torch.from_numpy(embeddings), torch.from_numpy(data.emotion_index(rows))
@@ -179,13 +187,12 @@ def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.Data
 
 
 def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
-    """Average accuracy and R over the images of all women.
+    """Average accuracy and R (log-probability of the true emotion, nats) over the images of all women.
 
-    table: a row per audit image, with the columns condition, correct (1 or 0) and R (log-probability of the true
-        emotion, nats).
+    table: a row per audit image, with the columns condition, correct (1 or 0) and R.
     chance: the accuracy of guessing.
-    Returns the keys accuracy and R. Each holds semi_nude and clothed (means) and gap (clothed minus semi-nude);
-    accuracy also holds chance.
+    Returns a dictionary with the keys accuracy and R. Each holds semi_nude and clothed (means over these images) and
+    gap (clothed minus semi-nude). Under accuracy there is also the key chance.
     """
     metrics: dict[str, dict[str, float]] = {}
     for name, column in (("accuracy", "correct"), ("R", "R")):

@@ -57,13 +57,15 @@ memory at a time."""
 
 
 def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
-    """Make the images of the planted world, whose portraits are drawn: audit pairs, and a corpus without labels.
+    """Make the images of the planted world, whose portraits are drawn by a program.
+
+    There are audit pairs (a woman semi-nude and clothed) and corpus images, which have no labels and only train SAEs.
 
     config: number of women and of corpus images, and the seed.
     size: side of the pictures, in pixels.
-    Returns a table with a row per image, and a function that takes a row number and draws the picture. Columns: image
-    (its name), identity (the woman), condition, emotion, colour (of the top or shirt), intensity and prompt (both
-    empty). Corpus images have only a name.
+    Returns two things: a table with a row per image, and a function that takes a row number and draws the picture.
+    Columns of the table: image (its name), identity (the woman), condition, emotion, colour (of the top or shirt),
+    intensity and prompt (both empty). Corpus images have only a name.
     """
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
@@ -97,9 +99,9 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
     """Read and check manifest.csv, the list of images in a folder of photographs, and the files that it names.
 
     config: the folder, the emotions allowed, the largest size of an image file, and the side of the pictures.
-    Returns its table with a row per image: image, identity, condition, emotion, bust_mask, face_mask, intensity, prompt
-    and any further columns, all text; and a function that takes a row number and reads the picture. Raises
-    ManifestError if the manifest or a file that it names cannot be used.
+    Returns two things: the manifest as a table, and a function that takes a row number and reads the picture. The table
+    has a row per image, all text: image, identity, condition, emotion, bust_mask, face_mask, intensity, prompt and any
+    further columns. Raises ManifestError if the manifest, or a file named there, cannot be used.
     """
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
@@ -124,11 +126,14 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
 def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     """Fill in missing prompts, and assign each woman to a split.
 
+    Latents and SAE are chosen on discovery women. Confirmation women are held out for the claims.
+
     table: a row per image, with identity (the woman), condition, emotion, intensity and prompt. A corpus image belongs
         to no pair and has no identity.
     config: the template of a prompt, the share of discovery women and the seed.
-    Returns the table with prompts, split (discovery, confirmation or corpus) and pair (a number that the two images of
-    a pair share; -1 for corpus images). Raises ManifestError if there are fewer than two women.
+    Returns the table with prompts filled in, and two new columns. split: discovery, confirmation or corpus. pair: a
+    number that the two images of a pair share; -1 for corpus images.
+    Raises ManifestError if there are fewer than two women.
     """
     table = table.copy()
     corpus = manifest.is_corpus(table)
@@ -152,8 +157,10 @@ def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str
     look: a function that takes a row number of `table` and returns the picture with its masks.
     size: side of the pictures, in pixels.
     prompts: the prompt of each emotion.
-    Returns a row per image: bust_covered and face_covered (share of the image inside the mask), bust_lost and face_lost
-    (share of the mask that the crop cut away). Raises DiskFull if there is no space left.
+    Returns a row per image:
+        bust_covered, face_covered    share of the image inside the mask
+        bust_lost, face_lost          share of the mask that the crop cut away
+    Raises DiskFull if there is no space left.
     """
     rows = []
     with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
@@ -197,8 +204,8 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
 def contact_sheet(table: pd.DataFrame, look: PictureSource, fpath: Path) -> None:
     """Draw some pairs with their masks outlined, so that a person can check them, and write the sheet to `fpath`.
 
-    N_SHOWN pairs are drawn, evenly spread over all. Each column shows a pair, the semi-nude image above the clothed
-    one. The bust is outlined solid, the face dashed.
+    N_SHOWN pairs are drawn, evenly spread over all pairs. Each column shows one pair: the semi-nude image above, the
+    clothed one below. The bust has a solid outline, the face a dashed one.
     table: a row per image, with the columns pair (-1 for corpus images), condition and emotion.
     look: a function that takes the position of a row in `table` and returns the picture with its masks.
     """

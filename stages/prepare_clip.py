@@ -32,9 +32,12 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
 
     config: the architecture, and the weights: a tag of open_clip, a .safetensors file, or `random`.
     Returns the model, and open_clip's description of its architecture (`model_cfg`).
-    Raises ModelError for an unknown architecture or tag, for a checkpoint that is not safetensors, for OpenAI's weights
-    in an architecture without quick-GELU, for weights that cannot be loaded or are not finite, and for a tower of
-    another library.
+    Raises ModelError in these cases:
+        the architecture or the tag is unknown
+        a tower of the architecture comes from another library
+        the checkpoint is a file but not safetensors
+        the weights are OpenAI's, but the architecture lacks quick-GELU
+        the weights cannot be loaded or are not finite
     """
     import open_clip
 
@@ -71,7 +74,7 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
 
 
 def without_a_network(config: Clip) -> str:
-    """Write advice on how to copy pretrained weights from a machine with a network, to end an error message.
+    """Write the end of an error message: how to copy pretrained weights from a machine with a network.
 
     config: the architecture, and the tag or file of its weights.
     Returns the advice, or "" for a file and for weights that do not lie on the Hugging Face Hub.

@@ -57,16 +57,15 @@ N_SHOWN = 3  # pairs beside the finding
 def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> None:
     """Draw the main finding, and write it to plots/finding.png (FINDING_FPATH).
 
-    metrics: the contents of the metrics files, by stage. From `ablate` the keys accuracy (of the original model, with
-        the bust greyed out, and edited) and edit (accuracy: best_random_set, the largest gain of a random set) are
-        drawn, from `extract` accuracy: chance.
-    edited: what was edited in words, such as "28 bias latents edited", for the labels of the bars.
-    with_pictures: whether to show three pairs of confirmation women. The picture is committed to git, so pairs are
-        shown only if they are drawn. Photographs never go into it.
+    The bars show emotion accuracy. Before the edit: clothed, semi-nude, and semi-nude with the bust greyed out. Then
+    semi-nude with the best random set of latents edited. After the edit: semi-nude and clothed. All but the random set
+    have an interval. A dotted line marks chance.
 
-    The bars show emotion accuracy, with intervals except for the random set: clothed and semi-nude before the edit,
-    semi-nude with the bust greyed out, with the best random set of latents edited, and both after the edit. A dotted
-    line marks chance.
+    metrics: the contents of the metrics files, by stage; `ablate` (accuracies, and gain of the best random set) and
+        `extract` (chance) are read.
+    edited: what was edited in words, such as "28 bias latents edited", for the labels of the bars.
+    with_pictures: whether to show three pairs of women who were held out when the latents were chosen. The file is
+        committed to git. So pass True only for portraits drawn by a program, never for photographs.
     """
     figure = figures.pyplot().figure(figsize=(10.4 if with_pictures else 6.4, 4.2))
     if with_pictures:
@@ -112,14 +111,20 @@ def _draw_accuracies(ax: Axes, metrics: dict[str, Any], edited: str) -> None:
 
 
 def embedded(fpath: Path) -> str:
-    """Return a PNG file as a data URL, to put it into the page. Fails if the picture is missing or damaged."""
+    """Return a PNG file as a data URL, to put the picture into the page.
+
+    Raises FileNotFoundError if the file is missing. If the picture is damaged, Pillow's error is raised.
+    """
     with Image.open(fpath) as picture:
         picture.load()  # a damaged picture fails here, not in the reader's browser
     return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
 
 
 def html(table: pd.DataFrame) -> Any:
-    """Return a table as HTML for the page. Its text is escaped; the result counts as safe for the template."""
+    """Return a table as HTML for the page.
+
+    The text of the cells is escaped. The result is marked as safe, so that the template does not escape it again.
+    """
     from markupsafe import Markup
 
     return Markup(table.to_html(index=False, border=0, justify="right"))

@@ -47,10 +47,13 @@ def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
     """Read the two lists of latents of one SAE, as `analyse_sae` wrote them.
 
     name: folder of the SAE in data/analysis, such as l22_x16.
-    Returns the list `bias` (latents whose effect on the emotion readout harms semi-nude women) and the list
-    `perception` (latents that are more active on them), each a table with a row per latent: latent (index), step (of
-    the search that found it), mean, low, high (gap, clothed minus semi-nude, with its interval) and p_max_t (its
-    family-wise p). Raises LatentsError if a list cannot be read.
+    Returns two tables. `bias` lists the latents whose effect on the emotion readout harms semi-nude women.
+    `perception` lists the latents that are more active on semi-nude women. Each has a row per latent:
+        latent             index of the latent
+        step               step of the search that found the latent
+        mean, low, high    gap of the latent's effect or activation (clothed minus semi-nude), and its interval
+        p_max_t            family-wise p-value of the gap
+    Raises LatentsError if a list cannot be read.
     """
     return {kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)}
 
@@ -58,21 +61,24 @@ def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
 def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
     """Collect the results of the SAEs of the grid, to choose one.
 
-    clothed_cost: largest loss of accuracy on clothed women that the edit may cause.
-    Returns a row per SAE. R is the log-probability of the true emotion:
+    clothed_cost: largest loss of accuracy on clothed women, 0 to 1, that an edit may cause. The best edit is the one
+        with the largest net gain among these.
+    Returns a row per SAE. R is the log-probability of the true emotion, in nats:
         layer, expansion                                 of the SAE
-        recon, l0, l0_fraction, fvu, total               of the last training step
-        train_fvu, held_out_fvu, dead_fraction           FVU on the images trained on and on held-out women (NaN if
-                                                         nothing was held out), share of latents that never fire
-        mwu_p, auc, cliffs_delta, ks_p                   the published study's tests
-        cosine_difference_mean, cosine_difference_std    change of cosine(image, text) by the SAE in CLIP, over images
-        first_order_correlation                          between first-order effects and real ablations
-        smallest_p                                       the smallest p-value that so many women allow
+        recon, l0, l0_fraction, fvu, total               losses and sparsity of the last training step
+        train_fvu                                        FVU on the images trained on
+        held_out_fvu                                     FVU on held-out women; NaN if nobody was held out
+        dead_fraction                                    share of latents that never fire
+        mwu_p, auc, cliffs_delta, ks_p                   tests of the study that this project replicates
+        cosine_difference_mean, cosine_difference_std    cosine(image, text) with the SAE in CLIP minus without
+        first_order_correlation                          of first-order effects with real ablations
+        smallest_p                                       smallest p-value that the number of women allows
         n_bias, n_perception                             numbers of latents found
         n_edited                                         number of latents of the best edit
-        semi_nude_gain, clothed_loss, net_gain           of the best edit: rise of R on semi-nude images, fall on
-                                                         clothed ones, and their difference, nats
-        clothed_accuracy_loss                            accuracy on clothed images that it costs
+        semi_nude_gain                                   rise of R on semi-nude images by the best edit
+        clothed_loss                                     fall of R on clothed images by the best edit
+        net_gain                                         semi_nude_gain - clothed_loss
+        clothed_accuracy_loss                            loss of accuracy on clothed images by the best edit
     Raises UnreadableError or LatentsError if a result is missing or damaged.
     """
     rows = []
@@ -107,12 +113,14 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
 def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
     """Choose one SAE by the rule in params.yaml.
 
-    table: a row per SAE, from `collect`.
-    config: `rule`. `net_gain`: the largest net_gain (for the best edit, gain in the log-probability of the true emotion
-        on semi-nude images minus loss on clothed ones), or the lowest FVU if no edit helps. `published`: the auc
-        farthest from one half. `fixed`: the SAE with `layer` and `expansion` of `config`.
-    Returns the chosen row, and the reason in words. Raises ParamsError if the rule is `fixed` and its SAE is not on the
-    grid.
+    table: a row per SAE, with its quality, the published tests and the gain of its best edit (from `collect`).
+    config: `rule` is one of three.
+        net_gain: take the largest net_gain, or the lowest FVU if no edit has a positive one. net_gain is the gain of R
+            (log-probability of the true emotion, nats) on semi-nude images minus the loss of R on clothed ones.
+        published: take the auc farthest from one half.
+        fixed: take the SAE with `layer` and `expansion` of `config`.
+    Returns the row of the chosen SAE, and the reason in words.
+    Raises ParamsError if the rule is `fixed` and the grid has no such SAE.
     """
     if config.rule == "fixed":
         found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
@@ -138,8 +146,8 @@ def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
 def judged_fvu(table: pd.DataFrame) -> str:
     """Name the column by which SAEs are compared in FVU (fraction of variance unexplained).
 
-    table: a row per SAE, with the column held_out_fvu (NaN for an SAE without held-out women).
-    Returns `held_out_fvu` if no value is missing, else `train_fvu` (FVU on the images trained on).
+    table: a row per SAE. Its column held_out_fvu is the FVU on held-out women, NaN if nobody was held out.
+    Returns "held_out_fvu" if no SAE has NaN there. Otherwise returns "train_fvu", the FVU on the images trained on.
     """
     return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
 
@@ -147,9 +155,14 @@ def judged_fvu(table: pd.DataFrame) -> str:
 def curves(grid: Grid) -> pd.DataFrame:
     """Join the training histories of all SAEs in one table.
 
-    Returns a row per SAE and logged step: step, recon, l0, l0_fraction, fvu, sparsity, total and dead_fraction
-    (`Trainer.history` explains them), and layer and expansion of the SAE. Raises UnreadableError if a history is
-    missing or damaged.
+    Returns a row per SAE and logged step:
+        layer, expansion          of the SAE
+        step                      number of the training step
+        recon, sparsity, total    mean squared error, sparsity term of the loss, and total loss
+        l0, l0_fraction           active latents per token, and the same as a share of d_sae
+        fvu                       fraction of variance unexplained
+        dead_fraction             share of latents that have not fired for long
+    Raises UnreadableError if a history is missing or damaged.
     """
     parts = [
         outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(
@@ -163,11 +176,13 @@ def curves(grid: Grid) -> pd.DataFrame:
 def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     """Draw the SAEs side by side, with a circle around the chosen one, and write the picture to `fpath`.
 
-    The panels are: FVU against L0; the AUC of the published test against the expansion; the net gain of the best edit
-    against the expansion. Each layer has a line.
-    table: a row per SAE, with the columns layer, expansion, l0 (active latents per token), train_fvu and held_out_fvu
-        (FVU), auc, and net_gain (rise of R on semi-nude images minus fall on clothed ones; R is the log-probability of
-        the true emotion, nats).
+    The first panel shows FVU (fraction of variance unexplained) against L0. The second shows the AUC of the published
+    test against the expansion. The third shows the net gain of the best edit against the expansion. Each layer has a
+    line.
+
+    table: a row per SAE, with the columns layer, expansion, l0 (active latents per token), train_fvu, held_out_fvu, auc
+        and net_gain. net_gain is the rise of R (log-probability of the true emotion, nats) on semi-nude images minus
+        the fall of R on clothed ones.
     chosen: the row of the chosen SAE.
     """
     figure, axes = figures.panels(3, "The SAEs of the grid (circle: the chosen one)")

@@ -51,11 +51,13 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 
     activations: the stored tokens of all images.
     rows: row numbers of the images.
-    mean: mean of the tokens trained on, of shape [d_in]. An SAE that always predicts it has an FVU (fraction of
+    mean: mean of the tokens trained on, of shape [d_in]. An SAE that always predicts this mean has an FVU (fraction of
         variance unexplained) of 1.
-    Returns fvu (FVU of all tokens), fvu_cls (class tokens), fvu_patches (patches), recon (mean squared error per
-    activation), l0 (active latents per token), l0_fraction (l0 / d_sae) and dead_fraction (share of latents that never
-    fire).
+    Returns these keys:
+        fvu, fvu_cls, fvu_patches    FVU of all tokens, of class tokens, of patches
+        recon                        mean squared error per activation
+        l0, l0_fraction              active latents per token, and the same divided by d_sae
+        dead_fraction                share of latents that never fire on these tokens
     """
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))]
     parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
@@ -77,13 +79,14 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 def measure(
     sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: TrainSae, mean: torch.Tensor
 ) -> dict[str, dict[str, float]]:
-    """Measure an SAE on the images trained on, and on those of confirmation women if they were held out.
+    """Measure an SAE on the images trained on, and on the images of confirmation women if these were held out.
 
     activations: the stored tokens of all images.
     config: the images trained on (`train_on`).
     mean: mean of the tokens trained on, of shape [d_in].
-    Returns the key train and, if women were held out, held_out. Each holds fvu, fvu_cls, fvu_patches, recon, l0,
-    l0_fraction and dead_fraction, as in `quality`.
+    Returns a dictionary with the keys train and held_out. held_out is absent if no women were held out. Each holds fvu,
+    fvu_cls and fvu_patches (fraction of variance unexplained of all tokens, class tokens, patches), recon (mean squared
+    error), l0 (active latents per token), l0_fraction and dead_fraction (share of latents that never fire).
     """
     trained_on = SPLITS_TRAINED_ON[config.train_on]
     splits = {"train": data.rows(*trained_on)}
@@ -109,12 +112,15 @@ def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
 
 
 def headline(quality: dict[str, Any]) -> dict[str, float]:
-    """Choose the metrics of the stage from all that was measured. The SAE's cfg.json has the rest.
+    """Choose the few numbers for the metrics file from all that was measured on an SAE.
 
-    quality: under train, what was measured on the images trained on (fvu, l0 and dead_fraction are used); under
-        held_out, if there are held-out women, what was measured on their images (fvu is used).
-    Returns train_fvu, l0 (active latents per token) and dead_fraction (share of latents that never fire) on the images
-    trained on, and held_out_fvu if there are held-out women.
+    quality: a dictionary with the keys train (measured on the images trained on) and held_out (measured on held-out
+        women; the key may be absent).
+    Returns these keys. FVU is the fraction of variance unexplained:
+        train_fvu        FVU on the images trained on
+        l0               active latents per token, on the same images
+        dead_fraction    share of latents that never fire, on the same images
+        held_out_fvu     FVU on the images of held-out women; the key is absent if there are none
     """
     held_out = {"held_out_fvu": quality["held_out"]["fvu"]} if "held_out" in quality else {}
     train = {"train_fvu": quality["train"]["fvu"], **{key: quality["train"][key] for key in ("l0", "dead_fraction")}}
@@ -124,9 +130,9 @@ def headline(quality: dict[str, Any]) -> dict[str, float]:
 def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
     """Make a training history of one row, at step 0, for an SAE that was not trained here.
 
-    quality: what was measured on the images trained on: recon, l0, l0_fraction, fvu and dead_fraction, as in `quality`.
-    Returns a table with the columns step, recon, l0, l0_fraction, fvu, sparsity (0), total (equal to recon) and
-    dead_fraction.
+    quality: measured on the images trained on: recon (mean squared error), l0 (active latents per token), l0_fraction
+        (l0 / d_sae), fvu (fraction of variance unexplained) and dead_fraction (share of latents that never fire).
+    Returns a table with these columns, and step (0), sparsity (the sparsity loss, set to 0) and total (equal to recon).
     """
     row = {key: quality[key] for key in ("recon", "l0", "l0_fraction", "fvu")}
     return pd.DataFrame(
@@ -144,7 +150,8 @@ def save(
     """Write an SAE with its provenance, quality and training history, and the metrics of the stage.
 
     point: layer and expansion, which name the folder in data/sae and the file in metrics/train_sae.
-    quality: what was measured, by key: train and held_out (from `measure`), and size (d_in, d_sae, tokens).
+    quality: a dictionary with the keys train (measured on the images trained on), held_out (measured on held-out women;
+        absent if there are none) and size (d_in, d_sae, and number of tokens trained on).
     history: a row per logged step of the training; None for an SAE from elsewhere.
     activations: the store that the tokens came from, which gives the provenance.
     """

@@ -31,7 +31,8 @@ class ImageError(StudyError):
 def draw_map(clip: FrozenClip, fpath: Path, text: str) -> Path:
     """Draw the Grad-ECLIP map (a heatmap) of an image file for a text, beside the picture as the model sees it.
 
-    clip: the model to explain. text: the text that the image is compared with; the title shows their cosine.
+    clip: the model to explain.
+    text: the text that the image is compared with. The title shows the cosine of image and text.
     fpath: the image file. The drawing is written beside it, as `<image>_map.png`.
     Returns the path of the drawing. Raises ImageError if the image is missing or cannot be read.
     """

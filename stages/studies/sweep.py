@@ -39,9 +39,10 @@ N_BOOTSTRAP = 2000
 def collect() -> pd.DataFrame:
     """Read the results of all runs that DVC keeps as experiments named `bias<b>-seed<s>`.
 
-    Returns a table with a row per run: bias (the planted bias, 0 to 1), seed, and a column per result of the run, such
-    as accuracy_edited and n_bias (`found_by` lists them). If several experiments have the same name, one is read,
-    because the name fixes all settings. Exits if there is no such experiment.
+    Returns a table with a row per run: bias (the planted bias, 0 to 1), seed, and a column per result. Results are
+    accuracies, gaps (clothed minus semi-nude), numbers of latents and p-values, such as accuracy_edited and n_bias.
+    If several experiments have the same name, one is read, because the name fixes all settings.
+    Exits if there is no such experiment.
     """
     with Repo() as repo:
         shas = dict(found for of_baseline in repo.experiments.ls(all_commits=True).values() for found in of_baseline)
@@ -72,16 +73,16 @@ def found_by(sha: str) -> dict[str, float]:
         accuracy_*                  emotion accuracy, 0 to 1, by model and edit; semi-nude unless the name says clothed
         R_gap*                      gap in R, nats, without and with the edit
         *_reliance_R*               change of R on semi-nude images when bust or face is greyed out, nats
-        lift_gap_*, deletion_gap_*, iou_gap_grad_eclip
-                                    gaps of the scores of each heatmap method at the bust
-        best_random_set, p_random_sets
-                                    largest gain in semi-nude accuracy by editing a random set of latents,
-                                    and p-value of the edit against these sets
+        lift_gap_*                  gap in energy lift on the bust, by heatmap method
+        deletion_gap_*              gap in the change of R by deleting the bust in the heatmap's order, by method, nats
+        iou_gap_grad_eclip          gap in IoU of the Grad-ECLIP map with the bust
+        best_random_set             largest gain in semi-nude accuracy by editing a random set of latents
+        p_random_sets               p-value of the edit against the random sets
         layer, expansion            the chosen SAE
-        n_*                         numbers of SAEs and of latents found and edited
-        encode_colour               share of the edited latents that encode the colour
-        planted_*_rank              smallest and largest rank of the latents that detect the colours, among all
-                                    latents by effect gap, from 1
+        n_*                         numbers of SAEs, of latents found and of latents edited
+        encode_colour               share of the edited latents that encode the top's colour
+        planted_*_rank              best and worst rank of the latents that detect the colours. Rank 1 is the latent
+                                    that harms semi-nude women most
     """
 
     def metrics(stage: str) -> Any:
@@ -143,10 +144,11 @@ def share(hits: int, n: int) -> tuple[float, float, float]:
 def table(runs: pd.DataFrame) -> str:
     """Write the results of the runs as a Markdown table with a row per bias.
 
-    runs: a row per run, with the columns bias, n_bias and n_perception (latents named), n_saes, n_saes_with_bias,
-        encode_colour (share of the edited latents), and accuracy_<which> for each of SHOWN_ACCURACIES.
-    Counts and accuracies are medians over runs with their range. The share of runs that name a bias latent has its
-    Clopper-Pearson interval.
+    runs: a row per run. Columns: bias, n_bias and n_perception (numbers of latents named), n_saes, n_saes_with_bias
+        (SAEs with a bias latent), encode_colour (share of the edited latents that encode the colour), and
+        accuracy_<which> for each of SHOWN_ACCURACIES.
+    A row shows the share of runs that name a bias latent, with its Clopper-Pearson interval. The number of SAEs that
+    name a bias latent is summed over runs. Other counts, shares and accuracies are medians over runs, with their range.
     """
 
     def spread(values: pd.Series, pattern: str = "{:.2f}") -> str:
@@ -191,11 +193,14 @@ ENDPOINTS = {
 
 
 def tracking(runs: pd.DataFrame) -> pd.DataFrame:
-    """Measure how well each endpoint of the pipeline follows the planted bias from run to run.
+    """Measure how well each endpoint (a result that may show the bias) follows the planted bias from run to run.
 
-    runs: a row per run, with bias and the columns that ENDPOINTS names, such as R_gap and lift_gap_grad_eclip.
-    Returns a row per endpoint: endpoint (its label), rho (Spearman's correlation with the bias over runs), low and high
-    (bootstrap interval over runs).
+    runs: a row per run, with bias and a column per endpoint (the keys of ENDPOINTS), such as R_gap: the gap, clothed
+        minus semi-nude, in the log-probability of the true emotion.
+    Returns a row per endpoint:
+        endpoint     label of the endpoint
+        rho          Spearman's correlation of the endpoint with the bias, over runs
+        low, high    bootstrap interval of rho over runs
     """
     rng = np.random.default_rng(0)
     draws = rng.integers(0, len(runs), (N_BOOTSTRAP, len(runs)))
@@ -209,10 +214,12 @@ def tracking(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def tracking_table(runs: pd.DataFrame) -> str:
-    """Write how well each endpoint follows the planted bias, as a Markdown table with a row per endpoint.
+    """Write how well each endpoint (a result that may show the bias) follows the planted bias, as a Markdown table.
 
-    runs: a row per run, with bias and the columns that ENDPOINTS names, such as R_gap and lift_gap_grad_eclip.
-    A row shows the endpoint, Spearman's correlation with the bias over runs, and its bootstrap interval.
+    runs: a row per run, with bias and a column per endpoint (the keys of ENDPOINTS), such as R_gap: the gap, clothed
+        minus semi-nude, in the log-probability of the true emotion.
+    A row shows the label of an endpoint, its Spearman correlation with the bias over runs, and the bootstrap interval
+    of this correlation.
     """
     lines = ["| endpoint | rank correlation with the planted bias |", "|---|---|"]
     lines += [f"| {r.endpoint} | {r.rho:.2f} [{r.low:.2f}, {r.high:.2f}] |" for r in tracking(runs).itertuples()]
@@ -223,10 +230,10 @@ def draw(runs: pd.DataFrame, fpath: Path) -> None:
     """Draw the results against the planted bias, and write the picture to `fpath`.
 
     runs: a row per run, with bias, n_bias (number of bias latents named), accuracy_clothed_edited, accuracy_edited,
-        accuracy_bust_greyed, accuracy_semi_nude, and the columns that ENDPOINTS names.
-    The panels are: the share of runs that name a bias latent, with its interval; accuracies before and after the edit,
-    a mark per run and a line through the medians; the rank correlation of each endpoint with the bias, with its
-    interval.
+        accuracy_bust_greyed, accuracy_semi_nude, and a column per endpoint (the keys of ENDPOINTS).
+    The first panel shows the share of runs that name a bias latent, with its interval. The second shows accuracies
+    before and after the edit: a mark per run, and a line through the medians. The third shows the rank correlation of
+    each endpoint with the bias, with its interval.
     """
     figure, axes = figures.panels(3, f"{len(runs)} runs, each with its own women, CLIP and SAEs", cell=(4.4, 3.8))
     rate, accuracy, endpoints = axes[0]

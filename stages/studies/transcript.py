@@ -25,10 +25,11 @@ The output of the stages is left out; only DVC's lines are kept.
 
 
 def steps(change: str) -> dict[str, list[str]]:
-    """List the commands that run the study with one parameter changed, and compare its results with those before.
+    """List the commands that run the pipeline with one parameter changed, and compare the results before and after.
 
     change: the parameter and its new value, such as `train_sae.target_l0=12`.
-    Returns the commands of each step in order, with the text that explains the step as key.
+    Returns a dictionary in the order of the steps. A key is the text that explains a step; its value lists the commands
+    of the step.
     """
     return {
         "Run the study with one parameter changed. Stages that do not read it are not run again.": [

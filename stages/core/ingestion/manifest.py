@@ -84,13 +84,15 @@ class Faults:
 def read(folder: Path, limits: Limits) -> pd.DataFrame:
     """Read `manifest.csv` in `folder`, and check all its rows and all files that they name.
 
+    limits: the emotions that a row may name, and the largest size of a file in pixels.
     Returns a row per image with text in every cell: image, identity, condition, emotion, bust_mask, face_mask,
-    intensity and prompt, and any further columns of the file. Empty cells are "", as are intensity and prompt if the
-    file lacks them.
+    intensity and prompt, and any further columns of the file. An empty cell is "". If the file lacks intensity or
+    prompt, that column is "" throughout.
 
-    Raises ManifestError if the file is missing, is no CSV table, or lacks a column. Otherwise the error names every row
-    that is unpaired, has an unknown label or a duplicate image, or whose image or masks are missing, unreadable, too
-    large, outside the folder or do not fit together.
+    Raises ManifestError if the file is missing, is no CSV table, or lacks a column.
+    Raises ManifestError too if rows have faults, and names every such row. Faults of labels: an unknown label, a
+    duplicate image, a semi-nude image without its clothed twin or the reverse. Faults of files: an image or mask that
+    is missing, unreadable, too large or outside the folder; a mask that is empty or does not fit its image.
     """
     fpath = folder / MANIFEST_FNAME
     table = _read_csv(fpath)
@@ -105,8 +107,8 @@ def read(folder: Path, limits: Limits) -> pd.DataFrame:
 def is_corpus(table: pd.DataFrame) -> pd.Series:
     """Tell for each row of a manifest whether it is a corpus image, which may only be used to train SAEs.
 
-    table: needs the columns identity and condition.
-    Returns True for each row that names neither a woman nor a condition.
+    table: needs the columns identity (the woman) and condition (semi_nude or clothed). Empty cells are "".
+    Returns a Boolean per row: True if the row names neither a woman nor a condition.
     """
     return (table["identity"] == "") & (table["condition"] == "")
 
@@ -246,8 +248,9 @@ def open_image(path: Path, max_pixels: float) -> Image.Image:
     """Open an image file upright (by its EXIF orientation), as RGB.
 
     max_pixels: largest number of pixels that the file may have.
-    Raises ValueError for a file that is unreadable, too large or a narrow strip, that holds several pictures, or whose
-    pixel format is not supported. The message says what is wrong and what to do, but does not name the file.
+    Raises ValueError if the file is unreadable, too large or a narrow strip. Raises ValueError too if the file holds
+    several pictures, or if its pixel format is not supported. The message says what is wrong and what to do, but does
+    not name the file.
     """
     return _upright(path, max_pixels).convert("RGB")
 
@@ -255,8 +258,10 @@ def open_image(path: Path, max_pixels: float) -> Image.Image:
 def open_mask(path: Path, max_pixels: float) -> Image.Image:
     """Open a mask file upright, as an 8-bit grey image: 255 (white) inside the region, 0 (black) outside.
 
-    A pixel is white if its brightness, on black where the mask is transparent, is at least half.
-    max_pixels: largest number of pixels that the file may have. Raises ValueError as `open_image` does.
+    Transparent parts are laid on black. A pixel is then white if its brightness is at least half.
+    max_pixels: largest number of pixels that the file may have.
+    Raises ValueError if the file is unreadable, too large, a narrow strip, holds several pictures, or has a pixel
+    format that is not supported.
     """
     mask = _upright(path, max_pixels)
     if mask.has_transparency_data:
@@ -333,8 +338,9 @@ def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.Da
         slash. The fields identity, condition and emotion are required; intensity and any (text to ignore) are optional.
     aliases: replacements of the labels found ('nude' -> 'semi_nude').
 
-    Returns a table with the columns of a manifest, and the image files that did not match. The mask columns are filled
-    with `masks/<name>_bust.png` and `masks/<name>_face.png`; nobody has drawn these files yet. Prompts are left empty.
+    Returns two things: a table with the columns of a manifest, and the names of the image files that did not match the
+    pattern. The mask columns name `masks/<name>_bust.png` and `masks/<name>_face.png`. These are files for the user to
+    draw; the function does not make them. Prompts are left empty.
     Raises ManifestError for a pattern that cannot be used, and for a file name that is not UTF-8.
     """
     fields = set(re.findall(r"{(\w+)}", pattern))

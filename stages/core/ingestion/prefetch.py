@@ -15,8 +15,9 @@ Made = TypeVar("Made")
 def ordered_map(work: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
     """Apply `work` to every item in several threads, and yield the results in the order of the items.
 
-    About one result per core is prefetched. Threads suit work that releases Python's global interpreter lock, such as
-    decoding and resizing images. An error in `work` is raised where its result would be yielded.
+    About one result per core is computed in advance. Threads suit work that releases Python's global interpreter lock,
+    such as decoding and resizing images. If `work` fails for an item, its error is raised when the result of this item
+    is due.
     """
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     coming: deque[Future[Made]] = deque()

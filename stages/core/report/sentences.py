@@ -43,13 +43,15 @@ def number(found: dict[str, float]) -> str:
 
 
 def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inference) -> str:
-    """Write the main finding: the emotion gap, the edit, its controls and cost; or the reason why nothing was edited.
+    """Write the main finding: the emotion gap, and what the edit of the chosen latents gains and costs.
+
+    The emotion gap is accuracy on clothed minus accuracy on semi-nude images. If nothing was edited, the text gives the
+    reason. If the model does not read faces, the text claims nothing.
 
     metrics: the contents of the metrics files, by stage; `ablate`, `select_sae` and `extract` are read.
     chosen: content of data/selection/selection.json; `latents` (the edited ones) and `layer` are used.
-    inference: settings of the tests. min_readout (least accuracy on clothed women, from 0 at chance to 1, of a model
-        that reads faces) decides the wording. min_effect (smallest gap that counts, nats) and alpha are named in the
-        text.
+    inference: settings of the tests. A model reads faces if its accuracy on clothed women, rescaled so that chance is
+        0, is at least min_readout. The text may name min_effect (smallest effect gap that counts, nats) and alpha.
     """
     accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
     gap = accuracy["gap"]
@@ -90,7 +92,8 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
 def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
     """Write which bias was planted into the generated images and the model trained on them.
 
-    ingest, clip, demo: sections of params.yaml. Returns "" if the images or the model are others.
+    ingest, clip, demo: sections of params.yaml.
+    Returns "" if the images were not generated, or if the model is not the demo trained on them.
     """
     if ingest.source != "synthetic" or clip.source != "demo":
         return ""
@@ -104,9 +107,15 @@ def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
 def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
     """Collect the numbers at the top of the page.
 
+    A gap is clothed minus semi-nude. Energy lift is the share of a heatmap's mass in a region, divided by the region's
+    share of the picture.
+
     metrics: the contents of the metrics files, by stage; `ablate` and `heatmap` are read.
-    Returns four dictionaries of text, each with value, label and interval: the emotion gap, the change of semi-nude
-    accuracy when the bust is greyed out, its change by the edit, and the gap of the heatmaps' energy lift on the bust.
+    Returns four dictionaries of text, each with value, label and interval:
+        the gap in emotion accuracy
+        the change of semi-nude accuracy when the bust is greyed out
+        the change of semi-nude accuracy by the edit
+        the gap in the heatmaps' energy lift on the bust, without the edit
     """
     ablate, heat = metrics["ablate"], metrics["heatmap"]["original"]["bust_energy_lift"]
     greyed = ablate["reliance"]["original"]["bust"]["accuracy"][SEMI_NUDE]
@@ -128,6 +137,9 @@ def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
 def stability(metrics: dict[str, Any]) -> str:
     """Write which share of the chosen SAE's latents comes back when the SAE is trained again with other seeds.
 
+    A latent comes back if it is matched to a latent of the other SAE, one to one, and the cosine of their decoder
+    directions is at least 0.7.
+
     metrics: the contents of the metrics files, by stage; `check_stability` is read.
     Returns "" if no other seed was tried.
     """
@@ -143,11 +155,13 @@ def stability(metrics: dict[str, Any]) -> str:
 
 
 def described(metrics: dict[str, Any]) -> str:
-    """Write what the edited latents encode on confirmation women, who were not used to choose the latents.
+    """Write what the edited latents encode on confirmation women, who were held out when the latents were chosen.
+
+    A latent encodes the label that explains most of its activation: the top's colour, the garment or the face. If the
+    bias was planted on the colour, the text adds a check. All latents are ranked by how much they harm semi-nude women,
+    and the text names the ranks of the best detectors of the four colours.
 
     metrics: the contents of the metrics files, by stage; `describe_latents` is read.
-    If the bias was planted on the colour of the top, the text adds at which ranks the best detectors of the colours
-    stand when all latents are ranked by harm.
     """
     found = metrics["describe_latents"]
     shares = {label: found["edited_latents"].get(f"encode_{label}", 0) for label in LABELS}
@@ -163,7 +177,10 @@ def described(metrics: dict[str, Any]) -> str:
 
 
 def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
-    """Write how the edit changed R (the log-probability of the true emotion), and how much R depends on bust and face.
+    """Write how the edit changed R (log-probability of the true emotion, nats), and how far R depends on each region.
+
+    The regions are bust and face. R depends on a region if R changes when the region is greyed out. The text gives this
+    change on semi-nude images, before and after the edit.
 
     metrics: the contents of the metrics files, by stage; `ablate` and `select_sae` are read.
     n_random_sets: number of matched random sets of latents that the edit was compared with.
@@ -194,9 +211,11 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
 def embeddings(metrics: dict[str, Any]) -> str:
     """Write how the edit changed the image embeddings beyond the readout.
 
+    The text reports two numbers before and after the edit. The first is how near images are to the text of their
+    emotion: the difference clothed minus semi-nude, in standard deviations. The second is the accuracy of a linear
+    probe that tells semi-nude from clothed images by their embedding.
+
     metrics: the contents of the metrics files, by stage; `ablate` is read.
-    The text reports the association of images with the text of their emotion (difference between the conditions in
-    standard deviations), and the accuracy of a linear probe for the condition.
     """
     before, after = (metrics["ablate"]["embeddings"][arm] for arm in ("original", "edited"))
     return (
@@ -211,8 +230,9 @@ def embeddings(metrics: dict[str, Any]) -> str:
 def heatmaps(metrics: dict[str, Any]) -> str:
     """Write how the edit changed the heatmaps on the bust, and whether this agrees with the change of the readout.
 
-    The heatmaps are judged by energy lift: the share of a map's mass in a region, divided by the region's share of the
-    picture. The readout is judged by R, the log-probability of the true emotion.
+    Heatmaps are judged by energy lift on the bust: the share of a map's mass there, divided by the bust's share of the
+    picture. The gap is clothed minus semi-nude. The readout recovers if the edit raises R (log-probability of the true
+    emotion, nats) on semi-nude images, with an interval above zero.
 
     metrics: the contents of the metrics files, by stage; `heatmap` and `ablate` are read.
     """
@@ -241,7 +261,11 @@ def heatmaps(metrics: dict[str, Any]) -> str:
 
 
 def checks(metrics: dict[str, Any]) -> str:
-    """Write how far Grad-ECLIP's maps depend on the parameters, the text, and the single head of the published code.
+    """Write how much Grad-ECLIP's maps change with the model's parameters, with the text, and with a single head.
+
+    The change is the rank correlation with the original map, if parameters are random or the prompt names another
+    emotion. The published code of Grad-ECLIP runs the explained block with one attention head. The text gives the rank
+    correlation for this too, and how far the cosine of image and text drifts.
 
     metrics: the contents of the metrics files, by stage; `check_heatmaps` is read.
     """

@@ -31,11 +31,16 @@ LIBRARIES = (
 
 
 def arms(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Tabulate the causal test, a row per arm: a version of the model or the images, such as `edited`, `bust greyed`.
+    """Tabulate the causal test, a row per arm: a version of the model or of the images.
+
+    Examples of arms are `original`, `edited` (with the chosen latents edited) and `bust greyed`.
 
     metrics: the contents of the metrics files, by stage; `ablate` is read.
-    Returns the arm, the accuracy on semi-nude and on clothed images, and the gaps (clothed minus semi-nude) in accuracy
-    and in R (log-probability of the true emotion, nats), each number with its interval.
+    Returns these columns, every number with its interval:
+        arm                                         name of the arm
+        accuracy, semi-nude; accuracy, clothed      emotion accuracy on these images
+        gap in accuracy                             clothed minus semi-nude
+        gap in R (nats)                             the same for R, the log-probability of the true emotion
     """
     rows = []
     for arm, accuracy in metrics["ablate"]["accuracy"].items():
@@ -53,13 +58,17 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Tabulate how much of the heatmaps lies on bust and face, a row per arm, region and score (energy lift, IoU).
+    """Tabulate how much of the heatmaps lies on bust and face, a row per arm, region and score.
 
-    An arm is a version of the model, such as `original` or `edited`.
+    An arm is a version of the model, such as `original` or `edited`. Scores are energy lift (a region's share of the
+    map's mass, divided by its share of the picture) and IoU with the region's mask.
 
     metrics: the contents of the metrics files, by stage; `heatmap` is read.
-    Returns the arm, the score with the name of its region, its mean on semi-nude and on clothed images, the gap
-    (clothed minus semi-nude), and the value that chance gives. All but the last have their interval.
+    Returns these columns:
+        arm, score             the arm; the score and its region
+        semi-nude, clothed     mean score on these images, with its interval
+        gap                    clothed minus semi-nude, with its interval
+        chance                 the score that chance gives
     """
     rows = []
     for arm, scores in metrics["heatmap"].items():
@@ -83,10 +92,15 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
     """Compare methods that draw heatmaps, a row per method, on the original model.
 
     metrics: the contents of the metrics files, by stage; `check_heatmaps` is read.
-    Returns the name of the map, its energy lift on each region in each condition, the gap (clothed minus semi-nude) of
-    the bust lift, the gap in the change of R (log-probability of the true emotion) by deleting the bust in the map's
-    order, and the area under R as patches are deleted or inserted in the map's order (mean of both conditions). R and
-    areas are in nats.
+    Returns these columns. R is the log-probability of the true emotion. A gap is clothed minus semi-nude:
+        map                              name of the method
+        <region> lift, <condition>       energy lift: the region's share of the map's mass / its share of the picture
+        bust-lift gap                    gap of the energy lift on the bust, with its interval
+        change of R by deleting the bust, gap (nats)
+                                         gap in this change, with its interval; the map gives the order of deletion
+        deletion (nats), insertion (nats)
+                                         area under R as patches are deleted or inserted in the map's order, mean of
+                                         both conditions
     """
     found = metrics["check_heatmaps"]
     rows = []
@@ -112,13 +126,14 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
 def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the edited latents, a row per latent in the order of `chosen`.
 
-    chosen: tests on discovery women (those the latents were chosen on), as `select_sae` writes them to latents.csv.
-        Columns: latent, step, mean, low, high, p_max_t (the gap that defines the list), act_mean, act_p_max_t
-        (activation gap), firing, top_images.
-    cards: descriptions on confirmation women (all others), as `describe_latents` writes them. Columns: latent, encodes
-        (a label or "none"), a column of eta^2 for each label, monosemanticity. Every latent of `chosen` needs a row.
-    Returns the gap with its interval, the p-values, the share of tokens it fires on, what the latent encodes with eta^2
-    in percent, its monosemanticity and its top images.
+    chosen: tests on discovery women, who were used to choose the latents. Columns: latent and step (of the search);
+        mean, low, high and p_max_t of the gap by which the latent was listed; act_mean and act_p_max_t of the gap in
+        activation; firing (share of tokens) and top_images.
+    cards: descriptions on confirmation women, who were held out. Columns: latent, encodes (a label or "none"), a column
+        of eta^2 (share of variance explained) for each label, monosemanticity. Every latent of `chosen` needs a row.
+    Returns these columns as the report shows them: latent and step; the gap with its interval, and p; the activation
+    gap, and p; the share of tokens that the latent fires on; what it encodes, with eta^2 in percent; monosemanticity
+    (how alike the images are that activate the latent); the top images.
     """
     cards = cards.set_index("latent").loc[chosen["latent"]]
     gaps = chosen[["mean", "low", "high"]].to_numpy()
@@ -145,11 +160,13 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the quality of the SAEs and what was found in them, a row per SAE of the grid.
 
     table: content of plots/select_sae.csv. Columns: layer, expansion, chosen (1 for the SAE that is used, else 0),
-        recon, l0, l0_fraction, fvu, held_out_fvu, dead_fraction, mwu_p, auc, cliffs_delta, first_order_correlation
-        (of first-order effects with real ablations), n_bias and n_perception (numbers of latents found), net_gain (of
-        the best edit: what the readout of semi-nude women gains minus what that of clothed women loses, nats).
-    Returns the same columns as text: reconstruction error, L0, FVU, dead share, the published tests (Mann-Whitney U,
-    AUC, Cliff's delta), this correlation, the numbers of latents and the net gain.
+        recon (mean squared error), l0 (active latents per token), l0_fraction, fvu and held_out_fvu (fraction of
+        variance unexplained), dead_fraction; mwu_p, auc and cliffs_delta (the published tests);
+        first_order_correlation (of first-order effects with real ablations); n_bias and n_perception (numbers of
+        latents found); net_gain.
+        net_gain is that of the best edit: the gain of R (log-probability of the true emotion, nats) on semi-nude images
+        minus its loss on clothed ones.
+    Returns the same values as text, with a heading for each column. The column SAE names layer and expansion.
     """
     return pd.DataFrame(
         {
@@ -173,9 +190,10 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
 def cosines(table: pd.DataFrame) -> pd.DataFrame:
     """Tabulate how an SAE spliced into CLIP changes the cosine of audit images and prompts, beside published numbers.
 
-    table: needs layer, expansion, cosine_difference_mean and cosine_difference_std (cosine with the SAE minus without).
-    Returns a row per expansion, named in the column `factor`, a column for each layer and one for layer 22 of the
-    published study. A cell has "mean ± standard deviation" over images, or "none" if there is no such SAE.
+    table: a row per SAE: layer, expansion, cosine_difference_mean and cosine_difference_std. The difference is the
+        cosine with the SAE minus the cosine without, over audit images.
+    Returns a row per expansion. The column `factor` names the expansion. Each layer has a column, and so has layer 22
+    of the published study. A cell holds "mean ± standard deviation", or "none" if there is no such SAE.
     """
     shown = {
         f"layer {layer}": part.set_index("expansion").apply(
@@ -189,10 +207,13 @@ def cosines(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def study() -> pd.DataFrame:
-    """Tabulate the published study's SAEs as printed there, a row per SAE.
+    """Tabulate the nine SAEs of the study that this project replicates, with the numbers printed there.
 
-    Returns the columns SAE, recon, L0 (share), FVU and total (losses and sparsity of the last training step), MWU p,
-    AUC and Cliff's δ (Mann-Whitney U test over latents).
+    Returns a row per SAE, all text:
+        SAE                           layer and expansion
+        recon, FVU, total             losses of the last training step
+        L0 (share)                    share of latents active in that step
+        MWU p, AUC, Cliff's δ         Mann-Whitney U test over latents, semi-nude against clothed images
     """
     table = published.TRAINING.merge(published.TESTS, on=["layer", "expansion"])
     return pd.DataFrame(
