@@ -62,14 +62,16 @@ def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
     An arm is a function that changes the tokens at the splice (the point where the SAE reads the residual stream). Some
     arms act after the last block instead. Those arms run only if the activations of that block were stored.
 
-    inputs: the SAE in CLIP, the chosen latents and the edit. The arms are built from these three.
+    inputs: what the arms are built from: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), how latents are
+        edited (`edit`), and the seed of arms that draw at random (`seed`).
     layers: the layers whose activations were stored (`grid.layers`).
-    Returns the arms by name, and for each outcome an array [arm, image], with the images in the order of `pairs.rows`:
+    Returns the arms by name, and their outcomes. Each outcome is an array [arm, image], with the images in the order of
+    `pairs.rows` (all semi-nude images, then all clothed images):
         R          log-probability of the true emotion, nats
         correct    1 if the model recognises the true emotion, else 0
         cosine     cosine of the embedding with that of the original model
-    Raises StoreError if the store of the last block is missing or of another dataset. Raises DamagedError if this store
-    is damaged.
+    Raises StoreError if the stored activations of the last block are missing or belong to a different data set. Raises
+    DamagedError if they are damaged.
     """
     arms = build_arms(inputs)
     found = ArmOutcomes(arms, inputs.spliced.outcomes(pairs.rows, list(arms.values())))
@@ -85,8 +87,8 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
     """Return a function that greys out one region of images.
 
     region: bust or face.
-    The returned function takes row numbers of images. It returns the pixels of these images, [n, s, s, 3], with the
-    inside of the region's mask in grey.
+    The returned function takes row numbers of images in the data set's table (`spliced.data.table`). It returns the RGB
+    pixels of these images, an array [image, height, width, 3]. The pixels inside the region are grey.
     """
 
     def pixels(rows: np.ndarray) -> np.ndarray:
@@ -97,11 +99,11 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
 
 
 def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict[str, ArmOutcomes]:
-    """Run the given arms over the images of the pairs, with one region greyed out at a time.
+    """Run the given arms over the images of the pairs: once with the bust, once with the face greyed out.
 
     arms: functions that change the tokens at the splice (the point where the SAE reads the residual stream), by name.
     Returns, for each region (bust, face), the arms and their outcomes. Each outcome is an array [arm, image], with the
-    images in the order of `pairs.rows`:
+    images in the order of `pairs.rows` (all semi-nude images, then all clothed images):
         R          log-probability of the true emotion, nats
         correct    1 if the model recognises the true emotion, else 0
         cosine     cosine of the embedding with that of the original model on the same greyed image
@@ -115,12 +117,14 @@ def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict
 def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inference: Inference) -> pd.DataFrame:
     """Measure accuracy and R (log-probability of the true emotion, nats) for several doses of the edit.
 
-    There are two kinds of dose. n_latents edits the first k chosen latents, for k = 0 and the values of `edit.curve`,
-    at most all chosen ones. scale multiplies all chosen latents by one factor.
+    There are two kinds of dose. The dose n_latents is a number k: the first k chosen latents are edited. The values of
+    k are 0 and those in `edit.curve`. A value above the number of chosen latents is replaced by this number. The dose
+    scale is a factor: all chosen latents are multiplied by it.
 
-    inputs: the SAE in CLIP, the chosen latents and the edit.
+    inputs: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), and how latents are edited (`edit`).
     scales: the factors.
     pairs: the pairs of images to measure on.
+    inference: settings of the bootstrap.
     Returns a row per dose, condition and endpoint:
         dose, value            kind of dose (n_latents or scale), and the number of latents or the factor
         condition, endpoint    semi_nude or clothed; accuracy or R
@@ -145,16 +149,19 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
 
 
 def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
-    """Apply the edit to each random set of latents, and measure its gain and its cost, as means over images.
+    """Edit each random set of latents, and measure the gain and the loss that each set causes.
 
-    inputs: the SAE in CLIP, the chosen latents and the edit.
+    Each random set is edited in the same way as the chosen latents. All results are means over images.
+
+    inputs: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), and how latents are edited (`edit`).
+    pairs: the pairs of images to measure on.
     original: outcomes of the unedited model on the images of the pairs, in the order of `pairs.rows`.
     sets: an array [set, latent] with the indices of the latents of each random set.
     Returns a row per set. R is the log-probability of the true emotion, nats.
         semi_nude_accuracy_gain, semi_nude_R_gain    rise on semi-nude images, against the unedited model
         clothed_accuracy_loss, clothed_R_loss        fall on clothed images, against the unedited model
-        bust_reliance_R                              change of R on semi-nude images when the bust is greyed out,
-                                                     both times with the set edited
+        bust_reliance_R                              R with the bust greyed out minus R with the full image, on
+                                                     semi-nude images; the set is edited in both cases
     """
     spliced = inputs.spliced
     tried = [spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
@@ -171,12 +178,13 @@ def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: 
 def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[str, float]:
     """Measure what the image embeddings say about emotion and condition (secondary endpoints).
 
-    A linear probe learns on discovery women (women used for choosing) to tell semi-nude from clothed images. The probe
-    is scored on the images of `pairs`. A score at chance, .5, would mean that the model has become blind to the
-    garment.
+    A linear probe learns on discovery women (women used for choosing) to tell semi-nude from clothed images. Its
+    accuracy is then measured on the images of `pairs`. An accuracy of .5 is chance: the probe cannot tell the
+    conditions apart.
 
     pairs: pairs of confirmation women (women held out from choosing).
-    arm: the change of the tokens at the splice (the point where the SAE reads the residual stream).
+    arm: a function that changes the tokens at the splice (the point where the SAE reads the residual stream). It is
+        applied to all images.
     Returns
         association_effect_size    how much more strongly clothed images are associated with their emotion than
                                    semi-nude images, in standard deviations
@@ -204,9 +212,10 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
         intervals over women), and edit (p-values against random sets of latents).
     Returns four dictionaries. R is the log-probability of the true emotion, nats. The arms are original
     (nothing changed) and edited.
-        accuracy         semi_nude and clothed: of the original model on images of this condition;
-                         semi_nude_edited and clothed_edited: the same of the edited model;
-                         semi_nude_bust_greyed: of the original model on semi-nude images with the bust greyed out
+        accuracy         semi_nude, clothed: accuracy of the original model on images of the condition;
+                         semi_nude_edited, clothed_edited: accuracy of the edited model on images of the condition;
+                         semi_nude_bust_greyed: accuracy of the original model on semi-nude images with the bust
+                         greyed out
         R_gap            mean R of clothed images minus mean R of semi-nude images, by arm
         bust_reliance    change of R on semi-nude images when the bust is greyed out, by arm
         p_random_sets    p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance)
@@ -245,10 +254,11 @@ def accuracies(found: dict[str, Any]) -> pd.DataFrame:
 def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
     """Tabulate the outcomes of each image under each arm (an intervention on the residual stream).
 
-    tried: the arms and their outcomes on the images of `pairs`, in the order of `pairs.rows`.
+    pairs: the pairs of images.
+    tried: the arms, and their outcomes on the images of `pairs`. The images are in the order of `pairs.rows`.
     Returns a row per arm and image:
         identity, condition, emotion, pair    labels of the image
-        row                                   row number of the image in the data set
+        row                                   row number of the image in the data set's table (`data.table`)
         arm                                   name of the arm
         R                                     log-probability of the true emotion, nats
         correct                               1 if the model recognises the true emotion, else 0
@@ -263,8 +273,8 @@ def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path)
     """Draw the causal test in three panels, and write the figure to `fpath`.
 
     Left: accuracy by arm (an intervention on the residual stream) and condition. Middle: accuracy against the number of
-    edited latents, with random sets of latents beside it. Right: reliance before and after the edit. Reliance is the
-    change of R (log-probability of the true emotion, nats) when bust or face is greyed out.
+    edited latents, and the accuracy when random sets of latents are edited. Right: reliance before and after the edit.
+    Reliance is the change of R (log-probability of the true emotion, nats) when bust or face is greyed out.
 
     metrics: all results, as in metrics/full/ablate.json. The keys accuracy (by arm, then condition) and reliance (by
         arm, region, endpoint, then condition) are drawn. Each value has estimate, low and high.

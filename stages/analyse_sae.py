@@ -57,7 +57,7 @@ def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> Splice
 
     point: layer and expansion of the SAE.
     batch_size: images per batch in the blocks after the SAE.
-    Raises ModelError, DatasetError, DamagedError, SAEError or StoreError for the part on disk that cannot be used.
+    Raises ModelError, DatasetError, DamagedError, SAEError or StoreError if a file on disk cannot be used.
     """
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
     return SplicedClip(
@@ -78,14 +78,15 @@ def test_latents(
     A gap is the value on the clothed image of a pair minus the value on the semi-nude image. The effect is the effect
     on R (log-probability of the true emotion, nats).
 
-    pooled: for each audit image, each latent's activation (pooled over tokens) and effect on R.
+    pooled: each latent's activation on each image, and each latent's effect on R.
     means: an array [2, latent] with mean activations on images of discovery women: on the class token, then on patches.
-    rows: row numbers of the images of `pooled` in the data set, in the same order, ascending.
+    rows: for each image of `pooled`, its row number in `data.table`. The numbers ascend.
+    inference: settings of the bootstrap and number of permutations.
     Returns a row per latent:
         latent                  index of the latent
-        act_*                   tests of the activation gap (activation: mean over patches)
-        eff_*                   tests of the effect gap. Behind act_ and eff_ stand mean, low, high, rank_biserial,
-                                wilcoxon_p, t, p, p_max_t and q (`paired.paired_tests`)
+        act_<result>            tests of the activation gap (activation: mean over patches). The results are mean, low,
+                                high, rank_biserial, wilcoxon_p, t, p, p_max_t and q (`paired.paired_tests`)
+        eff_<result>            the same results for the effect gap
         firing                  share of all tokens on which the latent fired
         mean_cls, mean_patch    the two rows of `means`
         top_images              names of the images that activate the latent most, as text
@@ -113,9 +114,9 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
     """Name the images that activate each latent most, among the images of discovery women (women used for choosing).
 
     values: activation of each latent on each image [image, latent].
-    rows: row numbers of these images in the data set.
-    Returns a text per latent: at most N_TOP_IMAGES image names, one per woman, most active first, separated by spaces.
-    Images on which the latent is silent are left out.
+    rows: for each image of `values`, its row number in `data.table`.
+    Returns a text per latent: at most N_TOP_IMAGES (4) image names, separated by spaces. The image with the largest
+    activation stands first. Each image is of a different woman. Images on which the latent is silent are left out.
     """
     images = data.table.iloc[rows].reset_index(drop=True)
     of_woman = images[images["split"] == "discovery"].groupby("identity").groups.values()
@@ -129,8 +130,8 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
 def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> np.ndarray:
     """Compute the mean activation of each latent over the images of discovery women (women used for choosing).
 
-    pooled: activation of each latent on each audit image, on the class token and averaged over patches.
-    rows: row numbers of the images of `pooled` in the data set, in the same order.
+    pooled: each latent's activation on each image, on the class token and averaged over patches.
+    rows: for each image of `pooled`, its row number in `data.table`.
     Returns an array [2, latent]: the mean on the class token, then the mean on patches.
     """
     chosen = (data.table["split"] == "discovery").to_numpy()[rows]
@@ -138,16 +139,18 @@ def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> n
 
 
 def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, float]:
-    """Compare the latents' mean activations on semi-nude and on clothed images, with the tests of the replicated study.
+    """Compare activations on semi-nude and on clothed images, with the tests of the replicated study.
 
-    The tests treat each latent as an independent observation, so the result is descriptive.
+    The activations of each latent are averaged over the images of a condition. The tests compare the means of all
+    latents on semi-nude images with those on clothed images. They treat each latent as an independent observation, so
+    the result is descriptive.
 
     values: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
     Returns
         ks_statistic, ks_p    Kolmogorov-Smirnov statistic and p-value
         mwu_p                 p-value of the Mann-Whitney U test
-        auc                   above .5 if activations tend to be larger on semi-nude images
+        auc                   above .5 if the means tend to be larger on semi-nude images
         cliffs_delta          2 auc - 1
     """
     return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
@@ -156,7 +159,7 @@ def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, floa
 def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
     """Reduce the images to two principal components, and cluster the images there by K-means.
 
-    The number of clusters k runs from 2 to `max_clusters`.
+    K-means runs once for each number of clusters k, from 2 to `max_clusters`. k stays below the number of images.
 
     pooled: activation of each latent on each image [image, latent].
     config: `max_clusters`, and the seed of PCA and K-means.
@@ -180,12 +183,14 @@ def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.Dat
 
 @torch.no_grad()
 def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
-    """Embed each image with and without the SAE spliced in, and compare both embeddings with the image's own prompt.
+    """Embed each image with and without the SAE in CLIP, and compare both embeddings with the image's own prompt.
 
-    With the SAE, its reconstruction replaces the residual stream.
-    rows: row numbers of the audit images.
+    With the SAE, the SAE's reconstruction replaces the residual stream. An image's own prompt names the image's true
+    emotion.
+
+    rows: row numbers of the images in the data set's table (`spliced.data.table`).
     Returns a row per image:
-        row                                        row number of the image
+        row                                        row number of the image in the data set's table
         cosine_original, cosine_reconstructed      cosine of the image with its own prompt, without and with the SAE
         R_original, R_reconstructed                log-probability of the true emotion, nats, without and with the SAE
     """
@@ -204,11 +209,11 @@ def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
 def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
     """Tell whether the original model recognises emotions on clothed images.
 
-    The images are those of discovery women (women used for choosing).
+    The images are those of discovery women (women used for choosing). The accuracy is rescaled: chance becomes 0, and
+    perfect accuracy stays 1. An accuracy below chance counts as 0.
 
-
-    min_readout: smallest accuracy that counts, rescaled so that chance is 0 and perfect accuracy is 1.
-    Returns True if the accuracy is at least `min_readout`. An accuracy below chance counts as 0.
+    min_readout: the smallest rescaled accuracy that counts as recognition.
+    Returns True if the rescaled accuracy is at least `min_readout`.
     """
     clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
     accuracy = float(spliced.outcomes(clothed, [original]).correct.mean())
@@ -222,11 +227,12 @@ def bias_latents(
 
     R is the log-probability of the true emotion, nats. The effect gap is the effect on the clothed image of a pair
     minus the effect on the semi-nude image, for discovery women (women used for choosing). The search goes in steps.
-    Each step edits the latents found so far, and recomputes all effects in the edited model. Then the step adds latents
-    whose gap is significantly above 0, the largest first.
+    Each step edits the latents found so far, and recomputes all effects in the edited model. Then the step adds the
+    latents with the largest gaps, if these gaps are significantly above 0.
 
-    pooled: for each audit image, each latent's effect on R in the unedited model.
-    edit: how latents are edited, how many are added per step, and how many in all.
+    pooled: each latent's effect on R in the unedited model, for all images that belong to a pair.
+    inference: settings of the tests, and the accuracy (`min_readout`) below which the search does not start.
+    edit: how latents are edited, how many latents a step may add, and how many the search may find in all.
     means: an array [2, latent] with mean activations on discovery images (class token, patches). An edit to the mean
         uses these values.
     Returns a row per latent, first found first: latent, step, mean, low, high (effect gap at that step with its
@@ -250,7 +256,7 @@ def bias_latents(
 def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
     """Compute the first-order effect of each latent on R (log-probability of the true emotion, nats) under an arm.
 
-    rows: row numbers of the images.
+    rows: row numbers of the images in the data set's table (`spliced.data.table`).
     arm: a function that changes the tokens after the SAE's block, such as an edit.
     Returns the effects on R, an array [image, latent].
     """
@@ -261,10 +267,11 @@ def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarr
 def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.ndarray) -> pd.DataFrame:
     """Edit the first k latents of a ranking on discovery women (women used for choosing), for several k.
 
-    k takes 0, the values of `edit.curve`, and the largest number allowed: all ranked latents, at most `edit.n_latents`.
+    The largest k is the number of ranked latents or `edit.n_latents`, whichever is smaller. The other values of k are 0
+    and the numbers in `edit.curve` that are smaller than the largest k.
 
-    ranked: indices of latents, the first to be edited at the front.
-    edit: how the latents are edited, how many at most, and the numbers to try.
+    ranked: indices of latents. An edit of k latents takes the first k.
+    edit: how the latents are edited, how many at most (`n_latents`), and the numbers to try (`curve`).
     means: an array [2, latent] with mean activations on discovery images (class token, patches). An edit to the mean
         uses these values.
     Returns a row per k. R is the log-probability of the true emotion, mean over images, nats:
@@ -300,15 +307,16 @@ def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.n
 def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: int) -> dict[str, float]:
     """Compare first-order effects with real ablations, on semi-nude images.
 
-    The images are those of discovery women (women used for choosing). The effect of a latent is what R (log-probability
-    of the true emotion, nats) would lose without the latent. The `n_latents` latents with the largest mean absolute
-    effect are zeroed one by one, and the loss of R is measured.
+    The images show discovery women (women used for choosing). R is the log-probability of the true emotion, nats. The
+    first-order effect of a latent estimates how much R would fall if the latent were zeroed. Here some latents
+    are really zeroed, each alone, and the fall of R is measured.
 
-    pooled: for each audit image, each latent's first-order effect on R.
+    pooled: each latent's first-order effect on R, for all images that belong to a pair.
+    n_latents: number of latents to zero: those with the largest mean absolute effect.
     Returns
-        correlation    between first-order effect and measured loss, over images and latents
-        slope          of the loss on the effect; 1 if the first order were exact
-    Both are 0 if effect or loss is constant.
+        correlation    between first-order effect and measured fall, over images and latents
+        slope          of the measured fall on the effect, for a line through 0; 1 if the effects were exact
+    Both are 0 if the effects are constant or the measured falls are constant.
     """
     semi_nude = Pairs.from_images(spliced.data.table, "discovery").semi_nude
     predicted = pooled.effect[np.searchsorted(spliced.data.audit_rows(), semi_nude)]
@@ -326,17 +334,17 @@ def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: in
 def count_latents(
     found: dict[LatentList, pd.DataFrame], tests: pd.DataFrame, inference: Inference, n_women: int
 ) -> dict[str, float]:
-    """Count the latents of one SAE.
+    """Count the latents of one SAE: those on each list, and those that never fired.
 
     found: a table for each list, with a row per latent. The list bias has the latents whose effect on the emotion
         readout harms semi-nude women. The list perception has the latents whose activation differs by condition.
     tests: a row per latent of the SAE. The column firing (share of tokens on which the latent fired) is used.
-    inference: the number of permutations of the tests.
+    inference: the number of permutations of the tests is used.
     n_women: number of discovery women (women used for choosing).
     Returns
         bias, perception    number of latents on each list
         never_fired         number of latents that fired on no token
-        smallest_p          the smallest p-value that so many women and permutations allow
+        smallest_p          the smallest p-value that the tests can give with `n_women` women and these permutations
     """
     return {
         **{kind: len(listed) for kind, listed in found.items()},
@@ -369,16 +377,16 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
 
 
 def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
-    """Summarise edits of more and more latents.
+    """Summarise edits that differ in the number of latents edited, and find the best of them.
 
     curve: a row per number of latents edited, from `edit_curve`. The first row has none edited. R is the
         log-probability of the true emotion, nats. Columns used: n_latents, R_semi_nude and R_clothed (mean R), net_gain
         (gain of R on semi-nude images minus loss on clothed images) and clothed_accuracy_loss.
-    clothed_cost: largest loss of accuracy on clothed images that the best edit may cause.
+    clothed_cost: the limit for the loss of accuracy on clothed images. Only edits within this limit can be the best.
     Returns
-        gap               mean R of clothed minus semi-nude images before the edit, nats
-        best_net_gain     net gain of the best edit within the cost, nats; 0 if no edit is within the cost
-        best_n_latents    number of latents of this edit; 0 if no edit is within the cost
+        gap               mean R of clothed images minus mean R of semi-nude images, with no latent edited, nats
+        best_net_gain     net gain of the best edit, nats; 0 if no edit is within the limit
+        best_n_latents    number of latents of the best edit; 0 if no edit is within the limit
     """
     best, unedited = best_edit(curve, clothed_cost), curve.iloc[0]
     return {
@@ -406,7 +414,8 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
     found: all results, as in summary.json. The keys used are latents (bias, perception), discovery_edit (best_net_gain)
         and first_order (correlation).
     Returns
-        bias_latents, perception_latents    number of latents on each list
+        bias_latents                        number of latents whose effect on the readout harms semi-nude women
+        perception_latents                  number of latents whose activation differs by condition
         net_gain                            for the best edit: gain of R on semi-nude images minus loss on clothed
                                             images. R is the log-probability of the true emotion, nats.
         first_order_correlation             correlation between first-order effects and real ablations
@@ -420,12 +429,13 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
 
 
 def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
-    """Draw two figures of the replicated study into `axes`, an array of two.
+    """Draw two figures of the replicated study.
 
     Left: mean activation of each latent (log10) by condition and over all images, the most active latent first.
-    Right: each latent's mean activation on semi-nude images minus that on clothed images, clipped at 0. The
-    `n_candidates` latents with the largest difference are marked. The study calls them candidates.
+    Right: each latent's mean activation on semi-nude images minus that on clothed images. A difference below 0 is drawn
+    as 0. The `n_candidates` latents with the largest difference are marked. The study calls them candidates.
 
+    axes: an array of two axes, left and right.
     pooled: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
     """
@@ -476,11 +486,12 @@ def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFra
 
 
 def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, condition: np.ndarray) -> None:
-    """Draw three panels into `axes`: the images on two principal components, the elbow, and the silhouette.
+    """Draw three panels into `axes`: the images on two principal components, inertia by k, and silhouette by k.
 
-    axes: an array of three.
+    axes: an array of three axes.
     scores: the two PCA scores of each image [image, 2].
-    tried: a row per number of clusters k, with inertia (drawn in the elbow panel) and silhouette.
+    tried: a row per number of clusters, with k, inertia (sum of squared distances to the cluster centres) and
+        silhouette (mean over images).
     condition: condition of each image, semi_nude or clothed.
     """
     for name in CONDITIONS:
@@ -507,8 +518,8 @@ def draw(
     """Draw the statistics of one SAE in six panels.
 
     Upper row: mean activation of each latent, the candidate latents of the replicated study, and effect gap against
-    activation gap. Lower row: images on two principal components, elbow and silhouette. A gap is clothed minus
-    semi-nude.
+    activation gap. Lower row: images on two principal components, then inertia and silhouette by number of clusters. A
+    gap is clothed minus semi-nude.
 
     point: layer and expansion of the SAE, for the title.
     values: activation of each latent on each image [image, latent].
@@ -517,7 +528,8 @@ def draw(
         log-probability of the true emotion, nats).
     found: a table for each of the lists bias and perception, with the column latent.
     scores: the two PCA scores of each image [image, 2].
-    tried: a row per number of clusters, with k, inertia and silhouette.
+    tried: a row per number of clusters, with k, inertia (sum of squared distances to the cluster centres) and
+        silhouette (mean over images).
     config: the number of candidates to mark.
     Returns the figure.
     """

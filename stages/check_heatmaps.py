@@ -53,8 +53,8 @@ Grids = np.ndarray  # [image, gh, gw]
 class Audit:
     """Some images of the data set and the original model. Maps and readouts are computed batch by batch.
 
-    rows: row numbers of the images, ascending.
-    labels: the images' rows of the data set's table, numbered anew from 0.
+    rows: row numbers of the images in the data set's table (`data.table`), ascending.
+    labels: these rows of the data set's table, with a new index from 0.
     readout: the prompts of all emotions as the model sees them.
     truth: index of each image's true emotion among these prompts.
     """
@@ -72,7 +72,7 @@ class Audit:
 
     @property
     def others(self) -> torch.Tensor:
-        """Mean embedding of the prompts of all other emotions, for each image: an array [image, embed]."""
+        """Mean embedding of the prompts of all emotions except the image's true one: an array [image, embed]."""
         n = len(self.readout.prompts)
         return (self.readout.prompts.sum(0) - self.own) / (n - 1)
 
@@ -81,13 +81,14 @@ class Audit:
         return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
 
     def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
-        """Compute the heatmaps of all images for k texts per image.
+        """Compute heatmaps of all images: for each image, a map for each of k texts.
 
         texts: embeddings [k, image, embed]: unit-norm embeddings of texts, or differences of two such embeddings.
         model: the model to explain; the original one if not given.
         options: passed to `eclip.explain`: methods (the map methods), layers (the blocks to explain, counted from 1),
             single_head (True: one attention head, as in the published code).
-        Returns raw maps [image, k, gh, gw] by method, and the cosine of each image with each text [image, k].
+        Returns the raw maps [image, k, gh, gw] by method, with gh rows and gw columns of patches. Returns also
+        the cosine of each image with each text [image, k].
         Raises ExplainError if the formulas of a method do not apply to the model.
         """
         model = self.clip.model if model is None else model
@@ -102,8 +103,8 @@ class Audit:
     def R(self, images: np.ndarray, part: slice) -> np.ndarray:
         """Compute R, the log-probability of the true emotion (nats), of changed images.
 
-        images: RGB pixels that replace those of the images in `part`.
-        part: a slice of the images, such as one of `slices`.
+        images: the changed images as RGB pixels, in place of the images in `part`.
+        part: which images of the audit were changed: a slice, such as one of `slices`.
         Returns a value for each image in `part`.
         """
         return self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
@@ -115,10 +116,11 @@ class Audit:
 
         R is the log-probability of the true emotion, nats.
 
-        grids: maps [image, gh, gw] by name.
+        grids: maps [image, gh, gw] by name. A map has gh rows and gw columns of patches.
         kind: `deletion` greys patches out, the largest map values first. `insertion` starts from a grey image and shows
             patches in this order.
-        among: True for the patches that are ranked, for example those in a region; all patches if not given.
+        among: True for each patch that may be hidden or shown, for example the patches in a region. All patches if not
+            given.
         Returns, for each map, R in an array [share, image]. The shares of patches hidden or shown run from 0 to 1
         (`deletion_insertion.SHARES`).
         """
@@ -151,13 +153,16 @@ class Audit:
 
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
-    """Compute the maps to be compared, for all images of `audit`.
+    """Compute all kinds of map that the checks compare, for all images of `audit`.
 
-    Returns arrays [image, gh, gw] by name:
-        grad_eclip, attribution, legrad, attention           the map methods, for the text of the true emotion
-        grad_eclip_contrastive, attribution_contrastive      the same for the difference between this text and the mean
-                                                             of the other emotions' texts
-        centre_gaussian, random                              baselines without the model; random is drawn with `seed`
+    seed: seed of the random maps.
+    Returns arrays [image, gh, gw] by name. A map has gh rows and gw columns of patches:
+        grad_eclip, attribution, legrad, attention         maps of four methods, for the prompt of the true emotion
+        grad_eclip_contrastive, attribution_contrastive    maps of two methods, for a difference of embeddings: the
+                                                           prompt of the true emotion minus the mean of the other
+                                                           emotions' prompts
+        centre_gaussian                                    baseline: a Gaussian in the middle of each image
+        random                                             baseline: random values
     """
     raw = audit.explain(torch.stack([audit.own, audit.own - audit.others]), methods=METHODS).raw
     found = {str(method): raw[method][:, 0].cpu().numpy() for method in METHODS}
@@ -173,12 +178,14 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
 def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
     """Measure how much of each map lies on bust and face.
 
-    grids: maps [image, gh, gw] by name, for the images of `audit`.
+    grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
     Returns two keys for each map and region (bust, face):
-        <region>_energy_lift         share of the map's positive mass on the region / the region's share of the area
-                                     (chance is 1)
-        <region>_matched_area_iou    IoU of the region with the map's largest patches, as many as fill the region's area
-    Each key holds semi_nude and clothed (means), and gap (clothed minus semi-nude) with estimate, low and high.
+        <region>_energy_lift         share of the map's positive mass that lies on the region, divided by the region's
+                                     share of the image area; chance is 1
+        <region>_matched_area_iou    IoU of the region with the patches of largest map values. The number of patches is
+                                     chosen so that they cover the same area as the region
+    Each key holds semi_nude and clothed (means), and gap (clothed minus semi-nude). The gap has estimate, low and high
+    (bootstrap interval over women, with the settings in `inference`).
     """
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
@@ -191,11 +198,12 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
 
 
 def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
-    """Compute deletion and insertion curves: mean R while patches are hidden or shown in the order of each map.
+    """Compute deletion and insertion curves of each map.
 
-    R is the log-probability of the true emotion, nats.
+    A curve is mean R while more and more patches are hidden or shown, the largest map values first. R is the
+    log-probability of the true emotion, nats.
 
-    grids: maps [image, gh, gw] by name, for the images of `audit`.
+    grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
     Returns a row per map, kind of curve, share and condition:
         method       name of the map
         curve        deletion (patches are greyed out) or insertion (patches are shown on a grey image)
@@ -216,11 +224,11 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
 def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
     """Measure how R changes while the patches of the bust are greyed out in the order of each map.
 
-    R is the log-probability of the true emotion, nats. The change of R is averaged over the share of bust patches
-    hidden, from none to all. Above 0, what the map marks on the bust misleads the readout. Below 0, the readout needs
-    what the map marks.
+    R is the log-probability of the true emotion, nats. The patches with the largest map values are greyed out first.
+    The change of R is averaged over the share of bust patches greyed out, from none to all. A change above 0 means that
+    the bust patches with large map values mislead the readout. A change below 0 means that the readout needs them.
 
-    grids: maps [image, gh, gw] by name, for the images of `audit`.
+    grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
     Returns, for each map:
         semi_nude, clothed    mean change over the images of the condition
         gap                   clothed minus semi-nude: estimate, low, high (interval over women)
@@ -233,9 +241,9 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> 
 def agreement(a: Grids, b: Grids) -> float:
     """Compute how well two sets of maps of the same images agree.
 
-    a, b: maps [image, gh, gw].
-    Returns Spearman's correlation over the patches of an image, mean over images. An image with a constant map counts
-    as 0.
+    a, b: maps [image, gh, gw]. A map has gh rows and gw columns of patches.
+    Returns the mean over images of Spearman's correlation. The correlation of an image is computed over its patches. It
+    counts as 0 if a map of this image is constant.
     """
     flat = (maps.reshape(len(maps), -1) for maps in (a, b))
     return float(np.nan_to_num(spearman(*flat)).mean())
@@ -244,9 +252,10 @@ def agreement(a: Grids, b: Grids) -> float:
 def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
     """Randomise the vision tower from the top down, and compare Grad-ECLIP's maps with those of the original model.
 
-    Each step draws one more group of parameters at random.
+    Each step replaces one more group of parameters by random values. The maps are then computed again.
 
-    reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`.
+    reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`. A map has gh rows and
+        gw columns of patches.
     seed: seed of the random parameters.
     Returns a row per step:
         randomised_down_to    the last group randomised: nothing, projection, block <i>, or embeddings
@@ -260,21 +269,24 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 
 
 def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
-    """Summarise four checks of the maps: curves, text, parameters, and the single head of the published code.
+    """Summarise four checks of the maps.
 
     An agreement is a rank correlation of two maps over patches, mean over images. R is the log-probability of the true
     emotion, nats.
-    grids: maps [image, gh, gw] by name, from `every_map`, for the images of `audit`.
+
+    grids: maps [image, gh, gw] by name, from `every_map`, for the images of `audit`. A map has gh rows and gw columns
+        of patches.
     curve: deletion and insertion curves, from `perturb`, with the columns method, curve, condition, share and R.
     cascaded: a row per group of parameters randomised, from `randomise`. The column agreement is used.
     Returns
-        curves         for each map: <kind>_area_<condition>, area under the curve of mean R over the share of patches,
-                       nats; kind is deletion or insertion
-        text           agreement_with_another_emotion: Grad-ECLIP's maps for the true emotion with those for another one
-        parameters     agreement_projection_random, agreement_all_random: Grad-ECLIP's maps of the original model with
-                       those after the first group, or all groups, of parameters were randomised
-        single_head    the explained block run with one attention head: mean_cosine_drift (mean absolute change of the
-                       cosine of image and text), and agreement of the maps with those of all heads
+        curves         for each map, <kind>_area_<condition>: area under the curve, nats; kind is deletion or insertion
+        text           agreement_with_another_emotion: agreement of Grad-ECLIP's maps for the true emotion with
+                       Grad-ECLIP's maps for a different emotion
+        parameters     agreement of Grad-ECLIP's maps before and after parameters are randomised: the projection alone
+                       (agreement_projection_random), or all parameters (agreement_all_random)
+        single_head    Grad-ECLIP with a single attention head in the explained block, as in the published code, against
+                       Grad-ECLIP with all heads: mean_cosine_drift (mean absolute change of the cosine of image and
+                       text), and agreement of the maps
     """
     by_share = curve.pivot(index="share", columns=["method", "curve", "condition"], values="R")
     areas: dict[str, dict[str, float]] = {method: {} for method in grids}
@@ -304,8 +316,9 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
     """Draw the checks in four panels, and write the figure to `fpath`.
 
     Upper row: deletion and insertion curves of each map. Lower left: gap (clothed minus semi-nude) of the energy lift
-    on the bust, by map. The energy lift is the share of the map's positive mass on the bust / the bust's share of the
-    area. Lower right: agreement of Grad-ECLIP's maps with the original ones while parameters are randomised.
+    on the bust, by map. The energy lift is the share of the map's positive mass that lies on the bust, divided by the
+    bust's share of the image area. Lower right: agreement of Grad-ECLIP's maps with the original ones while parameters
+    are randomised.
 
     metrics: the key maps is drawn. For each map this key has bust_energy_lift with gap (estimate, low, high).
     curve: from `perturb`, with the columns method (name of the map), curve (deletion or insertion), share (of patches)

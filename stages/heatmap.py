@@ -47,13 +47,14 @@ IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores are in plot
 
 
 def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
-    """Compute Grad-ECLIP maps of images for their own prompts, in a model that has the arm in place.
+    """Compute a Grad-ECLIP map of each image, while an arm changes the model.
 
-    An image's own prompt names the image's true emotion.
+    The text of the map is the image's own prompt. This prompt names the image's true emotion.
 
-    rows: row numbers of the images.
+    rows: row numbers of the images in the data set's table (`spliced.data.table`).
     arm: a function that changes the residual stream after the SAE's block, such as the edit.
-    Returns raw signed maps, an array [image, gh, gw], and the cosine of each image with its prompt, an array [image].
+    Returns two arrays: the raw signed maps [image, gh, gw], with gh rows and gw columns of patches; and the cosine of
+    each image with its own prompt [image].
     Raises ExplainError if the formulas of Grad-ECLIP do not apply to the model.
     """
 
@@ -76,16 +77,19 @@ def score(
 ) -> pd.DataFrame:
     """Score each map against the bust mask and the face mask of its image.
 
-    grids: by arm (an intervention on the residual stream), the maps [image, gh, gw] of the images in `rows`.
-    cosines: by arm, the cosine of each image with its own prompt [image].
-    coverage: by region (bust, face), the share of each patch inside the region [image, gh, gw], for the same images.
-    rows: row numbers of the images in the data set.
+    grids: for each arm (an intervention on the residual stream), the maps [image, gh, gw] of the images in `rows`. A
+        map has gh rows and gw columns of patches.
+    cosines: for each arm, the cosine of each image with its own prompt [image].
+    coverage: the masks: for each region (bust, face), the share of each patch inside the region [image, gh, gw].
+    rows: row numbers of the images in the data set's table (`data.table`).
     Returns a row per region, arm and image:
-        arm, region, row                      name of the arm, name of the region, and row number of the image
+        arm, region                           name of the arm, and name of the region
+        row                                   row number of the image in `data.table`
         identity, condition, emotion, pair    labels of the image
         cosine                                cosine of the image with its own prompt
         degenerate                            1 if the map has no positive value, or the mask is empty or full; else 0
-        energy_lift                           share of the map's positive mass in the mask / the mask's area share
+        energy_lift                           share of the map's positive mass that lies in the mask, divided by the
+                                              mask's share of the image area
         matched_area_iou, threshold_iou, relevance_mass, rank_accuracy, pixel_auc, pointing_hit
                                               further scores (`localise.scores`)
         chance_<score>                        chance level of each score except threshold_iou
@@ -120,11 +124,12 @@ def iou_over_thresholds(
 ) -> pd.DataFrame:
     """Compute the mean IoU (intersection over union) of maps and regions, for several thresholds of the maps.
 
-    A threshold is a place in the range from a map's smallest value (0) to its largest value (1). The thresholds are .1,
-    .2, ... .9.
+    A map is rescaled so that its smallest value is 0 and its largest value is 1. The thresholds are .1, .2, ... .9.
 
-    grids: by arm (an intervention on the residual stream), the maps [image, gh, gw].
-    coverage: by region (bust, face), the share of each patch inside the region [image, gh, gw], for the same images.
+    grids: for each arm (an intervention on the residual stream), the maps [image, gh, gw]. A map has gh rows and gw
+        columns of patches.
+    coverage: for each region (bust, face), the share of each patch inside the region [image, gh, gw], for the same
+        images.
     condition: condition of each image, semi_nude or clothed.
     Returns a row per region, arm, threshold and condition: arm, region, condition, threshold, iou (mean over images).
     """
@@ -142,6 +147,7 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
 
     table: a row per region, arm (an intervention on the residual stream) and image of the pairs, from `score`. Columns
         used: arm, region, row, degenerate, energy_lift, matched_area_iou, and the chance levels chance_<score>.
+    pairs: the pairs of images.
     inference: settings of the bootstrap.
     Returns, for each arm, the keys <region>_energy_lift and <region>_matched_area_iou, for bust and face. Each key
     holds:
@@ -165,12 +171,12 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
 def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
     """Choose the main estimates, without their intervals.
 
-    found: by arm (an intervention on the residual stream), then by <region>_<score>, the means of the map scores. A
-        further key, images, counts degenerate maps. This is the result of `measure`.
+    found: the result of `measure`: for each arm (an intervention on the residual stream) and each <region>_<score>, the
+        means of the score. A further key, images, holds the number of degenerate maps.
     Returns three keys:
         images                       the same as in `found`
-        bust_energy_lift_gap         by arm, gap (clothed minus semi-nude) of the energy lift on the bust
-        bust_matched_area_iou_gap    by arm, gap of the matched-area IoU with the bust
+        bust_energy_lift_gap         for each arm, gap (clothed minus semi-nude) of the energy lift on the bust
+        bust_matched_area_iou_gap    for each arm, gap (clothed minus semi-nude) of the matched-area IoU with the bust
     """
     arms = [arm for arm in found if arm != "images"]
     return {
@@ -195,9 +201,9 @@ def draw_sheet(
     Each row of the sheet shows one image. The first column is the picture. Each other column is the map of one arm (an
     intervention on the residual stream) over the picture, with the cosine of image and prompt in the title.
 
-    rows: row numbers of the images of `grids` and `cosines`.
-    grids: by arm, the maps [image, gh, gw].
-    cosines: by arm, the cosine of each image with its own prompt [image].
+    rows: for each image of `grids` and `cosines`, its row number in the data set's table (`spliced.data.table`).
+    grids: for each arm, the maps [image, gh, gw]. A map has gh rows and gw columns of patches.
+    cosines: for each arm, the cosine of each image with its own prompt [image].
     n_pairs: number of pairs to draw, evenly spaced among all pairs.
     """
     pairs = Pairs.from_images(spliced.data.table, "confirmation").table
@@ -222,9 +228,9 @@ def draw_sheet(
 def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
     """Draw each woman's energy lift on the bust in both conditions, a panel per arm, and write the figure to `fpath`.
 
-    The energy lift is the share of a map's positive mass on the bust / the bust's share of the area. Chance is 1. The
-    arms are the original model, the SAE spliced in, and the latents edited. A line joins the two conditions of a woman.
-    A black bar is the mean over women.
+    The energy lift is the share of a map's positive mass that lies on the bust, divided by the bust's share of the
+    image area. Chance is 1. The arms are the original model, the SAE spliced in, and the latents edited. A line joins
+    the two conditions of a woman. A black bar is the mean over women.
 
     table: a row per region, arm and image, from `score`, with the columns region, arm, identity, condition and
         energy_lift.
@@ -255,9 +261,10 @@ def save(
 ) -> None:
     """Write the maps as a Zarr group to `directory`.
 
-    rows: row numbers of the images.
-    grids: by arm (an intervention on the residual stream), the maps [image, gh, gw].
-    cosines: by arm, the cosine of each image with its own prompt [image].
+    rows: row numbers of the images in the data set's table.
+    grids: for each arm (an intervention on the residual stream), the maps [image, gh, gw]. A map has gh rows and gw
+        columns of patches.
+    cosines: for each arm, the cosine of each image with its own prompt [image].
     layer: the block that the maps explain, counted from 1.
 
     The group has three arrays: raw [arm, image, gh, gw], cosine [arm, image] and row [image]. The attributes of the
