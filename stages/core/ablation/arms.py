@@ -36,8 +36,8 @@ SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the larges
 class ArmInputs:
     """What arms are built from. An arm is an intervention on CLIP's residual stream after one block.
 
-    spliced: CLIP with the chosen SAE at the splice.
-    chosen: the chosen SAE, and the latents to edit.
+    spliced: CLIP with the chosen SAE after this block, and the images.
+    chosen: what the stage `select_sae` chose: the SAE, and the latents to edit.
     edit: the edit in params.yaml: its kind, the tokens in its scope, and what it may cost.
     seed: seed of the arms that draw at random.
     """
@@ -49,13 +49,16 @@ class ArmInputs:
 
     @property
     def discovery_images(self) -> pd.DataFrame:
-        """Rows of the data set's table that show discovery women. The latents to edit are chosen on these women."""
+        """Images of discovery women, as rows of the data set's table. The latents to edit are chosen on these women."""
         images = self.spliced.data.table
         return images[images["split"] == "discovery"]
 
     @property
     def planted(self) -> bool:
-        """Whether the data set's table has the column `colour` (of the top): the label that a planted bias follows."""
+        """Whether the data set has a planted bias.
+
+        Then the data set's table has the column `colour` (colour of the top), and the bias follows this colour.
+        """
         return PLANTED in self.spliced.data.table
 
 
@@ -77,15 +80,19 @@ class ArmEntry:
     planted_only: bool = False
     """Whether the arm needs the label that a planted bias follows. Real photographs have no such label."""
     shown: bool = True
-    """Whether the arm stands in the report; a check of the arithmetic need not."""
+    """Whether the arm stands in the report. The arm `error_kept` does not: it only checks that the edit's formula
+    leaves x unchanged if no latent is edited."""
 
 
 def build_arms(inputs: ArmInputs, *, at_last_block: bool = False) -> dict[str, Arm]:
-    """Build the arms (interventions on the residual stream) of the list `ARMS` that the data allow.
+    """Build arms of the list `ARMS`. An arm is an intervention on CLIP's residual stream after one block.
 
-    at_last_block: True builds only the arms marked to act after the last block. False builds only the others, which act
-        after the block whose output the chosen SAE reads.
-    Arms that need the label of a planted bias are left out if the images have no such label.
+    Some arms need the colour of the top, which only images with a planted bias have. For other images, these arms are
+    left out.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
+    at_last_block: True builds only the arms that act after the last block. False builds only the other arms, which act
+        after the block that the chosen SAE reads.
     Returns arms by name, in the order of `ARMS`.
     """
     entries = {name: entry for name, entry in ARMS.items() if entry.at_last_block == at_last_block}
@@ -95,44 +102,61 @@ def build_arms(inputs: ArmInputs, *, at_last_block: bool = False) -> dict[str, A
 def at_last_block(inputs: ArmInputs, last: Store) -> ArmInputs:
     """Return a copy of `inputs` whose arms act after the last block of CLIP's vision tower.
 
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     last: store of the activations after the last block.
     """
     return replace(inputs, spliced=replace(inputs.spliced, layer=inputs.spliced.clip.n_layers, activations=last))
 
 
 def error_kept(inputs: ArmInputs) -> Arm:
-    """Build the arm that applies the edit to no latent: x + D(f) - D(f).
+    """Build the arm that edits no latent: x + D(f) - D(f), at every token x.
 
-    x are the tokens, f the activations of the latents, D the SAE's decoder.
-    The arm must return x unchanged, so it checks the arithmetic.
+    f are the activations of the latents at x. D is the SAE's decoder.
+    The arm should return x unchanged. It checks that the edit's formula changes nothing if no latent is edited.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
     nothing = LatentEdit(latents=torch.tensor([], dtype=torch.long))
     return inputs.spliced.edit_arm(nothing, inputs.edit.scope)
 
 
 def noise(inputs: ArmInputs) -> Arm:
-    """Build the arm that adds, at each token, a random vector as long as the SAE's reconstruction error there."""
+    """Build the arm that adds a random vector to each token.
+
+    The vector has the norm of the SAE's reconstruction error at this token.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
+    """
     return matched_noise(inputs.spliced.reconstructed, inputs.seed)
 
 
 def random_direction(inputs: ArmInputs) -> Arm:
-    """Build the arm that adds, at each token, a random vector as long as the edit's change there."""
+    """Build the arm that adds a random vector to each token.
+
+    The vector has the norm of the change that the edit under test makes at this token.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
+    """
     return matched_noise(edited(inputs), inputs.seed)
 
 
 def difference_in_means(inputs: ArmInputs) -> Arm:
-    """Build the arm that projects out the direction between the means of semi-nude and clothed images.
+    """Build the arm that projects out one direction: mean of semi-nude images minus mean of clothed images.
 
-    The means are over discovery images: images of the women used for choosing.
+    The means are over discovery images: images of the women on whom the latents are chosen.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
     return means_removed(inputs.spliced, inputs.discovery_images["condition"])
 
 
 def colour_subspace(inputs: ArmInputs) -> Arm:
-    """Build the arm that projects out the subspace in which semi-nude images differ by the colour of the top.
+    """Build the arm that projects out the subspace of the top's colour, which a planted bias follows.
 
-    The subspace is spanned by the differences between the colours' means. Each mean is over the semi-nude discovery
-    images (images of the women used for choosing) with that colour. The planted bias follows the colour.
+    Each colour has a mean: the mean activation of the semi-nude discovery images with this colour. The differences
+    between these means span the subspace. Discovery images show the women on whom the latents are chosen.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     Raises KeyError if the images have no column `colour`.
     """
     images = inputs.discovery_images
@@ -140,11 +164,13 @@ def colour_subspace(inputs: ArmInputs) -> Arm:
 
 
 def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
-    """Build the arm that removes the subspace of the top's colour in part: as much as the allowed cost permits.
+    """Build the arm that removes a part of the subspace of the top's colour (`colour_subspace`).
 
-    The arm applies the largest share of the change of `colour_subspace` whose cost is at most
-    `inputs.edit.clothed_cost`. The cost is the loss of emotion accuracy on clothed discovery images (images of the
-    women used for choosing).
+    The part is the largest one whose cost is at most `inputs.edit.clothed_cost`. The cost is the loss of emotion
+    accuracy on clothed discovery images. Discovery images show the women on whom the latents are chosen.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
+    Raises KeyError if the images have no column `colour`.
     """
     return within_cost(inputs.spliced, colour_subspace(inputs), inputs.edit.clothed_cost)
 
@@ -152,10 +178,11 @@ def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
 def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
     """Build the arm that projects out the subspace in which the means of the labels differ.
 
-    For each label, the activations of the images with this label are averaged. The subspace is spanned by the
-    differences of these means. Class tokens and patches are treated apart. The subspace for the class token comes from
-    the images' class tokens. The subspace for patches comes from the images' means over patches.
+    For each label, the activations of the images with this label are averaged. The differences of these means span the
+    subspace. The class token has its own subspace, computed from class tokens. The patches share another subspace,
+    computed from each image's mean over patches.
 
+    spliced: CLIP, the block after which the arm acts, and the stored activations after this block.
     labels: a label for each image. The index holds the row number of the image in the data set's table. With two
         labels the subspace is one direction, the difference in means.
     """
@@ -181,19 +208,21 @@ def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
 def partly(arm: Arm, share: float) -> Arm:
     """Return an arm that applies only a part of another arm's change: x + share * (arm(x) - x), at every token x.
 
-    An arm is an intervention on the residual stream. share: the part, between 0 and 1.
+    arm: the other arm, an intervention on the residual stream.
+    share: the part, between 0 and 1.
     """
     return lambda batch: batch.tokens + share * (arm(batch) - batch.tokens)
 
 
 def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
-    """Return an arm that applies the largest share of another arm's change that costs at most `cost`.
+    """Return an arm that applies only a share of another arm's change: the largest share that costs at most `cost`.
 
-    An arm is an intervention on the residual stream.
+    The shares 1, 0.95, 0.9, ..., 0.05 and 0 are tried. Share 0 changes nothing. The cost of a share is its loss of
+    emotion accuracy on clothed discovery images. Discovery images show the women on whom the latents are chosen.
 
-    cost: largest loss of emotion accuracy that is allowed, between 0 and 1. The loss is measured on clothed discovery
-        images (images of the women used for choosing).
-    The shares 1, .95, .9, ..., .05 and 0 are tried. With share 0 the arm changes nothing.
+    spliced: CLIP at the block after which the arm acts, and the images.
+    arm: the other arm, an intervention on the residual stream.
+    cost: largest loss of accuracy that is allowed, between 0 and 1.
     """
     clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
     tried = [partly(arm, share) for share in (*SHARES, 0.0)]
@@ -202,19 +231,25 @@ def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
 
 
 def ranked_once(inputs: ArmInputs) -> Arm:
-    """Build the arm that edits as many latents as were chosen, but picks the most harmful latents in a single step.
+    """Build the arm that edits the first k latents of a ranking made once (`Selection.ranked_once`).
 
-    The latents are ranked by their effects on the emotion readout with nothing edited (`Selection.ranked_once`). The
-    chosen latents, in contrast, come from the search step by step.
+    The ranking starts with the latents that lower the log-probability of the true emotion most on semi-nude images,
+    compared with clothed images. The ranking is made in the model without an edit. k is the number of latents in
+    `inputs.chosen`, so that this arm and the edit under test change equally many latents.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
     return _edit_first(inputs, inputs.chosen.ranked_once)
 
 
 def shuffled_labels(inputs: ArmInputs) -> Arm:
-    """Build the arm of the null control: the arm edits as many latents as were chosen, picked with shuffled labels.
+    """Build the arm of the null control: it edits the first k latents of a ranking made with shuffled labels.
 
-    The labels clothed and semi-nude are swapped for about half of the women, taken at random. The arm edits the latents
-    that then seem most harmful (`ranked_by_shuffled_labels`).
+    For the ranking, the labels clothed and semi-nude are swapped for about half of the women, taken at random
+    (`ranked_by_shuffled_labels`). k is the number of latents in `inputs.chosen`, so that this arm and the edit under
+    test change equally many latents.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
     return _edit_first(inputs, ranked_by_shuffled_labels(inputs))
 
@@ -229,7 +264,9 @@ def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
 
     The effect of a latent is its first-order effect on R (log-probability of the true emotion, nats), with nothing
     edited. The gap is the effect on the clothed twin minus the effect on the semi-nude twin. The mean is over the pairs
-    of discovery women (those used for choosing). Each woman's labels are swapped with probability one half.
+    of discovery women, on whom the latents are chosen. Each woman's labels are swapped with probability one half.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     Returns the indices of the latents, the largest mean gap first.
     """
     data = inputs.spliced.data
@@ -241,10 +278,12 @@ def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
 
 
 def swapped(inputs: ArmInputs) -> Arm:
-    """Build the arm that sets the chosen latents to the values that these latents have at the same tokens of the twin.
+    """Build the arm that gives each chosen latent its activation at the same token of the twin image.
 
-    The twin shows the same woman with the same expression in the other condition. If the edit improves the readout on
-    semi-nude images, this arm should worsen the readout on clothed images.
+    The twin shows the same woman with the same expression in the other condition (clothed or semi-nude). Suppose the
+    chosen latents harm the readout on semi-nude images. Then this arm should harm the readout on clothed images.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
     latents = torch.tensor(inputs.chosen.latents, device=inputs.spliced.clip.device)
     edit = LatentEdit(latents=latents, kind="patch")
@@ -256,12 +295,15 @@ def swapped(inputs: ArmInputs) -> Arm:
 
 
 def edited(inputs: ArmInputs) -> Arm:
-    """Build the arm under test: the edit of params.yaml (its kind and the tokens in scope), on the chosen latents."""
+    """Build the arm under test: the edit that params.yaml describes, applied to the chosen latents.
+
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
+    """
     return inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit)
 
 
 def edited_in(scope: schema.EditScope) -> Builder:
-    """Return a function that builds the arm with the edit of params.yaml, limited to some tokens.
+    """Return a function that takes `ArmInputs` and builds an arm: the edit of params.yaml, at some tokens only.
 
     scope: the tokens to edit: `all`, `cls` (class token), `patches`, `bust` (patches inside the bust) or `not_bust`
         (patches outside the bust).

@@ -21,7 +21,7 @@ def association(
     s = cos(image, prompt of its emotion) - mean over the other emotions' prompts of cos(image, prompt)
 
     embeddings, prompts: unit-norm embeddings of the images, and of one prompt per emotion.
-    truth: index of each image's emotion among the prompts.
+    truth: true emotion of each image, as the row number of its prompt in `prompts`.
     Returns s, one value per image.
     """
     cosines = embeddings @ prompts.T
@@ -31,11 +31,11 @@ def association(
 
 
 def effect_size(semi_nude: Float[np.ndarray, " n"], clothed: Float[np.ndarray, " m"]) -> float:
-    """Compute the effect size d: mean s of clothed images minus mean s of semi-nude images, in standard deviations.
+    """Compute the effect size d: (mean s of clothed images - mean s of semi-nude images) / standard deviation of s.
 
     s is the association of an image with the prompt of its own emotion (`association`).
 
-    semi_nude, clothed: s of each image of that condition. The standard deviation is over both together.
+    semi_nude, clothed: s of each image of that condition. The standard deviation is over all these images together.
     Returns d. It is above 0 if s is larger on clothed images. It is 0 if s is the same for all images.
     """
     spread = np.concatenate([semi_nude, clothed]).std(ddof=1)

@@ -19,17 +19,18 @@ class ControlsError(StudyError):
 def matched_control_sets(
     chosen: Int[np.ndarray, " k"], tests: pd.DataFrame, n_sets: int, seed: int
 ) -> Int[np.ndarray, "n_sets k"]:
-    """Draw random sets of other latents that are like the chosen ones in firing rate and in mean activation.
+    """Draw random sets of latents that are like the chosen latents in firing rate and in mean activation.
 
-    Firing rates and mean activations are compared on a log scale.
+    Firing rates and mean activations are compared on a log scale. No set holds a chosen latent.
 
     chosen: indices of the chosen latents.
     tests: a row per latent of the SAE. Columns:
         firing        share of tokens on which the latent is active
         mean_cls      mean activation on the class token
         mean_patch    mean activation on patches
+    n_sets: number of sets.
     Returns one set of latent indices per row, each as large as `chosen`.
-    Raises ControlsError if too few other latents ever fire: fewer than the number of chosen latents.
+    Raises ControlsError if fewer other latents ever fire than there are chosen latents.
     """
     if not len(chosen):
         return np.zeros((n_sets, 0), dtype=np.int64)
@@ -41,15 +42,17 @@ def matched_control_sets(
 def matched_sets(
     chosen: Int[np.ndarray, " k"], profile: Float[np.ndarray, "latent feature"], n_sets: int, seed: int
 ) -> Int[np.ndarray, "n_sets k"]:
-    """Draw random sets of other latents that are like the chosen ones in `profile`.
+    """Draw random sets of latents that are like the chosen latents in `profile`.
 
-    Each feature of the profile is standardised. For each chosen latent, a control is drawn at random among the nearest
-    other latents. No set uses a latent twice. A latent whose profile is not finite is never a control.
+    Each feature of the profile is standardised. For each of the k chosen latents, one latent is drawn at random from
+    the 4 k nearest latents that are not chosen. No set uses a latent twice. A latent whose profile is not finite is
+    never drawn.
 
     chosen: indices of the chosen latents.
     profile: the features in which the latents must be alike, such as log firing rate. A row per latent of the SAE.
+    n_sets: number of sets.
     Returns one set of latent indices per row, each as large as `chosen`.
-    Raises ControlsError if too few other latents have a finite profile: fewer than the number of chosen latents.
+    Raises ControlsError if fewer other latents have a finite profile than there are chosen latents.
     """
     usable = np.isfinite(profile).all(1)
     centre, spread = profile[usable].mean(0), profile[usable].std(0)
@@ -76,10 +79,12 @@ def _one_set(near: Int[np.ndarray, "k n_near"], rng: np.random.Generator) -> Int
 
 
 def control_p(effect: float, controls: Float[np.ndarray, " n"]) -> float:
-    """Compute the one-sided p-value of the edit's effect against the effects of control sets (random latents edited).
+    """Compute the one-sided p-value of the edit's effect against the effects of control sets.
+
+    A control set is a random set of latents, edited instead of the chosen latents.
 
     effect: the effect of the edit under test. A larger effect is a stronger one.
-    controls: the effect of each control set.
+    controls: the effect of the edit of each control set.
     Returns (1 + number of controls at least as large) / (1 + number of controls).
     """
     return float((1 + (controls >= effect).sum()) / (1 + len(controls)))

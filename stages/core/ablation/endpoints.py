@@ -41,11 +41,13 @@ class ArmOutcomes:
     outcomes: Outcomes
 
     def of_arm(self, name: str) -> Outcomes:
-        """Select the outcomes of one arm: R (log-probability of the true emotion, nats), correct, and cosine.
-
-        Each outcome has one value per image.
+        """Select the outcomes of one arm, with one value per image.
 
         name: key of the arm in `arms`. Raises ValueError for an unknown name.
+        Returns the fields:
+            R          log-probability of the true emotion, nats
+            correct    1 where the most probable emotion is the true one, else 0
+            cosine     cosine of the image embedding with the embedding of the same pixels without any arm
         """
         i = list(self.arms).index(name)
         return Outcomes(*(getattr(self.outcomes, field.name)[i] for field in fields(Outcomes)))
@@ -73,7 +75,8 @@ class ArmOutcomes:
 class CausalTest:
     """Outcomes of all arms (interventions on the residual stream) on the pairs of confirmation women.
 
-    Confirmation women are held out from choosing. Some arms also ran on images with a region greyed out (`greyed`).
+    Confirmation women are the women on whom no latent was chosen. Some arms also ran on images with a region greyed
+    out (`greyed`).
 
     pairs: the pairs of twins, one semi-nude and one clothed.
     inference: settings of the bootstrap intervals.
@@ -86,9 +89,9 @@ class CausalTest:
     """Outcomes by the region that is greyed out, `bust` or `face`."""
 
     def summarise(self, values: np.ndarray) -> dict[str, dict[str, float]]:
-        """Compute the mean of each condition and of the gap (clothed minus semi-nude), with bootstrap intervals.
+        """Compute the mean of each condition, and the mean gap (clothed minus semi-nude), with bootstrap intervals.
 
-        The intervals are by bootstrap over women.
+        The bootstrap resamples women.
 
         values: one value for each image of `self.pairs.rows`, in that order.
         Returns the keys semi_nude, clothed and gap. Each holds a dictionary with estimate, low and high.
@@ -98,8 +101,8 @@ class CausalTest:
     def summarise_arms(self, names: list[str]) -> dict[str, dict]:
         """Compute mean accuracy and mean R (log-probability of the true emotion, nats) of some arms, with intervals.
 
-        The model without an edit (arm `original`) is added, on images with the bust or the face greyed out. These
-        entries are called `bust_greyed` and `face_greyed`.
+        Two entries are added: `bust_greyed` and `face_greyed`. They give the results without an edit on images whose
+        bust or face is greyed out.
 
         names: names of the arms.
         Returns nested dictionaries. The keys are, from the outside in:
@@ -120,7 +123,8 @@ class CausalTest:
 
         arm: name of an arm that was also run with the region greyed out.
         region: `bust` or `face`.
-        Returns the keys `accuracy` and `R` (log-probability of the true emotion, nats), with one change per image. A
+        Returns the keys `accuracy` and `R` (log-probability of the true emotion, nats). Each holds one change per
+        image, in the order of `self.pairs.rows`: the value with the region greyed out minus the value without. A
         change above 0 means that the region misleads the readout. A change below 0 means that the readout needs it.
         """
         whole, without = self.arms.endpoints(arm), self.greyed[region].endpoints(arm)
@@ -129,7 +133,7 @@ class CausalTest:
     def summarise_reliance(self, arm: str) -> dict[str, dict]:
         """Compute the mean reliance of one arm on each region, with intervals.
 
-        Reliance is the change of an endpoint when the region is greyed out.
+        Reliance is the value of an endpoint with the region greyed out minus its value without.
 
         arm: name of an arm that was also run with the regions greyed out.
         Returns nested dictionaries. The keys are, from the outside in:
@@ -146,19 +150,19 @@ class CausalTest:
     def judge_edit(self, controls: pd.DataFrame) -> dict[str, dict]:
         """Judge the edit: compare the arm `edited` with `original`, and with edits of random sets of latents.
 
-        R is the log-probability of the true emotion, nats. Reliance is the change of R when the bust is greyed out.
+        R is the log-probability of the true emotion, nats. Reliance is R with the bust greyed out minus R without.
 
-        controls: a row per random set. Columns, all means over semi-nude images: semi_nude_R_gain,
-            semi_nude_accuracy_gain, and bust_reliance_R (reliance after the edit).
+        controls: a row per random set, with its results when it is edited. Columns, all means over semi-nude images:
+            semi_nude_R_gain, semi_nude_accuracy_gain, and bust_reliance_R (reliance after the edit).
         Returns the keys accuracy and R, each with:
             semi_nude_gain            gain on semi-nude images, with interval
             clothed_loss              loss on clothed images, with interval
-            share_of_gap_recovered    semi-nude gain / gap (clothed minus semi-nude) before; absent if no gap above 0
+            share_of_gap_recovered    semi_nude_gain / gap (clothed minus semi-nude) before; absent if gap <= 0
             p_random_sets             p-value of the semi-nude gain against the random sets
             best_random_set           largest semi-nude gain of a random set
         and the key bust_reliance, on semi-nude images, with:
             fall                              reliance before the edit minus reliance after, with interval
-            p_random_sets, best_random_set    the same two for this fall
+            p_random_sets, best_random_set    p-value of this fall; largest fall of a random set
         """
         found: dict[str, dict] = {}
         for endpoint in ENDPOINTS:
@@ -183,9 +187,10 @@ class CausalTest:
         Returns:
             cosine_to_original_semi_nude       mean cosine of edited and original embedding, on semi-nude images
             cosine_to_original_clothed         the same, on clothed images
-            error_kept_largest_R_change        largest |change of R| with no latent edited; should be about 0
-            edited_patches_largest_R_change    the same for the edit at patches only; about 0 after the last block
-            readout_skill                      accuracy without an edit on clothed images, rescaled: chance is 0
+            error_kept_largest_R_change        largest |change of R| of an image if no latent is edited: about 0
+            edited_patches_largest_R_change    largest |change of R| of an image under the edit at patches only. About
+                                               0 if the SAE reads the last block
+            readout_skill                      accuracy without an edit on clothed images, rescaled: chance 0, all 1
         R is the log-probability of the true emotion, nats.
         """
         cosine, before = self.pairs.split(self.arms.of_arm("edited").cosine), self.arms.of_arm("original")

@@ -22,7 +22,9 @@ def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
 
 
 def matched_noise(arm: Arm, seed: int) -> Arm:
-    """Build an arm that adds, at each token, a random vector as long as the change that another arm makes there.
+    """Build an arm that adds a random vector to each token.
+
+    The vector has the norm of the change that another arm makes at this token.
 
     arm: the other arm, a function from a batch to the tokens that replace its residual stream.
     The seed and the row numbers of the batch's images fix the vectors, so the same batch always gets the same noise.

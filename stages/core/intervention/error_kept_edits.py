@@ -47,9 +47,11 @@ class LatentEdit:
     ) -> LatentEdit:
         """Build the edit that params.yaml describes, applied to `latents`.
 
+        edit: the edit in params.yaml. Its kind and its factor are used.
         latents: indices of the latents to edit.
         means: mean activation of every latent of the SAE, on the class token (row 0) and on patches (row 1). The means
-            are over discovery images: images of the women used for choosing. An edit of kind `mean` sets these values.
+            are over discovery images: images of the women on whom the latents are chosen. An edit of kind `mean` sets
+            the latents to these values.
         """
         chosen = torch.tensor(np.asarray(latents, dtype=np.int64), device=device)
         return cls(
@@ -73,6 +75,7 @@ def edited(
     D is the SAE's decoder, f the activations of the latents at x, and f' the same after the edit.
 
     x: tokens of the residual stream that the SAE reads.
+    edit: the latents to edit, and what becomes of their activations.
     where: True for each token to edit; all tokens if not given.
     twin: tokens of the twin of each image (same woman and expression, other condition). Only an edit of kind `patch`
         needs the twin.
@@ -106,8 +109,8 @@ def tokens_in_scope(
     """Mark the tokens that an edit changes, for `n` images with `n_tokens` tokens each. Token 0 is the class token.
 
     scope: `all`, `cls` (class token), `patches`, `bust` (patches inside the bust) or `not_bust` (patches outside).
-    bust: share of each patch's area inside the bust mask, from 0 to 1. A patch is inside the bust if its share is at
-        least one half. Only the scopes `bust` and `not_bust` need this argument.
+    bust: share of each patch's area inside the bust mask, from 0 to 1, for gh rows and gw columns of patches. A patch
+        is inside the bust if its share is at least one half. Only the scopes `bust` and `not_bust` need this argument.
     Returns True for each token to edit. Raises ValueError if `bust` is needed and not given.
     """
     chosen = torch.zeros(n, n_tokens, dtype=torch.bool)

@@ -51,7 +51,7 @@ class Selection:
 
     @cached_property
     def pooled(self) -> PooledLatents:
-        """Latents pooled over the tokens of each audit image, in the order of `Dataset.audit_rows`.
+        """Latents pooled over the tokens of each image that belongs to a pair, in the order of `Dataset.audit_rows`.
 
         Each latent has four values per image: activation on the class token, mean activation over patches, largest
         activation of a patch, and effect on the emotion readout. The values are read from disk at the first use.
@@ -68,16 +68,17 @@ class Selection:
     def means(self) -> Float[np.ndarray, "2 latent"]:
         """Mean activation of each latent: on the class token (row 0), on patches (row 1).
 
-        The means are over discovery images: images of the women used for choosing.
+        The means are over discovery images: images of the women on whom the latents are chosen.
         """
         return self.tests[["mean_cls", "mean_patch"]].to_numpy().T
 
     @property
     def ranked_once(self) -> Int[np.ndarray, " latent"]:
-        """Indices of all latents, the most harmful to semi-nude women first.
+        """Indices of all latents, those that harm the emotion readout on semi-nude women most first.
 
-        A latent's effect is its first-order effect on R (log-probability of the true emotion, nats). It is measured
-        once, with nothing edited. The latents are ranked by the mean gap of this effect: clothed minus semi-nude twin.
+        A latent's effect is its first-order effect on R (log-probability of the true emotion, nats). The effect is
+        measured once, with nothing edited. The gap of a pair is the effect on the clothed twin minus the effect on the
+        semi-nude twin. The latent with the largest mean gap comes first.
         """
         return (-self.tests["eff_mean"].to_numpy()).argsort(kind="stable")
 

@@ -37,7 +37,7 @@ from stages.core.store import Store
 
 @dataclass(frozen=True)
 class AuditTokens:
-    """The residual stream of the images after the block that the SAE reads, with the images' twins and bust masks.
+    """The residual stream of the data set's images after the block that the SAE reads, and their twins and bust masks.
 
     data: the data set, with the table of images.
     activations: the stored residual stream after that block.
@@ -52,14 +52,18 @@ class AuditTokens:
     device: torch.device
 
     def tokens(self, rows: np.ndarray) -> Float[Tensor, "n token d_in"]:
-        """Read the stored residual stream of the images in `rows`, onto the device. Token 0 is the class token."""
+        """Read the stored residual stream of some images, onto the device. Token 0 is the class token.
+
+        rows: row numbers of the images in the data set's table.
+        """
         return torch.from_numpy(self.activations.read(rows)).to(self.device)
 
     @cached_property
     def twin(self) -> np.ndarray:
-        """Row number of each image's twin in the other condition, for all images of the data set.
+        """Row number of each image's twin, for all images of the data set's table, in its order.
 
-        An image without a twin has its own row number.
+        The twin shows the same woman with the same expression in the other condition (clothed or semi-nude). An image
+        without a twin has its own row number.
         """
         twin, pairs = np.arange(len(self.data.table)), Pairs.from_images(self.data.table)
         twin[pairs.semi_nude], twin[pairs.clothed] = pairs.clothed, pairs.semi_nude
@@ -67,15 +71,20 @@ class AuditTokens:
 
     @cached_property
     def clothed_twin(self) -> np.ndarray:
-        """Row number of each image's clothed twin, for all images of the data set.
+        """Row number of each image's clothed twin, for all images of the data set's table, in its order.
 
-        A clothed image, or an image without a twin, has its own row number.
+        The clothed twin shows the same woman with the same expression. A clothed image, or an image without
+        a twin, has its own row number.
         """
         clothed = (self.data.table["condition"] == CLOTHED).to_numpy()
         return np.where(clothed, np.arange(len(self.twin)), self.twin)
 
     def bust(self, rows: np.ndarray) -> Float[np.ndarray, "n gh gw"]:
-        """Compute the share of each patch's area inside the bust mask, from 0 to 1, for the images in `rows`."""
+        """Compute the share of each patch's area that lies inside the bust mask, from 0 to 1.
+
+        rows: row numbers of the images in the data set's table.
+        Returns an array [image, gh, gw], with gh rows and gw columns of patches.
+        """
         return self.data.coverage("bust", rows, self.grid)
 
 
@@ -113,7 +122,10 @@ class ImageBatch:
 
     @cached_property
     def bust(self) -> Float[np.ndarray, "n gh gw"]:
-        """Share of each patch's area inside the bust mask, from 0 to 1."""
+        """Share of each patch's area inside the bust mask, from 0 to 1.
+
+        An image has gh rows and gw columns of patches.
+        """
         return self.audit.bust(self.rows)
 
 
@@ -186,7 +198,7 @@ class SplicedClip:
 
     @cached_property
     def audit(self) -> AuditTokens:
-        """The images at the splice: their stored tokens, their twins and their bust masks."""
+        """The images at the splice (after block `layer`): their stored tokens, their twins and their bust masks."""
         return AuditTokens(self.data, self.activations, self.clip.grid, self.clip.device)
 
     @cached_property
@@ -195,7 +207,11 @@ class SplicedClip:
         return Readout.from_prompts(self.clip, list(self.data.prompts.values()))
 
     def slices(self, rows: np.ndarray) -> Iterator[slice]:
-        """Split `rows` into batches of `batch_size`. Yields consecutive slices of `rows`; the last may be shorter."""
+        """Split `rows` into batches of `batch_size`. The last batch may be shorter.
+
+        rows: row numbers of the images in the data set's table.
+        Yields for each batch the slice of `rows` that it takes, in order.
+        """
         for start in range(0, len(rows), self.batch_size):
             yield slice(start, start + self.batch_size)
 
@@ -205,19 +221,27 @@ class SplicedClip:
         return dict(zip(prompts, self.clip.text(prompts), strict=True))
 
     def own_text(self, rows: np.ndarray) -> Float[Tensor, "n embed"]:
-        """Embed the prompt of each image (column `prompt` of the data set's table). Returns unit-norm text embeddings.
+        """Embed the prompt of each image (column `prompt` of the data set's table).
 
-        rows: row numbers of audit images.
+        rows: row numbers, in the data set's table, of images that belong to a pair.
+        Returns unit-norm text embeddings, one per image.
         """
         return torch.stack([self._text_of_prompt[prompt] for prompt in self.data.table["prompt"].iloc[rows]])
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]:
-        """Read `rows` batch by batch. Yields the row numbers and the stored tokens of each batch, in order."""
+        """Read the stored tokens of some images (the residual stream after block `layer`), batch by batch.
+
+        rows: row numbers of the images in the data set's table.
+        Yields the row numbers and the tokens of each batch, in order.
+        """
         for batch in self.slices(rows):
             yield rows[batch], self.audit.tokens(rows[batch])
 
     def truth(self, rows: np.ndarray) -> Int[Tensor, " n"]:
-        """Look up the true emotion of each image: its index among `Dataset.emotions`, on the device."""
+        """Look up the true emotion of each image: its index among `Dataset.emotions`, on the device.
+
+        rows: row numbers of the images in the data set's table.
+        """
         return torch.from_numpy(self.data.emotion_index(rows)).to(self.clip.device)
 
     def gradient(self, rows: np.ndarray, tokens: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
@@ -225,8 +249,9 @@ class SplicedClip:
 
         x is the residual stream after the block that the SAE reads.
 
-        rows: row numbers of the images.
+        rows: row numbers of the images in the data set's table.
         tokens: x of these images.
+        Returns dR/dx of each image at each token.
         """
         return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
 
@@ -235,6 +260,7 @@ class SplicedClip:
     ) -> tuple[np.ndarray, ...]:
         """Apply a function to each batch of `rows`, and join the results. The ranks (processes) share the batches.
 
+        rows: row numbers of the images in the data set's table.
         compute: takes the row numbers of a batch and returns tensors whose first axis is the image.
         Returns each of these tensors for all images, in the order of `rows`. Every rank gets all of them.
         """
@@ -245,8 +271,9 @@ class SplicedClip:
         return tuple(self.ranks.joined(values).cpu().numpy() for values in joined)
 
     def batch(self, rows: np.ndarray, pixels: ImageSource | None = None) -> ImageBatch:
-        """Collect the tokens of the images in `rows` at the splice, as one batch.
+        """Collect the tokens of some images at the splice (after block `layer`), as one batch.
 
+        rows: row numbers of the images in the data set's table.
         pixels: a function from row numbers to other pixels for these images, [n, s, s, 3], from which the tokens are
             computed. If not given, the tokens come from the activation store.
         """
@@ -257,9 +284,11 @@ class SplicedClip:
 
     @torch.no_grad()
     def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
-        """Embed the images in `rows` with an arm in place, an intervention on the residual stream.
+        """Embed some images with CLIP while an arm changes the residual stream after block `layer`.
 
-        Returns unit-norm image embeddings.
+        rows: row numbers of the images in the data set's table.
+        arm: the intervention on the residual stream; none if not given.
+        Returns unit-norm image embeddings, one per image.
         """
 
         def embed(some: np.ndarray) -> tuple[Tensor]:
@@ -270,16 +299,17 @@ class SplicedClip:
     def reconstructed(self, batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
         """Return the SAE's reconstruction of the batch's tokens.
 
-        As an arm, this replaces the residual stream by the reconstruction.
+        This method can be used as an arm. The arm replaces the residual stream by the reconstruction.
         """
         return self.sae(batch.tokens)
 
     def edit_arm(self, edit: LatentEdit, scope: schema.EditScope) -> Arm:
-        """Build the arm that applies an edit to the tokens in scope, with the SAE's reconstruction error kept.
+        """Build the arm that applies an edit to some tokens, with the SAE's reconstruction error kept.
 
         An arm is an intervention on the residual stream.
 
-        edit: the change of some latents' activations. An edit of kind `patch` takes the values of the clothed twin.
+        edit: the change of some latents' activations. An edit of kind `patch` sets the activations to those of the
+            clothed twin (same woman, same expression).
         scope: the tokens to edit: `all`, `cls` (class token), `patches`, `bust` (patches inside the bust) or `not_bust`
             (patches outside the bust).
         """
@@ -300,7 +330,7 @@ class SplicedClip:
 
         An arm is an intervention on the residual stream.
 
-        chosen: gives the latents to edit, and the means that an edit of kind `mean` sets.
+        chosen: the latents to edit, and the mean activations. An edit of kind `mean` sets latents to these means.
         edit: the edit of params.yaml, with its kind and the tokens in its scope.
         latents: indices of other latents of the same SAE to edit instead; the chosen ones if not given.
         """
@@ -309,10 +339,11 @@ class SplicedClip:
 
     @contextmanager
     def arm_in_place(self, arm: Arm, rows: np.ndarray) -> Iterator[None]:
-        """Open a context in which forward passes from pixels have the arm in place.
+        """Open a context in which an arm changes the residual stream whenever CLIP runs on pixels.
 
-        arm: an intervention on the residual stream.
-        rows: row numbers of the images. Each forward pass must take all these images in one batch, in this order.
+        arm: an intervention on the residual stream after block `layer`.
+        rows: row numbers of the images in the data set's table. Each run of CLIP must take the pixels of all these
+            images in one batch, in this order.
         """
 
         def change(tokens: Tensor) -> Tensor:
@@ -323,8 +354,10 @@ class SplicedClip:
 
     @torch.no_grad()
     def outcomes(self, rows: np.ndarray, arms: list[Arm], pixels: ImageSource | None = None) -> Outcomes:
-        """Run every arm (intervention on the residual stream) over the images in `rows`.
+        """Run CLIP on some images under each arm. An arm is an intervention on the residual stream after block `layer`.
 
+        rows: row numbers of the images in the data set's table.
+        arms: the arms, each applied alone.
         pixels: a function from row numbers to other pixels for these images, [n, s, s, 3]. If not given, the tokens of
             the images come from the activation store.
         Returns arrays with the axes [arm, image]:

@@ -34,6 +34,7 @@ def attribution_patching_effect(
 
     f: activations of all latents.
     gradient: dR/dx, with x the residual stream that the SAE reads, in nats per unit of activation.
+    Returns one effect per image and latent.
     """
     return (gradient @ sae.W_dec.T).mul_(f).sum(1)
 

@@ -34,7 +34,8 @@ def load(fpath: Path) -> pd.DataFrame:
 
         latent             index of the latent in its SAE
         step               step of the search that found the latent, from 1
-        mean, low, high    mean gap (clothed minus semi-nude) of activation or effect, and its interval
+        mean, low, high    mean gap (clothed minus semi-nude twin) of the latent's activation or of its effect on the
+                           emotion readout, depending on the list; and the interval of this mean
         p_max_t            family-wise p of this gap
 
     Raises LatentsError if the file is missing or damaged, if a column is absent, or if a value is not a finite number.
@@ -67,8 +68,8 @@ def perception_latents(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
     tests: a row per latent. Its activation gap is the activation on the clothed twin minus that on the semi-nude twin.
         Columns: latent (index), act_mean, act_low, act_high (mean gap and its interval), act_p_max_t (family-wise p).
     alpha: largest family-wise p of a listed latent.
-    Returns a row per listed latent. Columns: latent, step (always 1), mean (below 0), low, high, p_max_t. The last four
-    are those of the activation gap.
+    Returns a row per listed latent. Columns: latent (index), step (always 1), mean, low, high (mean activation gap,
+    below 0, and its interval), p_max_t (family-wise p).
     """
     found = tests[(tests["act_p_max_t"] <= alpha) & (tests["act_mean"] < 0)].sort_values("act_mean")
     own = found.filter(like="act_").rename(columns=lambda name: name.removeprefix("act_"))
@@ -82,7 +83,7 @@ def best_edit(curve: pd.DataFrame, clothed_cost: float) -> pd.Series:
 
     curve: a row per number of latents edited; the first row edits none. Columns:
         n_latents                number of latents edited
-        net_gain                 gain of R on semi-nude images minus loss of R on clothed images, nats
+        net_gain                 (gain of R on semi-nude images) - (loss of R on clothed images), nats
         clothed_accuracy_loss    loss of emotion accuracy on clothed images
     clothed_cost: largest loss of accuracy on clothed images that is allowed, between 0 and 1.
     Returns one row of `curve`; the first row if no edit is within the cost.

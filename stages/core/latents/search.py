@@ -27,18 +27,19 @@ def find_bias_latents(
     n_per_step: int,
     n_most: int,
 ) -> pd.DataFrame:
-    """List the latents that harm semi-nude women, step by step, the most harmful of a step first.
+    """Find, step by step, the latents that harm the emotion readout on semi-nude women.
 
-    Each step edits the latents found so far, and tests the others in the edited model. The search ends when a step
-    finds none, or with `n_most` latents. The effect gap of a latent is its effect on R (log-probability of the true
-    emotion, nats), clothed minus semi-nude twin.
+    Each step edits the latents found so far, and tests the other latents in the edited model. The search ends when a
+    step finds no latent, or when `n_most` latents are found. The effect gap of a latent is its effect on R
+    (log-probability of the true emotion, nats) on the clothed twin minus its effect on the semi-nude twin.
 
-    effect_gaps: a function that takes the latents already edited and returns the effect gaps in the edited model.
+    effect_gaps: a function from the indices of the edited latents to the effect gaps in the edited model, [pair,
+        latent].
     clusters: the woman of each pair.
     inference: settings of the tests and intervals: level, smallest effect, permutations, bootstrap, seed.
     n_per_step, n_most: largest number of latents in one step, and in all steps together.
-    Returns a row per latent found. Columns: latent, step (from 1), mean, low, high (mean effect gap at that step and
-    its interval), p_max_t (family-wise p).
+    Returns a row per latent found, by step, and in a step the most harmful first. Columns: latent (index), step (from
+    1), mean, low, high (mean effect gap at that step, and its interval), p_max_t (family-wise p).
     """
     steps: list[pd.DataFrame] = []
     edited: list[int] = []
@@ -60,7 +61,8 @@ def harmful_latents(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray
     mean gap is at most `inference.alpha`. The whole bootstrap interval of its mean gap is above `inference.min_effect`.
 
     gaps: effect of each latent on R, clothed minus semi-nude twin, for each pair.
-    clusters: the woman of each pair, from at least two women.
+    clusters: the woman of each pair. There must be at least two women.
+    inference: settings of the test and of the intervals.
     Returns a row per listed latent. Columns: latent (index), mean, low, high (mean gap and its bootstrap interval,
     nats), p_max_t (family-wise p).
     """

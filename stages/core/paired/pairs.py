@@ -70,23 +70,26 @@ class Pairs:
 
     @property
     def semi_nude(self) -> Int[np.ndarray, " pair"]:
-        """Row number of the semi-nude image of each pair."""
+        """Row number, in the data set's table, of the semi-nude image of each pair."""
         return self.table[SEMI_NUDE].to_numpy()
 
     @property
     def clothed(self) -> Int[np.ndarray, " pair"]:
-        """Row number of the clothed image of each pair."""
+        """Row number, in the data set's table, of the clothed image of each pair."""
         return self.table[CLOTHED].to_numpy()
 
     @property
     def rows(self) -> Int[np.ndarray, " image"]:
-        """Row numbers of all images: the semi-nude image of each pair, then the clothed image of each pair."""
+        """Row numbers, in the data set's table, of all images: first all semi-nude images, then all clothed images.
+
+        Both halves are in the order of the pairs.
+        """
         return np.concatenate([self.table[condition].to_numpy() for condition in CONDITIONS])
 
     def positions(self, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, " image"]:
         """Find the images of these pairs in an array of row numbers.
 
-        rows: ascending row numbers, with all of `self.rows` among them.
+        rows: ascending row numbers of images in the data set's table. They must include all of `self.rows`.
         Returns the position in `rows` of each image of `self.rows`.
         """
         return np.searchsorted(rows, self.rows)
@@ -116,9 +119,9 @@ class Pairs:
         return interval(values, self.women, **bootstrap_settings(inference))
 
     def summary(self, values: Float[np.ndarray, " image"], inference: Inference) -> dict[str, dict[str, float]]:
-        """Compute the mean of each condition and of the gap (clothed minus semi-nude), with bootstrap intervals.
+        """Compute the mean of each condition, and the mean gap (clothed minus semi-nude), with bootstrap intervals.
 
-        The intervals are by bootstrap over women.
+        The bootstrap resamples women.
 
         values: one value for each image of `self.rows`, in that order.
         inference: gives the number of resamples, the confidence level and the seed.

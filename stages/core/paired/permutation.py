@@ -35,9 +35,9 @@ def paired_tests(
         wilcoxon_p       signed-rank test over pairs, zeros dropped, normal approximation; 1 if all are 0. Descriptive:
                          the test treats the pairs of one woman as independent
         t                mean over its cluster-robust standard error; 0 if all differences are 0
-        p                sign-flip permutation at the level of women, two-sided
-        p_max_t          the same with max-T over all latents: family-wise (Westfall & Young 1993)
-        q                Benjamini-Hochberg over p: exploratory
+        p                two-sided p of the sign-flip permutation test at the level of women
+        p_max_t          family-wise p of the same test, by max-T over all latents (Westfall & Young 1993)
+        q                p adjusted by Benjamini-Hochberg over the latents: exploratory
     The smallest p that W women allow is max(2 / 2^W, 1 / (1 + n_permutations)).
 
     Raises ValueError if the shapes do not fit or a difference is not finite. Raises TooFewWomen if all pairs are of one
@@ -74,8 +74,8 @@ def max_t(
 ) -> Float[np.ndarray, " latent"]:
     """Compute the two-sided family-wise p of each latent's mean difference, by max-T over all latents.
 
-    In each permutation, the differences of each woman keep or change their sign, at random and all together. The
-    largest statistic of any latent is compared with the observed one of each latent (Westfall & Young 1993).
+    In each permutation, all differences of a woman keep their sign or all change it, at random. The largest statistic
+    over the latents is then compared with the observed statistic of each latent (Westfall & Young 1993).
 
     differences: a value for each pair and latent, from at least two women.
     clusters: the woman of each pair.
