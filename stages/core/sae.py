@@ -61,7 +61,7 @@ class JumpReLUSAE(nn.Module):
         return self.W_enc.shape[1]
 
     def pre_activations(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
-        """Return the pre-activations z of tokens x. Differentiable in x.
+        """Return the pre-activations z = (x - b_dec) W_enc + b_enc of tokens x. Differentiable in x.
 
         latents: indices of the latents to compute, in the order wanted; all d_sae latents if not given.
         """
@@ -69,8 +69,9 @@ class JumpReLUSAE(nn.Module):
         return (x - self.b_dec) @ W + b
 
     def encode(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
-        """Return the activations f of the latents on tokens x: z above the threshold, else 0. Differentiable in x.
+        """Return the activations f of the latents on tokens x. Differentiable in x.
 
+        f is the pre-activation z = (x - b_dec) W_enc + b_enc where z exceeds the threshold, and 0 elsewhere.
         latents: indices of the latents to compute, in the order wanted; all d_sae latents if not given.
         """
         z = self.pre_activations(x, latents)

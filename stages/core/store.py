@@ -37,8 +37,9 @@ class StoreError(StudyError):
 
 
 class StoreWriter:
-    """An activation store that is being filled. Each process appends the images of its own slice, in order.
+    """An activation store that is being filled. The function `create` gives this object.
 
+    Each process appends the tokens of its own images, in order.
     images: the slice of images that this process must append.
     attributes: dictionary of JSON values, which the caller sets. The first process writes them at the end. An open
         `Store` needs the keys model, module, dataset_sha256, mean and mean_squared_norm.
@@ -87,7 +88,7 @@ def create(
     shard_images: images in one shard, which is one file.
     remote: URL of a folder in object storage that keeps the store. A store of the same name there is overwritten. Empty
         for a store on this disk.
-    ranks: processes that fill the store together.
+    ranks: number of this process, and number of processes that fill the store together.
     Raises ValueError if images are missing at the end. Raises DiskFull if the disk has no space left. Raises StoreError
     if the storage cannot be reached. Raises WriteError if tokens cannot be written.
     """
@@ -119,7 +120,7 @@ class Store:
     """An open store: the tokens of all images at one layer, [image, token, width].
 
     The method `read` returns the tokens of some images.
-    place: path that messages name. group: open Zarr group with the array `tokens`, and the attributes.
+    place: path of the store, for error messages. group: open Zarr group with the array `tokens`, and the attributes.
     Raises ValueError if `group` holds no sharded float32 array of three axes.
     """
 
@@ -147,7 +148,8 @@ class Store:
     def moments(self) -> tuple[Float64[np.ndarray, " width"], float]:
         """Mean of the tokens x (a vector), and mean of |x - mean|^2 (a number), in raw units.
 
-        Both are taken over the tokens of all images except those of confirmation women (women held out from choosing).
+        Both are taken over the tokens of all images, except those of the women in the split `confirmation`.
+        These women are held out when SAE and latents are chosen.
         Raises StoreError if the store lacks one of the two.
         """
         try:

@@ -75,8 +75,9 @@ def gradient(
     tokens: the residual stream x after `layer`, class token first.
     truth: index of each image's true emotion among the prompts.
     layer: block of the vision tower, counted from 1.
-    The gradient helps to estimate the effect of a latent with activations f on R. dR/df is the dot product of dR/dx and
-    the decoder row of the latent. To first order, setting f to zero lowers R by the sum of f dR/df over tokens.
+    The gradient estimates how much R depends on a latent of an SAE. Let f be the activation of the latent on a token.
+    dR/df is the dot product of dR/dx and the decoder row of the latent. If f is set to zero on all tokens, R falls by
+    about the sum of f dR/df over tokens.
     """
     x = tokens.detach().requires_grad_()
     with torch.enable_grad():

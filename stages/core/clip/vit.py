@@ -36,7 +36,7 @@ class FrozenClip:
     model: the open_clip model.
     tokenizer: turns a list of texts into token indices.
     mean, std: mean and standard deviation of each colour channel, to normalise pixels in [0, 1].
-    precision: name of the torch type of the forward pass.
+    precision: torch type of the forward pass, float32 or bfloat16.
     Raises ModelError for another kind of vision tower.
     """
 

@@ -81,9 +81,9 @@ class Dataset:
         return shards.read(self.arrays["image"], rows, REMEDY)
 
     def mask(self, region: str, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s"]:
-        """Read the masks of a region for some images. 255 is a pixel wholly inside the region, 0 one outside.
+        """Read the masks of a region for some images. A value is the share of the pixel inside the region, times 255.
 
-        Values between are shares of the pixel that lie inside.
+        So 255 means a pixel wholly inside the region, and 0 a pixel outside.
         region: bust or face. rows: row numbers of the images in `table`. Raises DamagedError if a shard is damaged.
         """
         return shards.read(self.arrays[region], rows, REMEDY)
@@ -93,15 +93,17 @@ class Dataset:
 
         region: bust or face.
         rows: row numbers of the images in `table`.
-        grid: number of patches, down and across.
+        grid: number of patches down (gh) and across (gw) in an image.
+        Returns an array with a grid of gh x gw shares for each image.
         Raises ValueError if patches do not tile the image. Raises DamagedError if a shard is damaged.
         """
         chunks = np.split(rows, range(SHARD_IMAGES, len(rows), SHARD_IMAGES))
         return np.concatenate([patch_coverage(self.mask(region, chunk), grid) for chunk in chunks])
 
     def rows(self, *splits: str) -> np.ndarray:
-        """Return the row numbers of the images in one or more splits, ascending.
+        """Return the row numbers in `table` of the images in one or more splits, ascending.
 
+        splits: names of splits:
         discovery: images of the women on whom SAE and latents are chosen.
         confirmation: images of the women held out from choosing, on whom claims are made.
         corpus: images that serve only to train SAEs.
@@ -109,7 +111,7 @@ class Dataset:
         return np.flatnonzero(self.table["split"].isin(splits))
 
     def audit_rows(self) -> np.ndarray:
-        """Return the row numbers of all images that belong to a pair, ascending.
+        """Return the row numbers in `table` of all images that belong to a pair, ascending.
 
         A pair is the semi-nude and the clothed image of one woman with one expression.
         """
@@ -126,8 +128,9 @@ class Dataset:
 def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
     """Compute the share of each patch's area that lies inside the mask, from 0 to 1.
 
-    mask: one mask per image; 255 is a pixel wholly inside, 0 one outside.
-    grid: number of patches, down and across. Raises ValueError if patches do not tile the image.
+    mask: one mask per image. 255 means a pixel wholly inside, 0 a pixel outside.
+    grid: number of patches down (gh) and across (gw) in an image.
+    Returns an array with a grid of gh x gw shares for each image. Raises ValueError if patches do not tile the image.
     """
     n, height, width = mask.shape
     gh, gw = grid
@@ -163,8 +166,8 @@ Append = Callable[
 def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
     """Create a dataset on disk. The new dataset replaces what is at `directory` when the context ends.
 
-    The context gives a function `append(pixels, bust, face)`, which adds images and their two masks.
-    The caller adds all images with this function, in the order of `table`.
+    The context gives a function `append(pixels, bust, face)`. The caller adds all images with it, in the order of
+    `table`. pixels: RGB of some images. bust, face: masks of these images (255 inside the region, 0 outside).
     table: the manifest, a row per image. Columns: image (file name), identity (the woman), condition, emotion, prompt,
         split and pair (number of the pair). The columns intensity and colour (of the top) are optional.
     size: side of the images, pixels.

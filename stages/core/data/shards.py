@@ -35,7 +35,7 @@ def create(
 ) -> Any:
     """Create an array of images in a Zarr group. Returns the Zarr array, without images; a `Writer` fills it.
 
-    group: open Zarr group (version 3). name: name of the array.
+    group: open Zarr group (version 3). name: name of the array. dtype: type of its numbers, such as uint8.
     shape: shape of the whole array; the first axis is the image.
     shard_images: images in one shard, which is one file.
     compressors: Zarr codecs for a chunk. At least one must write a checksum.
@@ -67,7 +67,7 @@ def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray
     """Read some images of an array, and return them in the order of `rows`.
 
     array: a Zarr array whose first axis is the image.
-    rows: indices of the images.
+    rows: indices of the images along the first axis.
     remedy: what the user can do about damage. The message of DamagedError ends with this text.
     Raises DamagedError if an image is damaged or out of reach. Raises IndexError for an index outside the array.
     """

@@ -74,7 +74,7 @@ class Ranks:
     def share(self, n: int) -> slice:
         """Return the slice of n consecutive items that this process works on.
 
-        The slices of all processes, in order of rank, cover 0 to n.
+        The slices of all processes, in order of rank, cover the n items without overlap.
         """
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
@@ -98,7 +98,7 @@ class Ranks:
     def joined(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, joined along the first axis in order of rank. Every process must call this.
 
-        rows: the rows of this process. Their number may differ between processes; the other axes may not.
+        rows: the rows of this process. The number of rows may differ between processes. The other axes must be equal.
         """
         if self.size == 1:
             return rows

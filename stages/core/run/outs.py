@@ -109,7 +109,7 @@ def read_json(fpath: Path, stage: str) -> dict[str, Any]:
 
 
 def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
-    """Read the metrics of an earlier stage: numbers by name, nested as in `write_metrics`.
+    """Read the metrics of an earlier stage: numbers by name. A value may also be a dictionary of numbers, to any depth.
 
     stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
     Raises UnreadableError if the file is missing or damaged, or if a value is not a finite number.

@@ -48,7 +48,7 @@ class Point:
 
     @classmethod
     def from_command_line(cls, description: str | None) -> Point:
-        """Read the options --layer and --expansion of the command line.
+        """Return the layer and expansion that the options --layer and --expansion of the command line give.
 
         A missing or wrong option ends the process, with a message that shows how to call the command.
         description: text that --help shows.
@@ -62,7 +62,7 @@ class Point:
 def command_line(description: str | None) -> argparse.ArgumentParser:
     """Return a parser for the command line of a stage, without options yet.
 
-    description: text that --help shows, with its line breaks: the stage's module docstring.
+    description: text that --help shows, such as the module docstring of the stage. Its line breaks are kept.
     """
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -84,7 +84,7 @@ def load(*sections: type[Section], fpath: Path = PARAMS_FPATH) -> Any:
 
     sections: classes of `stages/core/schema.py`, such as `Compute` for the section `compute`.
     fpath: the file to read.
-    Returns a frozen object of each class. Several objects come as a tuple, in the order of `sections`.
+    Returns a frozen object of the class. For several classes, returns a tuple of objects, in the order of `sections`.
     Raises ParamsError if a section is unknown or missing, or if a key or value in a section is wrong.
     """
     given = read(fpath)

@@ -24,7 +24,7 @@ CHUNK = 65536  # tokens processed at once
 
 
 class BufferTooSmall(StudyError):
-    """A shuffle buffer that is too small for its batches. The message names the keys to change."""
+    """The shuffle buffer holds too few tokens for the batch size. The message names the settings to change."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class InMemory:
     Tokens at the end of an epoch that do not fill a batch are skipped. If there are fewer than `size` tokens in all,
     each batch holds all of these tokens.
     size: tokens in a batch, summed over processes. seed: decides the order of the tokens.
-    ranks: the processes that share every batch.
+    ranks: number of this process, and number of processes that share every batch.
     """
 
     tokens: Float[Tensor, "n d_in"]
@@ -49,14 +49,14 @@ class InMemory:
         return self.tokens.shape[1]
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """Yield all tokens once, in stored order, CHUNK tokens at a time."""
+        """Yield all tokens once, in stored order, CHUNK (65536) tokens at a time."""
         return iter(self.tokens.split(CHUNK))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """Yield the tokens of each batch that this process works on, epoch after epoch, without end.
+        """Yield the share of this process in each batch, without end. An epoch is one pass over all tokens.
 
-        step: number of the first batch to yield, counted from 0.
-        Skipped batches are not read. The batches that follow are those of a run that began at step 0.
+        step: number of the first batch to yield, counted from 0. Earlier batches are not read.
+        Batch number i is the same, whatever `step` is. So an interrupted run can continue.
         """
         size = min(self.size, len(self.tokens))
         per_epoch = len(self.tokens) // size
@@ -72,14 +72,14 @@ class InMemory:
 class Streamed:
     """Tokens of a store too large for memory, read shard by shard (a shard is one file of the store).
 
-    rows: indices of the images to read, ascending. size: tokens in a batch, summed over processes.
-    seed: decides the order of shards and tokens. device: where the tokens are put.
+    Each epoch (pass over the tokens) visits the shards in a new order. A buffer in memory has two halves. Batches are
+    drawn at random from the tokens in one half. Meanwhile a thread reads the next shards into the other half. When
+    the tokens left in a half do not fill a batch, they are skipped in this epoch.
+    rows: row numbers of the images to read from the store, ascending.
+    size: tokens in a batch, summed over processes. seed: decides the order of shards and tokens.
     capacity: tokens that the buffer holds. The buffer is larger if one shard alone exceeds half of `capacity`.
-    ranks: the processes that share every batch.
-
-    Each epoch (pass over the tokens) visits the shards in a new order. Half of the buffer holds the current shards,
-    from which batches are drawn without replacement. Meanwhile a thread reads the next shards into the other half.
-    Tokens at the end of a half that do not fill a batch are skipped. Another epoch skips other tokens.
+    device: where the tokens are put.
+    ranks: number of this process, and number of processes that share every batch.
     """
 
     store: Store
@@ -104,18 +104,19 @@ class Streamed:
         return self.store.shape[2]
 
     def chunks(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        """Yield all tokens of the images `rows` once, in stored order, about half a buffer at a time.
+        """Yield all tokens of the images `rows` once, in stored order.
 
+        The buffer holds `capacity` tokens. Each array has the tokens of about half a buffer.
         Raises DamagedError if a shard is damaged.
         """
         return self._read(iter(self._buffers(np.array(list(self._rows_of)))))
 
     def starting_at(self, step: int) -> Iterator[Float[Tensor, "share d_in"]]:
-        """Yield the tokens of each batch that this process works on, epoch after epoch, without end.
+        """Yield the share of this process in each batch, without end. An epoch is one pass over all tokens.
 
-        step: number of the first batch to yield, counted from 0.
-        Shards are not read if all of their batches are skipped. The batches that follow are those of a run that began
-        at step 0. Raises DamagedError if a shard is damaged.
+        step: number of the first batch to yield, counted from 0. Shards that serve only earlier batches are not read.
+        Batch number i is the same, whatever `step` is. So an interrupted run can continue.
+        Raises DamagedError if a shard is damaged.
         """
         plan = self._plan(step)
         orders: list[tuple[Tensor, int]] = []

@@ -32,7 +32,7 @@ class Checkpoint:
 
     Use as a context manager. The context creates the folder and keeps other processes from using the checkpoint.
     directory: folder that only this computation uses.
-    every_seconds: time after a save from which the method `due` asks for the next save.
+    every_seconds: time between two saves. The method `due` tells whether this time has passed.
     """
 
     def __init__(self, directory: Path, every_seconds: float = 60.0):
@@ -46,8 +46,8 @@ class Checkpoint:
         """Return the checkpoint in `.ckpt/<stage>/<hash of the inputs>`. Nothing is created or read yet.
 
         stage: name of the pipeline stage.
-        inputs: all that the result depends on (parameters, hashes, versions), as JSON values by name. Other inputs
-            give another checkpoint.
+        inputs: all that the result depends on (parameters, hashes, versions), as JSON values by name. If an input
+            differs, the checkpoint is another one.
         """
         digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
         return cls(ROOT_DPATH / stage / digest[:32])
@@ -65,7 +65,8 @@ class Checkpoint:
     def for_seed(self, seed: int) -> Checkpoint:
         """Return a checkpoint for one random seed. This creates the folder `seed<seed>` inside `directory`.
 
-        The lock of the outer checkpoint protects both checkpoints. The outer checkpoint's `done` removes both.
+        Call this inside the context of the present checkpoint. Its lock then protects the new checkpoint too.
+        The method `done` of the present checkpoint removes both.
         """
         own = Checkpoint(self.directory / f"seed{seed}", self.every_seconds)
         own.directory.mkdir(parents=True, exist_ok=True)

@@ -58,8 +58,11 @@ class EncodedBatch:
     """A batch of tokens x with the pre-activations z of all latents: the input of a forward pass.
 
     weights: parameters of the SAE in training.
-    bandwidth: width of the kernel K through which thresholds learn, in units of z.
-    z: x W_enc + b_enc. The type of z, float32 or bfloat16, is the precision of all matrix products.
+    bandwidth: width of an interval around each threshold, in units of z. A threshold learns only from the numbers in z
+        inside its interval.
+    x: the tokens, normalised as in training.
+    z: encoder @ x.T + b_enc, a row per latent. The type of z, float32 or bfloat16, is the precision of all matrix
+        products.
     """
 
     weights: Weights
@@ -68,7 +71,7 @@ class EncodedBatch:
     z: Float[Tensor, "d_sae batch"]
 
     def product(self, a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-        """Return a @ b in float32. The operands are first rounded to the precision of z."""
+        """Return a @ b in float32. The operands are first rounded to the type of z."""
         return a @ b if self.z.dtype == torch.float32 else (a.to(self.z.dtype) @ b.to(self.z.dtype)).float()
 
     def blocks(self) -> Iterator[slice]:
@@ -81,9 +84,10 @@ class EncodedBatch:
         return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def candidates(self) -> Int[Tensor, " n"] | None:
-        """Find the numbers in z that may be active, or may lie within half a bandwidth of the threshold.
+        """Find the pre-activations z above threshold - bandwidth/2. Only these matter to the loss and its gradients.
 
-        Returns the positions of these numbers in the flattened z (latent * batch + token), ascending.
+        If z is bfloat16, the limit is a little lower, because z is rounded.
+        Returns the positions in the flattened z, ascending. A position is latent * number of tokens + token.
         Returns None if a pass over all of z is faster: on a GPU, or if more than SPARSE_SHARE (a tenth) of z is found.
         """
         if self.z.is_cuda:
@@ -113,7 +117,10 @@ class Encoder:
         self._z = self._rounded = torch.empty(0)
 
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "d_sae batch"]:
-        """Return the pre-activations z = x W_enc + b_enc of all latents. The next call overwrites them."""
+        """Return the pre-activations z = encoder @ x.T + b_enc of all latents on tokens x.
+
+        The next call overwrites the returned array.
+        """
         encoder, b_enc = self.weights.encoder, self.weights.b_enc
         if self._z.shape != (len(encoder), len(x)):
             self._z = torch.empty(len(encoder), len(x), dtype=self.precision, device=x.device)
@@ -130,7 +137,7 @@ class Encoder:
 class Dense:
     """Result of the forward pass over all pre-activations z.
 
-    The method `backward` computes the gradients with three matrix products, one block of latents after the other.
+    The method `backward` computes the gradients. batch: the tokens x, and the pre-activations z of all latents.
     """
 
     batch: EncodedBatch
@@ -140,12 +147,11 @@ class Dense:
     """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Compute the gradients of the loss with respect to the weights, summed over the batch.
+        """Compute the gradients of the loss L with respect to the weights, summed over the tokens.
 
         grad: receives the gradients. Former values are overwritten.
-        g: derivative of the loss with respect to x_hat, the reconstruction.
-        slope: (dL/dL0) / batch. This is the derivative of the loss L with respect to one number of the step
-            H(z - threshold), through L0 (active latents per token).
+        g: derivative of L with respect to the reconstruction x_hat.
+        slope: one number: dL/dL0, divided by the number of tokens. L0 is the mean number of active latents per token.
         """
         weights, x, product = self.batch.weights, self.batch.x, self.batch.product
         for rows in self.batch.blocks():
@@ -166,7 +172,8 @@ class Dense:
 class Entries:
     """Positions of some numbers (entries) in the pre-activations z, sorted by latent.
 
-    Entry i belongs to latent number latent[i] and token number token[i]. d_sae: number of latents.
+    z has a row per latent and a column per token. Entry i belongs to latent number latent[i] and token number token[i].
+    d_sae: number of latents.
     """
 
     latent: Int[Tensor, " n"]
@@ -176,16 +183,16 @@ class Entries:
     def starts(self) -> Int[Tensor, " d_sae_1"]:
         """Return where the entries of each latent begin in the sorted list of entries: d_sae + 1 numbers.
 
-        The entries of latent i lie from number i of the result up to, not including, number i + 1. The last number is
-        the count of all entries.
+        The entries of latent i are number result[i] to number result[i + 1] - 1 of the list, counted from 0.
+        The last number of the result is the count of all entries.
         """
         counts = torch.bincount(self.latent, minlength=self.d_sae)
         return F.pad(counts.cumsum(0), (1, 0))
 
     def products(self, a: Float[Tensor, "d_sae d_in"], b: Float[Tensor, "batch d_in"]) -> Float[Tensor, " n"]:
-        """Return, for each entry, the dot product a[latent] . b[token] of two rows. CPU only.
+        """Return, for each entry i, the dot product of the rows a[latent[i]] and b[token[i]]. CPU only.
 
-        a: a row per latent. b: a row per token. The rows are not copied.
+        a: a row per latent. b: a row per token.
         """
         entries = self.starts(), self.token, torch.zeros(len(self.token)), (len(a), len(b))
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # "Sparse CSR support is in beta"
@@ -202,6 +209,8 @@ class Sparse:
     """Result of the forward pass over a part of the pre-activations z. CPU only.
 
     The part holds the numbers in z that exceed the threshold or lie within half a bandwidth of the threshold.
+    The method `backward` computes the gradients. batch: the tokens x, and the pre-activations z of all latents.
+    active: entries that exceed the threshold.
     """
 
     batch: EncodedBatch
@@ -216,12 +225,11 @@ class Sparse:
     """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Compute the gradients of the loss with respect to the weights, summed over the batch.
+        """Compute the gradients of the loss L with respect to the weights, summed over the tokens.
 
         grad: receives the gradients. Former values are overwritten.
-        g: derivative of the loss with respect to x_hat, the reconstruction.
-        slope: (dL/dL0) / batch. This is the derivative of the loss L with respect to one number of the step
-            H(z - threshold), through L0 (active latents per token).
+        g: derivative of L with respect to the reconstruction x_hat.
+        slope: one number: dL/dL0, divided by the number of tokens. L0 is the mean number of active latents per token.
         """
         weights, x = self.batch.weights, self.batch.x
         token, dz = self.active.token, self.active.products(weights.decoder, g)
@@ -256,10 +264,11 @@ def _gathered(
 
 
 def forward(batch: EncodedBatch) -> Dense | Sparse:
-    """Run the faster of two forward passes that give the same numbers.
+    """Reconstruct the tokens from their pre-activations. The faster of two forward passes is run.
 
-    The sparse pass computes only the pre-activations above threshold - bandwidth/2. The sparse pass is taken on a CPU
-    if these are at most a tenth of all. Otherwise the dense pass is taken, over all pre-activations.
+    The sparse pass uses only the pre-activations above threshold - bandwidth/2. It is run on a CPU if these are at most
+    a tenth of all. Otherwise the dense pass is run, over all pre-activations. Both passes give the same numbers.
+    batch: the tokens x, their pre-activations, and the weights of the SAE.
     Returns an object with two fields and the method `backward`, which computes the gradients:
     fired: number of tokens on which each latent fired.
     residual: x_hat - x, the reconstruction minus the tokens.
@@ -294,8 +303,8 @@ def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
 def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse:
     """Run the forward pass over a part of the pre-activations z, on the CPU.
 
-    candidates: positions of this part in the flattened z (latent * batch + token), ascending. The part must include
-        every number above threshold - bandwidth/2.
+    candidates: positions of this part in the flattened z, ascending. A position is latent * number of tokens + token.
+        The part must include every number above threshold - bandwidth/2.
     Returns an object with two fields and the method `backward`, which computes the gradients:
     fired: number of tokens on which each latent fired.
     residual: x_hat - x, the reconstruction minus the tokens.

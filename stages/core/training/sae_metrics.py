@@ -28,7 +28,8 @@ MATCHING_COSINE = 0.7  # cosine from which two latents count as the same feature
 class Fit:
     """Errors and firings of an SAE, summed over some tokens.
 
-    Adding two objects with `+` gives the sums over both sets of tokens, which must not overlap.
+    Two objects can be added with `+`. The result holds the sums over both sets of tokens, which must not overlap.
+    n_tokens: number of tokens. d_in: width of a token.
     """
 
     n_tokens: int
@@ -92,12 +93,13 @@ def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, "
 
 
 def matched_share(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
-    """Compute the share, 0 to 1, of the latents of one SAE that another SAE has too.
+    """Compute the share, 0 to 1, of the latents of SAE a that SAE b has too.
 
-    a: decoder of the one SAE, a row per latent. b: decoder of the other SAE. Rows of any norm are allowed.
-    Latents whose cosine with every latent of the other SAE is below MATCHING_COSINE (0.7) are left out first.
-    The Hungarian method then pairs the other latents one to one, so that the sum of cosines is greatest.
-    A pair counts if the cosine of its two decoder rows is at least 0.7.
+    a, b: decoders of the two SAEs, a row per latent. Rows of any norm are allowed.
+    The cosine of two latents is the cosine of their decoder rows.
+    First, a latent is left out if its cosine with every latent of the other SAE is below MATCHING_COSINE (0.7).
+    The Hungarian method then pairs the remaining latents one to one, so that the sum of cosines is greatest.
+    A pair counts if its cosine is at least 0.7.
     Returns the number of pairs that count, divided by the number of rows of `a`.
     """
     cosines = normalize(a, dim=1) @ normalize(b, dim=1).T

@@ -29,11 +29,13 @@ SPLITS_TRAINED_ON = {
 def token_source(
     activations: Store, rows: np.ndarray, config: TrainSae, device: torch.device, ranks: Ranks
 ) -> InMemory | Streamed:
-    """Prepare the tokens to train on.
+    """Return a source that yields batches of the tokens to train on.
 
-    Tokens that fit into `config.memory_gib` are read onto the device. Otherwise they are streamed from the store.
-    activations: the store of the layer. rows: row numbers of the images to train on.
-    config: section `train_sae` of params.yaml. ranks: processes that share every batch.
+    Tokens that fit into `config.memory_gib` are read into memory. Otherwise they are streamed from the store.
+    activations: store with the tokens of one layer.
+    rows: the images to train on: their row numbers in the store, ascending.
+    config: section `train_sae` of params.yaml. device: where the tokens are put.
+    ranks: number of this process, and number of processes that share every batch.
     Raises BufferTooSmall if the memory holds too few tokens for the batches.
     """
     _, n_tokens, width = activations.shape
@@ -50,8 +52,9 @@ def training_normalisation(
     """Return the mean and scale of the tokens that the SAE is trained on.
 
     tokens: the tokens to train on. activations: the store of these tokens. config: section `train_sae` of params.yaml.
-    The store holds a mean and a variance over all images except those of women held out for the claims.
-    The stored values are used if the SAE is trained on exactly these images. Otherwise `tokens` are measured.
+    device: where a stored mean is put.
+    If `config.train_on` is `discovery_and_corpus`, mean and scale come from values in the store. The store has them for
+    exactly these images: all but those of the women held out for the claims. Otherwise they are measured on `tokens`.
     Raises TrainingError if the tokens have no variance or are not finite.
     Raises StoreError if the stored values are needed and one is missing.
     """
@@ -64,8 +67,8 @@ def training_normalisation(
 def train_config(config: TrainSae, d_sae: int, seed: int) -> TrainConfig:
     """Return the settings of one training.
 
-    config: section `train_sae` of params.yaml, which gives all settings but the next two.
-    d_sae: number of latents. seed: replaces the seed in `config`.
+    config: section `train_sae` of params.yaml. d_sae: number of latents. seed: used instead of the seed in `config`.
+    All other settings come from `config`.
     """
     settings = config.model_dump(exclude={"source", "train_on", "memory_gib", "seed"})
     return TrainConfig(d_sae=d_sae, seed=seed, **settings)
@@ -77,7 +80,8 @@ def training_checkpoint(
     """Return the checkpoint (saved state) of a training. A training with other inputs has another checkpoint.
 
     stage: name of the pipeline stage. compute, config: sections `compute` and `train_sae` of params.yaml.
-    activations: the store of the layer. inputs: what else the weights depend on, as JSON values by name.
+    activations: store with the tokens to train on. device: where the training runs.
+    inputs: what else the weights depend on, as JSON values by name.
     The folder is named by a hash of `compute`, `config`, the store's attributes and `inputs`. The hash also covers the
     training code, torch's version, the kind of `device` and the precision of matrix products.
     """

@@ -84,8 +84,9 @@ class Normalisation:
 
     @classmethod
     def from_tokens(cls, tokens: Tensor | Iterable[Tensor]) -> Normalisation:
-        """Measure the mean and the scale of tokens, with sums in float64.
+        """Measure the mean of tokens x, and their scale sqrt(d_in / E|x - mean|^2). Sums run in float64.
 
+        d_in is the width of a token. E is the mean over tokens.
         tokens: an array of shape [n, d_in], or an iterable of such arrays.
         Raises TrainingError if the tokens are constant or not finite.
         """
@@ -122,16 +123,17 @@ def train(
 ) -> tuple[JumpReLUSAE, pd.DataFrame]:
     """Train a JumpReLU SAE on activations.
 
-    tokens: raw activations: all tokens, or a source that draws batches, or at least `config.steps` ready batches.
-    normalisation: mean and scale of the tokens. Measured on `tokens` if not given; ready batches need it.
-    checkpoint: state saved during training. Training continues from a state found there. On a CPU the result is then
-        the same to the bit as without the interruption.
-    ranks: processes that share every batch. All processes return the same result. The first saves the checkpoint.
+    tokens: raw activations: an array of all tokens, a source of batches (`InMemory` or `Streamed`), or an iterable of
+        at least `config.steps` batches.
+    normalisation: mean and scale of the tokens. If not given, they are measured. An iterable of batches needs them.
+    checkpoint: where the state of the training is saved. Training continues from a state found there. On a CPU, an
+        interrupted training gives the same result to the bit.
+    ranks: number of this process, and number of processes that share every batch. All return the same result.
     Returns the SAE, which works on raw activations, and a table with a row per logged step. Its columns are step, recon
     (mean squared error), l0 (active latents per token), l0_fraction (share of d_sae), fvu (fraction of variance
     unexplained), sparsity (term of the loss), total (loss) and dead_fraction (share of latents that are dead).
     Raises TrainingError if activations have no variance or are not finite, if memory is too small, or if training
-    diverges. Raises ValueError for ready batches without `normalisation`.
+    diverges. Raises ValueError for an iterable of batches without `normalisation`.
     """
     source = InMemory(tokens, config.batch_size, config.seed, ranks) if isinstance(tokens, Tensor) else tokens
     if normalisation is None:
@@ -185,7 +187,7 @@ class Trainer:
     config: settings of the training.
     applied: mean and scale used to normalise activations. With the recipe `published` these are 0 and 1.
     measured: mean and scale of the tokens, with which FVU (fraction of variance unexplained) is computed.
-    ranks: processes that share every batch.
+    ranks: number of this process, and number of processes that share every batch.
     """
 
     def __init__(self, config: TrainConfig, applied: Normalisation, measured: Normalisation, ranks: Ranks = ALONE):
@@ -382,10 +384,11 @@ class Trainer:
         return history.astype({"step": int})
 
     def finished(self) -> JumpReLUSAE:
-        """Return the SAE as trained so far. It works on raw activations: centring and scaling are folded into it.
+        """Return the SAE as trained so far, with frozen parameters. It works on raw activations x.
 
-        In training the pre-activation is z = s (x - m) W_enc + b_enc, with the mean m and the scale s of the
-        normalisation. Dividing b_enc, threshold and b_dec by s divides every activation f by s. W_dec stays as it is.
+        Training works on s (x - m), with the mean m and the scale s of the normalisation. In the returned SAE, b_enc,
+        threshold and b_dec are divided by s, and m is added to b_dec. b_enc is then adapted, because this SAE subtracts
+        b_dec from x. Its activations are those of training, divided by s. W_enc and W_dec are unchanged.
         Raises TrainingError if a parameter is not finite.
         """
         s, m, weights = self.applied.scale, self.applied.mean, self.weights
