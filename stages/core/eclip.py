@@ -49,12 +49,16 @@ class ExplainError(StudyError):
 
 @dataclass(frozen=True)
 class Explanation:
-    """Maps of n images for k texts, and the cosines that they explain, float32."""
+    """Maps of n images for k texts, and the cosines that they explain, float32.
+
+    A map has a value per patch. Patches lie in gh rows and gw columns.
+    """
 
     raw: dict[Method, Float[Tensor, "n k gh gw"]]
-    """Maps by method, summed over the explained blocks. `grad_eclip` and `attribution` are signed."""
+    """Maps by method, summed over the explained blocks. `grad_eclip` and `attribution` have positive and negative
+    values, the others no negative ones."""
     similarity: Float[Tensor, "n k"]
-    """Cosine of image and text."""
+    """Cosine of each image with each text."""
 
 
 class _AttentionRecord:
@@ -71,15 +75,16 @@ def grad_eclip(
     *,
     layer: int | None = None,
 ) -> Float[Tensor, "n gh gw"] | Float[Tensor, "n k gh gw"]:
-    """Compute signed Grad-ECLIP maps (Zhao et al., ICML 2024) of images, as grids of patches, float32.
+    """Compute signed Grad-ECLIP maps (Zhao et al., ICML 2024) of images.
 
     A map shows which patches the cosine of image and text rests on. The map in the paper is the positive part.
 
     model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
-    text_embeddings: one unit-norm text per image [n, embed], or k texts for every image [k, n, embed].
+    text_embeddings: unit-norm text embeddings: one text per image [n, width], or k texts per image [k, n, width].
     layer: the block to explain, counted from 1; the last one if not given.
-    Returns [n, gh, gw] for one text per image, [n, k, gh, gw] for k texts.
+    Returns maps of gh rows and gw columns of patches, float32: [n, gh, gw] for one text per image, [n, k, gh, gw] for k
+    texts per image.
     Raises ExplainError for a model or a block to which the formulas do not apply.
     """
     several = text_embeddings.ndim == 3
@@ -101,13 +106,13 @@ def explain(
 
     model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
-    texts: unit-norm embeddings, or differences of them for a contrast.
+    texts: k text embeddings per image, unit-norm. A difference of two embeddings explains a difference of two cosines.
     methods: the maps to compute: `grad_eclip`, `attribution`, `legrad` or `attention` (formulas: module docstring).
     layers: the blocks to explain, counted from 1; the last one if not given. Maps of several blocks are added up.
     single_head: run the explained blocks with one attention head, as the code of the Grad-ECLIP paper does. This
         changes the model, and so the cosines.
     Results do not depend on the batch: the images of a batch do not interact.
-    Returns the maps [n, k, gh, gw] by method, and the cosines [n, k].
+    Returns the maps [n, k, gh, gw] by method (gh rows and gw columns of patches), and the cosines [n, k].
     Raises ExplainError for a model or a block to which the formulas do not apply.
     """
     visual = model.visual
@@ -143,15 +148,15 @@ def explain(
 def maps(
     attn: Any, x: Float[Tensor, "n token width"], gradient: Float[Tensor, "n k width"], method: Method
 ) -> Float[Tensor, "n k patch"]:
-    """Compute the maps of one block by one method, signed except for `legrad` and `attention`.
-
-    The module docstring has the formulas.
+    """Compute the maps of one block by one method, for n images and k texts. The module docstring has the formulas.
 
     attn: the attention module of the block.
     x: input of the attention module, the output of ln_1.
     gradient: G = dS/dy at the class token, for each image and text. S is the cosine of image and text, y the output of
         the attention module.
-    method: `grad_eclip`, `attribution`, `legrad` or `attention`.
+    method: `grad_eclip`, `attribution`, `legrad` or `attention`. Maps of the first two have positive and negative
+        values, maps of the others no negative ones.
+    Returns a value per patch. The class token is left out.
     """
     q, k, v = linear(x, attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)
     g = gradient @ attn.out_proj.weight
@@ -170,11 +175,11 @@ def maps(
 def key_query_similarity(
     q: Float[Tensor, "n token width"], k: Float[Tensor, "n token width"]
 ) -> Float[Tensor, "n patch"]:
-    """Compute Grad-ECLIP's lambda: the cosine of each patch's key with the class token's query, min-max scaled.
+    """Compute Grad-ECLIP's factor lambda: the cosine of each patch's key with the class token's query.
 
-    The cosines are scaled to [0, 1] over the patches of each image.
+    In each image, the cosines are scaled so that the smallest becomes 0 and the largest becomes 1.
 
-    q, k: queries and keys of all tokens; the class token is the first.
+    q, k: queries and keys of all tokens of n images. The class token is the first token.
     """
     cosines = cosine_similarity(q[:, :1], k[:, 1:], dim=-1)
     low, high = cosines.amin(-1, keepdim=True), cosines.amax(-1, keepdim=True)

@@ -59,7 +59,7 @@ def pyplot() -> Any:
 
 
 def grid(rows: int, columns: int, title: str, *, cell: tuple[float, float] = (1.9, 2.1)) -> tuple[Figure, np.ndarray]:
-    """Create a figure for pictures, in rows and columns.
+    """Create a figure for pictures in a grid of `rows` rows and `columns` columns.
 
     title: text above the whole figure. cell: width and height of one picture, inches.
     Returns the figure, and an array [rows, columns] of axes without ticks and frames.
@@ -103,7 +103,8 @@ def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray |
     """Draw a heatmap over a grey version of an image.
 
     image: RGB pixels of a square image, 0 to 255.
-    heat: one value per patch, [gh, gw]. Negative values are drawn as 0. The greatest value is drawn as 1.
+    heat: one value per patch, [rows of patches, columns of patches]. Negative values are drawn as 0. The greatest value
+        is drawn as 1.
     bust: mask of the size of the image, 255 inside and 0 outside, whose outline is drawn if given.
     """
     size = image.shape[0]
@@ -120,8 +121,8 @@ def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
     """Draw an image in its own colours where a latent is active, and faded to white elsewhere.
 
     image: RGB pixels, 0 to 255.
-    activation: activation of the latent on each patch, [gh, gw]. The patch with the greatest activation keeps its
-        colours.
+    activation: activation of the latent on each patch, [rows of patches, columns of patches]. The patch with the
+        greatest activation keeps its colours.
     """
     scaled = activation / activation.max() if activation.max() > 0 else activation
     factors = [side // patches for side, patches in zip(image.shape[:2], activation.shape, strict=True)]

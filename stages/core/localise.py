@@ -49,12 +49,12 @@ def relevance_mass(heat: Grid, mask: Grid) -> float:
 
 
 def matched_area_iou(heat: Grid, mask: Grid) -> float:
-    """Compute the IoU of the mask with the patches of the largest values, as many as fill the mask's area.
+    """Compute the IoU of the mask with the n patches of the largest values, where n is the mask's area in patches.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    The number of patches is the mask's area in patches, rounded, at least one. Patches tied at the cut share the
-    remaining area, so the order of patches does not matter. Chance is a / (2 - a), with a the mask's share of the area.
-    A zero map scores chance. An empty mask scores 0.
+    n is the sum of `mask`, rounded, but at least 1. If several patches tie for the last places, each of them counts in
+    part. A map without positive values scores chance: a / (2 - a), where a is the mask's share of the picture. An empty
+    mask scores 0.
     """
     if mask.sum() == 0:
         return 0.0
@@ -65,9 +65,10 @@ def matched_area_iou(heat: Grid, mask: Grid) -> float:
 
 
 def chance_iou(mask: Grid) -> float:
-    """Compute the chance level of the matched-area IoU: that of a map without information.
+    """Compute the matched-area IoU of a map without information (the chance level).
 
-    The matched-area IoU takes as many patches of the map as fill the mask's area.
+    The matched-area IoU compares the mask with the patches of the map's largest values. The number of these patches is
+    the mask's area in patches.
 
     mask: share of each patch's area inside the region, 0 to 1.
     Returns a / (2 - a), where a is the mask's share of the area.
@@ -90,10 +91,10 @@ def _soft_iou(chosen: Grid, mask: Grid) -> float:
 
 
 def threshold_iou(heat: Grid, mask: Grid, threshold: float = 0.5) -> float:
-    """Compute the IoU of the mask with the patches above a threshold. For comparison with other work only.
+    """Compute the IoU of the mask with the patches at or above a threshold. For comparison with other work only.
 
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
-    threshold: the threshold on the signed map after min-max scaling to [0, 1].
+    threshold: from 0 to 1. The map, with its negative values, is first scaled so that its values go from 0 to 1.
     A constant map selects nothing and scores 0.
     """
     low, high = float(heat.min()), float(heat.max())
@@ -152,10 +153,10 @@ def scores(heat: Grid, mask: Grid) -> dict[str, float]:
     heat: the map, one value per patch. mask: share of each patch's area inside the region, 0 to 1.
     Returns:
         energy_lift         share of the map's positive mass in the mask / the mask's share of the area
-        matched_area_iou    IoU of the mask with the largest patches, as many as fill the mask's area
-        threshold_iou       IoU of the mask with the patches above .5 of the min-max scaled map
+        matched_area_iou    IoU of the mask with the patches of the largest values, as many as the mask has area
+        threshold_iou       IoU of the mask with the patches at or above .5 in the min-max scaled map
         relevance_mass      share of the map's positive mass in the mask
-        rank_accuracy       share of the n largest patches that lie in the mask; n: number of patches in the mask
+        rank_accuracy       share of the n patches of the largest values that lie in the mask; n: patches in the mask
         pixel_auc           probability that a patch inside has a higher value than one outside
         pointing_hit        share of the patches with the largest value that lie in the mask
     """

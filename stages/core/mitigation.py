@@ -41,8 +41,8 @@ def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditS
     edit: the change of these latents' activations.
     scope: the tokens that the edit changes: `all`, `cls` (class token) or `patches`.
     layer: the block after which the edit acts, counted from 1.
-    The edit goes into edit.json. An SAE with only the edited latents goes into the folder latents.
-    Raises MitigationError for an edit that needs more than the image itself: the image's clothed twin or bust mask.
+    The edit is written to edit.json. An SAE with only the edited latents is written to the folder latents.
+    Raises MitigationError if the edit needs the twin of each image (same woman, other condition) or its bust mask.
     """
     if edit.kind not in KINDS or scope not in SCOPES:
         raise MitigationError(
@@ -69,8 +69,7 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
 
     model: the model that the edit was made for; the model is changed in place.
     directory: a folder with an edit that `save` wrote.
-    Returns a context that holds the edit. Its method `close()` removes the edit. The model keeps the same context as
-    `model.mitigation`.
+    Returns a context manager. Its method `close()` removes the edit from the model. It is also `model.mitigation`.
     Raises MitigationError if the directory holds no edit or a damaged one. Raises MitigationError too if the model has
     no block with the edit's number. Raises SAEError if the saved latents are damaged.
     """

@@ -29,7 +29,7 @@ class ImageError(StudyError):
 
 
 def draw_map(clip: FrozenClip, fpath: Path, text: str) -> Path:
-    """Draw the Grad-ECLIP map (a heatmap) of an image file for a text, beside the picture as the model sees it.
+    """Draw the Grad-ECLIP map (a heatmap) of an image file for a text. The picture is shown at the left of the map.
 
     clip: the model to explain.
     text: the text that the image is compared with. The title shows the cosine of image and text.

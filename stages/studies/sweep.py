@@ -74,7 +74,8 @@ def found_by(sha: str) -> dict[str, float]:
         R_gap*                      gap in R, nats, without and with the edit
         *_reliance_R*               change of R on semi-nude images when bust or face is greyed out, nats
         lift_gap_*                  gap in energy lift on the bust, by heatmap method
-        deletion_gap_*              gap in the change of R by deleting the bust in the heatmap's order, by method, nats
+        deletion_gap_*              gap, nats, of the mean change of R while the patches of the bust are greyed out in
+                                    the heatmap's order, by heatmap method
         iou_gap_grad_eclip          gap in IoU of the Grad-ECLIP map with the bust
         best_random_set             largest gain in semi-nude accuracy by editing a random set of latents
         p_random_sets               p-value of the edit against the random sets

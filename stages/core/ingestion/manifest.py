@@ -309,7 +309,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[np.ndarray, "size size *rgb"]:
-    """Resize the shorter side to `size` pixels, then crop the centre, as CLIP's own preprocessing does.
+    """Resize the shorter side to `size` pixels, then crop the centre square, as CLIP's own preprocessing does.
 
     resample: Pillow's filter for the resizing.
     Returns uint8 pixels, of shape [size, size, 3] for an RGB image and [size, size] for a mask.
@@ -321,9 +321,9 @@ def square(image: Image.Image, size: int, resample: Image.Resampling) -> UInt8[n
 
 
 def share_lost(mask: Image.Image) -> float:
-    """Compute the share of a mask's area, 0 to 1, that lies outside the centre square of the image.
+    """Compute the share of a region's area, 0 to 1, that CLIP does not see. CLIP sees the centre square of an image.
 
-    mask: white inside the region. It must not be empty.
+    mask: grey image of the size of the whole image, white inside the region. At least one pixel must be white.
     """
     side = min(mask.size)
     left, top = (mask.width - side) // 2, (mask.height - side) // 2

@@ -16,8 +16,8 @@ def ordered_map(work: Callable[[Given], Made], items: Iterable[Given]) -> Iterat
     """Apply `work` to every item in several threads, and yield the results in the order of the items.
 
     About one result per core is computed in advance. Threads suit work that releases Python's global interpreter lock,
-    such as decoding and resizing images. If `work` fails for an item, its error is raised when the result of this item
-    is due.
+    such as decoding and resizing images. If `work` fails for an item, its error is raised in place of the item's
+    result, after the results of all earlier items.
     """
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     coming: deque[Future[Made]] = deque()

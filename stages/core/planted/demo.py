@@ -133,7 +133,7 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
 
 
 def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
-    """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Returns the last one.
+    """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Return that one.
 
     config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
     All trainings use the same portraits. Each starts from other random weights.
@@ -177,9 +177,10 @@ def train_once(
     config: section `demo` of params.yaml.
     images: RGB portraits, uint8 of shape [n, s, s, 3]. captions: the caption of each portrait.
     seed: decides the initial weights and the order of the batches.
-    Returns the model, and a table with a row per LOG_EVERY (10) steps and the columns:
-    step: number of the step. loss: loss of the batch, nats.
-    image_accuracy: share of images whose own caption has the highest cosine among the captions of the batch.
+    Returns the model, and a table with a row per LOG_EVERY (10) steps. Columns of the table:
+        step              number of the step
+        loss              loss of the batch, nats
+        image_accuracy    share of images whose own caption has the highest cosine among the captions of the batch
     Raises DemoError if patches do not tile the image.
     """
     image_size = images.shape[1]

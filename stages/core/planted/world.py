@@ -96,9 +96,10 @@ def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
 
 
 def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
-    """Choose `n` random portraits, each of another woman in a random pose. No picture is drawn yet.
+    """Choose `n` random portraits, each of a different woman in a random pose. No picture is drawn yet.
 
-    Emotion, colour of the garment and condition (semi-nude or clothed) are independent and uniform.
+    Emotion, colour of the garment and condition (semi-nude or clothed) are drawn independently. All values are equally
+    likely.
     """
     return [
         with_pose(
@@ -117,8 +118,8 @@ def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
 def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portrait, Portrait]]:
     """Choose pairs of portraits (twins) of the same woman with the same expression. Only the garment differs.
 
-    Each woman has one pair for each expression, and each of her pairs has another colour. Which colour goes with which
-    expression is random for each woman, so expression and colour are independent over the set.
+    Each woman has one pair for each expression. Each of her pairs has a different colour. For each woman it is random
+    which colour goes with which expression.
     Returns a tuple per pair: the number of the woman (from 0), the semi-nude portrait, the clothed portrait.
     """
     pairs = []

@@ -21,7 +21,7 @@ LABELS = {"colour": "the top's colour", "condition": "the garment", "emotion": "
 def percent(found: dict[str, float]) -> str:
     """Write a share and its interval as text in percent, such as "31 % [24, 38]".
 
-    found: estimate, low and high, as shares (0 to 1).
+    found: the keys estimate, low and high (ends of the interval), each a share from 0 to 1.
     """
     return f"{100 * found['estimate']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
 
@@ -29,7 +29,7 @@ def percent(found: dict[str, float]) -> str:
 def points(found: dict[str, float]) -> str:
     """Write a difference of two accuracies and its interval as text in percentage points, such as "63 points [56, 71]".
 
-    found: estimate, low and high, as shares (-1 to 1).
+    found: the keys estimate, low and high (ends of the interval), each a difference of shares from -1 to 1.
     """
     return f"{100 * found['estimate']:.0f} points [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
 
@@ -37,7 +37,7 @@ def points(found: dict[str, float]) -> str:
 def number(found: dict[str, float]) -> str:
     """Write an estimate and its interval as text with two decimals, such as "2.35 [2.10, 2.63]".
 
-    found: estimate, low and high.
+    found: the keys estimate, low and high (ends of the interval).
     """
     return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
 
@@ -50,8 +50,8 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
 
     metrics: the contents of the metrics files, by stage; `ablate`, `select_sae` and `extract` are read.
     chosen: content of data/selection/selection.json; `latents` (the edited ones) and `layer` are used.
-    inference: settings of the tests. A model reads faces if its accuracy on clothed women, rescaled so that chance is
-        0, is at least min_readout. The text may name min_effect (smallest effect gap that counts, nats) and alpha.
+    inference: settings of the tests. A model reads faces if its accuracy on clothed women is at least min_readout, on a
+        scale from 0 (chance) to 1 (all correct).
     """
     accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
     gap = accuracy["gap"]
@@ -90,10 +90,10 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
 
 
 def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
-    """Write which bias was planted into the generated images and the model trained on them.
+    """Write which bias was planted into the captions that the demo CLIP was trained on.
 
     ingest, clip, demo: sections of params.yaml.
-    Returns "" if the images were not generated, or if the model is not the demo trained on them.
+    Returns "" if the images were not drawn by the program, or if the audited model is not the demo CLIP.
     """
     if ingest.source != "synthetic" or clip.source != "demo":
         return ""
@@ -107,14 +107,14 @@ def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
 def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
     """Collect the numbers at the top of the page.
 
-    A gap is clothed minus semi-nude. Energy lift is the share of a heatmap's mass in a region, divided by the region's
-    share of the picture.
+    A gap is the value on clothed images minus the value on semi-nude images. Energy lift is the share of a heatmap's
+    mass in a region, divided by the region's share of the picture.
 
     metrics: the contents of the metrics files, by stage; `ablate` and `heatmap` are read.
-    Returns four dictionaries of text, each with value, label and interval:
+    Returns four dictionaries with the keys value, label and interval. Each key holds text. The numbers are:
         the gap in emotion accuracy
-        the change of semi-nude accuracy when the bust is greyed out
-        the change of semi-nude accuracy by the edit
+        the change of accuracy on semi-nude images when the bust is greyed out
+        the change of accuracy on semi-nude images when the chosen latents are edited
         the gap in the heatmaps' energy lift on the bust, without the edit
     """
     ablate, heat = metrics["ablate"], metrics["heatmap"]["original"]["bust_energy_lift"]
@@ -158,8 +158,9 @@ def described(metrics: dict[str, Any]) -> str:
     """Write what the edited latents encode on confirmation women, who were held out when the latents were chosen.
 
     A latent encodes the label that explains most of its activation: the top's colour, the garment or the face. If the
-    bias was planted on the colour, the text adds a check. All latents are ranked by how much they harm semi-nude women,
-    and the text names the ranks of the best detectors of the four colours.
+    images have a label for the colour, the text adds ranks. All latents are ranked by how much they harm the emotion
+    readout on semi-nude women; rank 1 harms most. For each colour, one latent detects this colour best. The text names
+    the smallest and the largest rank of these latents.
 
     metrics: the contents of the metrics files, by stage; `describe_latents` is read.
     """
@@ -209,11 +210,12 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
 
 
 def embeddings(metrics: dict[str, Any]) -> str:
-    """Write how the edit changed the image embeddings beyond the readout.
+    """Write how the edit changed two properties of the image embeddings.
 
-    The text reports two numbers before and after the edit. The first is how near images are to the text of their
-    emotion: the difference clothed minus semi-nude, in standard deviations. The second is the accuracy of a linear
-    probe that tells semi-nude from clothed images by their embedding.
+    The text gives a number for each property, before and after the edit:
+        association    how much nearer an image is to the text of its own emotion than to the texts of the others. The
+                       number is the difference of clothed and semi-nude images, in standard deviations.
+        condition      accuracy of a linear probe that tells semi-nude from clothed images by their embedding
 
     metrics: the contents of the metrics files, by stage; `ablate` is read.
     """
@@ -228,11 +230,12 @@ def embeddings(metrics: dict[str, Any]) -> str:
 
 
 def heatmaps(metrics: dict[str, Any]) -> str:
-    """Write how the edit changed the heatmaps on the bust, and whether this agrees with the change of the readout.
+    """Write how the edit changed the heatmaps on the bust, and whether the emotion readout changed with them.
 
-    Heatmaps are judged by energy lift on the bust: the share of a map's mass there, divided by the bust's share of the
-    picture. The gap is clothed minus semi-nude. The readout recovers if the edit raises R (log-probability of the true
-    emotion, nats) on semi-nude images, with an interval above zero.
+    Energy lift on the bust is the share of a map's mass on the bust, divided by the bust's share of the picture. The
+    text gives its gap (clothed minus semi-nude) before and after the edit.
+    R is the log-probability of the true emotion, in nats. The readout recovers if the edit raises R on semi-nude images
+    and the whole interval of this change lies above zero. The text says whether the readout recovers.
 
     metrics: the contents of the metrics files, by stage; `heatmap` and `ablate` are read.
     """
@@ -261,11 +264,14 @@ def heatmaps(metrics: dict[str, Any]) -> str:
 
 
 def checks(metrics: dict[str, Any]) -> str:
-    """Write how much Grad-ECLIP's maps change with the model's parameters, with the text, and with a single head.
+    """Write how much Grad-ECLIP's maps change when the model or the text changes.
 
-    The change is the rank correlation with the original map, if parameters are random or the prompt names another
-    emotion. The published code of Grad-ECLIP runs the explained block with one attention head. The text gives the rank
-    correlation for this too, and how far the cosine of image and text drifts.
+    The text gives the rank correlation of the changed map with the original map in four cases:
+        the model's projection has random values
+        all parameters of the model have random values
+        the prompt names another emotion
+        the explained block has one attention head, as in the published code of Grad-ECLIP
+    For the last case, the text also gives the mean absolute change of the cosine of image and text.
 
     metrics: the contents of the metrics files, by stage; `check_heatmaps` is read.
     """

@@ -31,16 +31,16 @@ LIBRARIES = (
 
 
 def arms(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Tabulate the causal test, a row per arm: a version of the model or of the images.
+    """Tabulate how well each arm names the emotion. An arm is a version of the model or of the images.
 
-    Examples of arms are `original`, `edited` (with the chosen latents edited) and `bust greyed`.
+    Examples of arms are `original`, `edited` (with the chosen latents edited) and `bust greyed`. Each arm has a row.
 
     metrics: the contents of the metrics files, by stage; `ablate` is read.
     Returns these columns, every number with its interval:
         arm                                         name of the arm
         accuracy, semi-nude; accuracy, clothed      emotion accuracy on these images
         gap in accuracy                             clothed minus semi-nude
-        gap in R (nats)                             the same for R, the log-probability of the true emotion
+        gap in R (nats)                             R, clothed minus semi-nude; R: log-probability of the true emotion
     """
     rows = []
     for arm, accuracy in metrics["ablate"]["accuracy"].items():
@@ -58,7 +58,7 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
-    """Tabulate how much of the heatmaps lies on bust and face, a row per arm, region and score.
+    """Tabulate how much of the heatmaps lies on bust and face. Each arm, score and region has a row.
 
     An arm is a version of the model, such as `original` or `edited`. Scores are energy lift (a region's share of the
     map's mass, divided by its share of the picture) and IoU with the region's mask.
@@ -68,7 +68,7 @@ def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
         arm, score             the arm; the score and its region
         semi-nude, clothed     mean score on these images, with its interval
         gap                    clothed minus semi-nude, with its interval
-        chance                 the score that chance gives
+        chance                 mean score of a map without information
     """
     rows = []
     for arm, scores in metrics["heatmap"].items():
@@ -97,7 +97,8 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
         <region> lift, <condition>       energy lift: the region's share of the map's mass / its share of the picture
         bust-lift gap                    gap of the energy lift on the bust, with its interval
         change of R by deleting the bust, gap (nats)
-                                         gap in this change, with its interval; the map gives the order of deletion
+                                         gap, with its interval, of the mean change of R while the patches of the bust
+                                         are greyed out in the map's order
         deletion (nats), insertion (nats)
                                          area under R as patches are deleted or inserted in the map's order, mean of
                                          both conditions
@@ -126,14 +127,15 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
 def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the edited latents, a row per latent in the order of `chosen`.
 
-    chosen: tests on discovery women, who were used to choose the latents. Columns: latent and step (of the search);
-        mean, low, high and p_max_t of the gap by which the latent was listed; act_mean and act_p_max_t of the gap in
-        activation; firing (share of tokens) and top_images.
-    cards: descriptions on confirmation women, who were held out. Columns: latent, encodes (a label or "none"), a column
-        of eta^2 (share of variance explained) for each label, monosemanticity. Every latent of `chosen` needs a row.
-    Returns these columns as the report shows them: latent and step; the gap with its interval, and p; the activation
-    gap, and p; the share of tokens that the latent fires on; what it encodes, with eta^2 in percent; monosemanticity
-    (how alike the images are that activate the latent); the top images.
+    chosen: tests on discovery women, who were used to choose the latents. Columns:
+        latent, step                the latent, and the step of the search that chose it
+        mean, low, high, p_max_t    the gap (in effect or activation) that was tested, its interval and its p-value
+        act_mean, act_p_max_t       the gap in activation, and its p-value
+        firing, top_images          share of tokens that the latent is active on, and the images that activate it most
+    cards: descriptions on confirmation women, who were held out. Every latent of `chosen` needs a row. Columns: latent,
+        encodes (a label or "none"), monosemanticity (how alike the images are that activate the latent), and for each
+        label the share of variance that it explains.
+    Returns the same values as text, with a heading for each column.
     """
     cards = cards.set_index("latent").loc[chosen["latent"]]
     gaps = chosen[["mean", "low", "high"]].to_numpy()
@@ -161,11 +163,11 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
 
     table: content of plots/select_sae.csv. Columns: layer, expansion, chosen (1 for the SAE that is used, else 0),
         recon (mean squared error), l0 (active latents per token), l0_fraction, fvu and held_out_fvu (fraction of
-        variance unexplained), dead_fraction; mwu_p, auc and cliffs_delta (the published tests);
-        first_order_correlation (of first-order effects with real ablations); n_bias and n_perception (numbers of
-        latents found); net_gain.
-        net_gain is that of the best edit: the gain of R (log-probability of the true emotion, nats) on semi-nude images
-        minus its loss on clothed ones.
+        variance unexplained), dead_fraction; mwu_p, auc and cliffs_delta (Mann-Whitney U test over latents);
+        first_order_correlation (of estimated effects with measured effects of the latents); n_bias and n_perception
+        (numbers of latents found); net_gain.
+        net_gain belongs to the best edit: the gain of R (log-probability of the true emotion, nats) on semi-nude images
+        minus the loss of R on clothed images.
     Returns the same values as text, with a heading for each column. The column SAE names layer and expansion.
     """
     return pd.DataFrame(
@@ -192,8 +194,8 @@ def cosines(table: pd.DataFrame) -> pd.DataFrame:
 
     table: a row per SAE: layer, expansion, cosine_difference_mean and cosine_difference_std. The difference is the
         cosine with the SAE minus the cosine without, over audit images.
-    Returns a row per expansion. The column `factor` names the expansion. Each layer has a column, and so has layer 22
-    of the published study. A cell holds "mean ± standard deviation", or "none" if there is no such SAE.
+    Returns a row per expansion. The column `factor` names the expansion. Each layer of `table` has a column. The last
+    column is layer 22 of the published study. A cell is "mean ± standard deviation", or "none" if there is no such SAE.
     """
     shown = {
         f"layer {layer}": part.set_index("expansion").apply(
