@@ -50,13 +50,13 @@ def matched_shares(
     """Train one SAE for each seed, and compare the decoder of each with that of the chosen SAE.
 
     decoder: decoder rows of the chosen SAE, of shape [d_sae, d_in].
-    tokens: the activations that the chosen SAE was trained on.
+    tokens: the residual-stream tokens to train on, the same as for the chosen SAE.
     normalisation: mean and scale of these tokens.
     config: training settings of the chosen SAE. Only the seed is replaced.
-    kept: the saved state of an interrupted training, with a part for each seed.
-    Returns, for each seed, the share of the chosen SAE's latents that the other SAE has too. Each latent is paired with
-    at most one latent of the other SAE. A latent counts if the cosine of the two decoder rows is at least 0.7
-    (`sae_metrics.matched_share`).
+    seeds: a seed for each SAE to train.
+    kept: where each training saves its state, and from where an interrupted training goes on.
+    Returns one share per seed: the share of the chosen SAE's latents that the newly trained SAE has too. Latents of the
+    two SAEs are paired one to one. A pair counts if the cosine of its two decoder rows is at least 0.7.
     """
     shares = []
     for seed in seeds:
@@ -72,9 +72,9 @@ def matched_shares(
 
 
 def chosen_layer(sae: JumpReLUSAE) -> int:
-    """Return the layer of the chosen SAE, as its metadata name it.
+    """Return the layer of an SAE from its metadata: the SAE reads the residual stream after this block, from 1.
 
-    Raises SAEError if the metadata name no layer.
+    Raises SAEError if the metadata have no layer.
     """
     layer = sae.metadata.get("layer")
     if type(layer) is not int:
@@ -83,9 +83,9 @@ def chosen_layer(sae: JumpReLUSAE) -> int:
 
 
 def measure(shares: list[float]) -> dict[str, float]:
-    """Summarise how many latents of the chosen SAE come back in trainings with other seeds.
+    """Summarise how many latents of the chosen SAE are found again when an SAE is trained with another seed.
 
-    shares: for each other seed, the share of the chosen SAE's latents that the training found again.
+    shares: for each other seed, the share of the chosen SAE's latents that were found again.
     Returns
         n_other_seeds                                   number of shares
         matched_share                                   mean share

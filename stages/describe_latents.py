@@ -56,11 +56,11 @@ class ConfirmationImages:
     """
 
     rows: Int[np.ndarray, " image"]
-    """Row number of each image in the data set, ascending."""
+    """Row number of each image in the table of the data set, ascending."""
     images: pd.DataFrame
-    """Row of each image in the data set's table, numbered anew from 0."""
+    """Labels of each image, such as identity, condition and emotion. The index runs from 0."""
     pooled: PooledLatents
-    """What each latent did on each image, pooled over the tokens of the image."""
+    """Activation of each latent on each image: on the class token, and mean and maximum over the patches."""
     embeddings: Float[np.ndarray, "image embed"]
     """Unit-norm embedding of each image by the original model."""
 
@@ -79,9 +79,10 @@ class ConfirmationImages:
 def confirmation_images(spliced: SplicedClip, chosen: Selection) -> ConfirmationImages:
     """Collect the images of confirmation women (women held out from choosing), both images of each pair.
 
-    chosen: the chosen SAE, with the activation of each latent on all audit images (pooled over tokens).
-    Raises PooledLatentsError if the pooled latents on disk are damaged, SelectionError if these latents are of another
-    SAE, and DamagedError if a shard of the activations is damaged.
+    spliced: CLIP with the chosen SAE. It also gives the data set.
+    chosen: the chosen SAE, with the activations of its latents on all audit images (the images of the pairs).
+    Raises PooledLatentsError if the latents' activations on disk are damaged, SelectionError if they are of another
+    SAE, and DamagedError if a shard of the tokens is damaged.
     """
     rows = np.sort(Pairs.from_images(spliced.data.table, "confirmation").rows)
     return ConfirmationImages(
@@ -95,18 +96,18 @@ def confirmation_images(spliced: SplicedClip, chosen: Selection) -> Confirmation
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
     """List the latents to describe: the edited latents, then the strongest latents of the list that is not edited.
 
-    There are two lists: bias (the effect on the emotion readout harms semi-nude women) and perception (the activation
-    differs by condition).
+    There are two lists. On the list `bias`, the latent's effect on the emotion readout harms semi-nude women. On the
+    list `perception`, the latent is more active on semi-nude women. The latents to edit come from one of the two.
 
-    chosen: the chosen SAE, both lists, and the latents to edit.
+    chosen: both lists, and the latents to edit.
     n_other: number of latents of the list that is not edited.
     Returns a row per latent:
         latent, step       index of the latent, and the step of the search that found the latent
-        mean, low, high    gap (clothed minus semi-nude) with its interval. For a bias latent this is the gap in the
-                           effect on the log-probability of the true emotion, nats. For a perception latent this is the
-                           gap in the activation.
-        p_max_t            family-wise p of this gap
-        list, edited       bias or perception; 1 if the latent is edited, else 0
+        mean, low, high    mean gap (clothed minus semi-nude) and its interval. For `bias`: gap of the effect on the
+                           log-probability of the true emotion, nats. For `perception`: gap of the activation
+        p_max_t            family-wise p-value of this gap
+        list               bias or perception
+        edited             1 if the latent is edited, else 0
     """
     other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
     contrast = chosen.lists[other]
@@ -120,21 +121,16 @@ def describe(
 ) -> pd.DataFrame:
     """Describe each latent of `listed`, by activation on confirmation images and by decoder direction.
 
-    Confirmation images are those of the women held out from choosing. One activation per image is used to rank images
-    and to weight the monosemanticity. By default this is the largest activation of a patch. After the last block only
-    the class token reaches the embedding. There the activation of the class token is used, if the latent fires on the
-    class token.
-
-    chosen: the chosen SAE, its lists of bias and of perception latents, and the latents to edit.
-    held_out: the images of confirmation women, with each latent's activations.
-    config: how many latents, images, neighbours and prompts a card names, and the vocabulary of prompts.
-    Returns a row per latent: latent, step, mean, low, high, p_max_t, list and edited as in `listed`, and
-        pooling                       the activation that is used: cls (class token) or max (largest patch)
-        firing                        share of all tokens of the audit images on which the latent fired
-        condition, emotion, colour    share of the activation's variance that the label explains, the largest over three
-                                      poolings. The column colour (of the top) is absent if the images have no such
-                                      label.
-        encodes                       the label that explains most, or `none`
+    held_out: the images of confirmation women (held out from choosing), with each latent's activations.
+    config: numbers of latents, images, neighbours and prompts to name, and the vocabulary of prompts.
+    Returns a row per latent: the columns of `listed`, and
+        pooling                       the activation used for monosemanticity and top_images. max: largest activation of
+                                      a patch. cls: activation of the class token, for an SAE after the last block if
+                                      the latent fires on any class token
+        firing                        share of the tokens of all audit images on which the latent fires
+        condition, emotion, colour    share of the activation's variance that the label explains. Column colour (of the
+                                      top) is absent if the images have no such label
+        encodes                       the label that explains most, or `none` if each explains less than 0.1
         monosemanticity               mean cosine of the embeddings of two images, weighted by both activations
         neighbours                    latents with the nearest decoder directions, with cosines, as text
         prompts                       prompts nearest to the decoder direction, with cosines, as text
@@ -163,6 +159,7 @@ def describe(
 def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeLatents) -> list[str]:
     """Name the prompts of the vocabulary that are nearest to each latent's decoder direction, by cosine.
 
+    spliced: CLIP with the SAE. It also gives the data set.
     latents: indices of the latents.
     config: `prompts` is the vocabulary. A {column} in a prompt stands for every value that the images have in that
         column. `n_prompts` is the number of prompts to name.
@@ -185,19 +182,17 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
 def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages) -> dict[str, dict]:
     """Summarise the described latents for a metrics file.
 
-    table: a row per latent, from `describe`. Columns used: latent, list, edited, encodes (the label that the latent
-        encodes) and monosemanticity (mean cosine of pairs of images, weighted by activation).
+    table: a row per latent, from `describe`.
     chosen: the latents to edit, and the ranking of all latents.
-    held_out: the images of confirmation women (women held out from choosing), with each latent's activations.
-    Returns
-        edited_latents     encode_<label>: share of the edited latents that encode condition, emotion or colour
-        monosemanticity    bias_latents, perception_latents: mean over the described latents of the list; chance: mean
-                           cosine of all pairs of images
-        planted_feature    about detectors: for each colour of the top, the latent that best separates this colour from
-                           the others. The key is absent if the images have no label colour. Inside:
-                           rank_<colour>: rank of the detector among all latents, from 1, the most harmful to semi-nude
-                           women first; best_rank, worst_rank: smallest and largest of these ranks;
-                           least_eta2: smallest share of a detector's variance that its colour explains;
+    held_out: the images of confirmation women (held out from choosing), with each latent's activations.
+    Returns a dictionary of dictionaries. A detector is the latent that best separates one colour of the top from the
+    other colours. planted_feature is absent if the images have no label colour.
+        edited_latents     encode_<label>: share of the edited latents that encode this label
+        monosemanticity    bias_latents, perception_latents: mean over the described latents of this list.
+                           chance: mean cosine of all pairs of images
+        planted_feature    rank_<colour>: rank of the colour's detector among all latents; the most harmful to semi-nude
+                           women has rank 1. best_rank, worst_rank: smallest and largest of these ranks.
+                           least_eta2: smallest share of a detector's variance that its colour explains.
                            share_edited: share of the detectors that are edited
     """
     edited = table[table["edited"] == 1]
@@ -236,12 +231,12 @@ def draw(
     A card has three parts: the text of the latent's row in `table`, the mean activation by condition and label with
     intervals over women, and the images that activate the latent most.
 
-    spliced: CLIP with the chosen SAE, which gives the pictures and the activation on each patch.
-    table: a row per latent, from `describe`: gap (clothed minus semi-nude), label encoded, monosemanticity, nearest
-        latents and prompts. The first `config.n_shown` edited latents and all latents that are not edited are drawn.
+    spliced: CLIP with the chosen SAE. It gives the pictures and the activation on each patch.
+    table: a row per latent, from `describe`. Not all edited latents are drawn, only the first `config.n_shown`. All
+        latents that are not edited are drawn.
     held_out: the images of confirmation women (women held out from choosing), with each latent's activations.
     inference: settings of the bootstrap intervals.
-    config: `n_shown`, and `n_images`, the number of images on a card.
+    config: `n_shown` is the number of edited latents to draw. `n_images` is the largest number of images on a card.
     """
     n_images = config.n_images
     shown = pd.concat([table[table["edited"] == 1][: config.n_shown], table[table["edited"] == 0]])

@@ -33,10 +33,14 @@ def measured() -> dict[str, Any]:
     """Read what the causal test measured for the edit (metrics/full/ablate.json).
 
     Returns a dictionary with three keys:
-        edit          gains and costs of the edit, beside random sets of latents
-        guardrails    how far the edit moves the embeddings, and checks of the arithmetic
-        reliance      change of accuracy and of R (log-probability of the true emotion, nats) when bust or face is
-                      greyed out, before and after the edit
+        edit          gain on semi-nude images and loss on clothed images by the edit, and the fall of the reliance on
+                      the bust. Gain and fall are compared with those by edits of random sets of latents
+        guardrails    cosine of edited and original image embeddings; accuracy of the model without the edit; and the
+                      change of R by an edit of no latent, which should be about 0
+        reliance      change of accuracy and of R when the bust or the face is greyed out. There is one value without
+                      the edit and one with the edit
+    R is the log-probability of the true emotion, nats. The keys inside are those of `CausalTest.judge_edit`,
+    `CausalTest.guardrails` and `CausalTest.summarise_reliance`.
     Raises UnreadableError if one of these keys is absent.
     """
     found = outs.read_metrics(ABLATE_FPATH, "ablate")

@@ -41,11 +41,11 @@ METRICS_FPATH, PLOT_FPATH = Path("metrics/extract.json"), Path("plots/extract.cs
 
 
 def moments(tokens: np.ndarray) -> np.ndarray:
-    """Sum up tokens, so that the mean and spread of the tokens can be computed later.
+    """Sum up tokens, so that `normalisation` can later compute their mean and spread.
 
-    Sums of two sets of tokens can be added.
+    The results for two sets of tokens can be added. The total is the result for both sets together.
 
-    tokens: activations, of shape [image, token, width].
+    tokens: activations of one layer, of shape [image, token, width].
     Returns one float64 vector of length width + 2: the sum of the tokens (width numbers), the sum of their squared
     norms, and their number.
     """
@@ -70,13 +70,14 @@ def extract(
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Run CLIP over the images of this rank (process), and store the tokens of each layer.
 
-    stores: the store to fill, by layer. Shards are written while the next batch is computed.
-    batch_size: images per forward pass. No batch spans two shards, so the numbers are the same to the bit for any
-        number of ranks.
+    data: the data set with all images.
+    stores: for each layer, the store to fill. The store also says which images belong to this rank.
+    batch_size: largest number of images per forward pass. No batch spans two shards, so the results are the same to the
+        bit for any number of ranks.
     Returns two things:
-        embeddings: unit-norm embeddings of this rank's audit images (images of the pairs), of shape [n, embed]
-        sums: for each layer, the sums from which mean and spread of the tokens follow, of shape [shard, width + 2] (see
-            `moments`). Images of confirmation women, who are held out, are not counted.
+        embeddings    unit-norm embeddings of this rank's audit images (images of the pairs), of shape [n, embed]
+        sums          for each layer, the result of `moments` for each shard of this rank, of shape [shard, width + 2].
+                      Images of confirmation women, who are held out, are not counted
     """
     audit = (data.table["split"] != "corpus").to_numpy()
     counted = (data.table["split"] != "confirmation").to_numpy()
@@ -103,8 +104,10 @@ def extract(
 def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, processor: str) -> str:
     """Name the folder in object storage that keeps the activation stores.
 
-    The name changes if anything changes on which the activations depend.
-    compute, config: settings of the computation. `config.remote` is the URL under which the folder lies.
+    The activations depend on the model, the images and the settings. If one of these changes, the name changes.
+
+    compute: settings of the computation, such as precision.
+    config: settings of the stage. `config.remote` is the URL under which the folder lies.
     model: hash of CLIP's files (`vit.fingerprint`).
     processor: type of device, such as cpu or cuda.
     Returns the URL of the folder, or "" if `config.remote` is empty.
@@ -120,11 +123,16 @@ def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, 
 def fill(
     clip: vit.FrozenClip, data: Dataset, layers: list[int], config: Extract, compute: Compute, ranks: Ranks
 ) -> np.ndarray:
-    """Write the activation store of each layer, with its provenance and the mean and spread of its tokens.
+    """Run CLIP over all images, and write the tokens of each layer to the store data/activations/l<layer>.zarr.
 
+    Each store also gets its provenance, and the mean and spread of its tokens. If object storage is set, the tokens lie
+    there.
+
+    data: the data set with all images.
     layers: the blocks whose residual stream is stored, counted from 1.
-    config: batch size, size of the shards, and storage.
-    ranks: processes that share the work. All of them return the same.
+    config: batch size, number of images per shard, and URL of the object storage (empty for the local disk).
+    compute: settings of the computation. They go into the name of the folder in object storage.
+    ranks: processes that share the work. Each process returns the same array.
     Returns the unit-norm embeddings of all audit images (images of the pairs), of shape [n, embed].
     Raises StoreError if an activation is not finite or the storage cannot be reached. Raises DiskFull if there is no
     space left.
@@ -162,7 +170,8 @@ def fill(
 def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.DataFrame:
     """Let CLIP name the emotion of each audit image (an image of a pair).
 
-    readout: the embedded prompts of all emotions, from which CLIP chooses.
+    readout: the embedded prompts, one for each emotion. CLIP names the emotion of the most probable prompt.
+    data: the data set, which gives the labels of the images.
     embeddings: unit-norm embeddings of the audit images, of shape [n, embed], in the order of `data.audit_rows()`.
     Returns a row per audit image:
         image, identity, condition, emotion, colour, split, pair
@@ -189,7 +198,7 @@ def read_out(readout: Readout, data: Dataset, embeddings: np.ndarray) -> pd.Data
 def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
     """Average accuracy and R (log-probability of the true emotion, nats) over the images of all women.
 
-    table: a row per audit image, with the columns condition, correct (1 or 0) and R.
+    table: a row per audit image, with the columns condition, correct (1 if CLIP names the true emotion, else 0) and R.
     chance: the accuracy of guessing.
     Returns a dictionary with the keys accuracy and R. Each holds semi_nude and clothed (means over these images) and
     gap (clothed minus semi-nude). Under accuracy there is also the key chance.

@@ -46,9 +46,10 @@ class Picture:
 
     pixels: UInt8[np.ndarray, "s s 3"]
     masks: UInt8[np.ndarray, "region s s"]
-    """Bust and face, in this order. 255 is inside, 0 outside; corpus images have empty masks."""
+    """Mask of the bust (row 0) and of the face (row 1). 255 is inside, 0 outside. For a corpus image, which belongs to
+    no pair, both are 0 everywhere."""
     lost: Float[np.ndarray, " region"]
-    """Share of each mask that the crop cut away."""
+    """Share of the bust mask and of the face mask that the crop to a square cut away."""
 
 
 PictureSource = Callable[[int], Picture]
@@ -59,13 +60,13 @@ memory at a time."""
 def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
     """Make the images of the planted world, whose portraits are drawn by a program.
 
-    There are audit pairs (a woman semi-nude and clothed) and corpus images, which have no labels and only train SAEs.
+    An audit pair has two images of one woman, semi-nude and clothed. Corpus images have no labels and only train SAEs.
 
     config: number of women and of corpus images, and the seed.
     size: side of the pictures, in pixels.
-    Returns two things: a table with a row per image, and a function that takes a row number and draws the picture.
-    Columns of the table: image (its name), identity (the woman), condition, emotion, colour (of the top or shirt),
-    intensity and prompt (both empty). Corpus images have only a name.
+    Returns two things: a table with a row per image, and a function that takes a row number of this table and draws the
+    picture. Columns of the table: image (its name), identity (the woman), condition, emotion, and colour (of the top or
+    shirt). Corpus images have only a name. The columns intensity and prompt are empty for all images.
     """
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
@@ -96,12 +97,13 @@ def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
 
 
 def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
-    """Read and check manifest.csv, the list of images in a folder of photographs, and the files that it names.
+    """Read manifest.csv in a folder of photographs. Check this list of images and the files that it names.
 
-    config: the folder, the emotions allowed, the largest size of an image file, and the side of the pictures.
-    Returns two things: the manifest as a table, and a function that takes a row number and reads the picture. The table
-    has a row per image, all text: image, identity, condition, emotion, bust_mask, face_mask, intensity, prompt and any
-    further columns. Raises ManifestError if the manifest, or a file named there, cannot be used.
+    config: the folder, the emotions allowed, the largest size of an image, and the side of the pictures.
+    Returns two things: the manifest as a table with a row per image, and a function that takes a row number of this
+    table and reads the picture. Columns of the table, all text: image, bust_mask and face_mask (names of files),
+    identity (the woman), condition, emotion, intensity, prompt, and any others of the manifest.
+    Raises ManifestError if the manifest, or a file named there, cannot be used.
     """
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
@@ -124,15 +126,16 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
 
 
 def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
-    """Fill in missing prompts, and assign each woman to a split.
+    """Fill in missing prompts, assign each woman to a split, and number the pairs.
 
-    Latents and SAE are chosen on discovery women. Confirmation women are held out for the claims.
+    The SAE and the latents are chosen on discovery women. Confirmation women are held out for the claims.
 
     table: a row per image, with identity (the woman), condition, emotion, intensity and prompt. A corpus image belongs
         to no pair and has no identity.
-    config: the template of a prompt, the share of discovery women and the seed.
-    Returns the table with prompts filled in, and two new columns. split: discovery, confirmation or corpus. pair: a
-    number that the two images of a pair share; -1 for corpus images.
+    config: the template of a prompt, the share of women who become discovery women, and the seed.
+    Returns the table with prompts filled in, and two new columns:
+        split    discovery, confirmation or corpus
+        pair     a number that the two images of a pair share; -1 for corpus images
     Raises ManifestError if there are fewer than two women.
     """
     table = table.copy()
@@ -157,9 +160,9 @@ def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str
     look: a function that takes a row number of `table` and returns the picture with its masks.
     size: side of the pictures, in pixels.
     prompts: the prompt of each emotion.
-    Returns a row per image:
-        bust_covered, face_covered    share of the image inside the mask
-        bust_lost, face_lost          share of the mask that the crop cut away
+    Returns a table with a row per image and these columns:
+        bust_covered, face_covered    share of the image that lies inside the mask
+        bust_lost, face_lost          share of the mask that the crop to a square cut away
     Raises DiskFull if there is no space left.
     """
     rows = []
@@ -174,11 +177,12 @@ def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str
 def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Summarise the data set for a metrics file.
 
-    table: a row per image, with the columns identity (the woman), condition, split and pair (-1 for corpus images).
-    shares: a row per image, in the same order, with <region>_covered (share of the image inside the mask) and
-        <region>_lost (share of the mask that the crop cut away), for bust and face.
-    Returns three dictionaries:
-        count              images, audit_images, pairs, women, corpus_images, discovery_women, confirmation_women
+    table: a row per image, from `complete`. Audit images are those of pairs; corpus images belong to no pair.
+    shares: a row per image, in the same order, from `write`: shares of the image inside the masks, and shares of the
+        masks that the crop cut away.
+    Returns a dictionary of three dictionaries. <region> is bust or face:
+        count              numbers: images, audit_images, pairs, women, corpus_images, discovery_women,
+                           confirmation_women
         mask_area_share    <region>_<condition>: mean share of the image inside the mask
         crop               <region>_worst_share_lost: largest share of a mask that the crop cut away
     """
@@ -204,8 +208,9 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
 def contact_sheet(table: pd.DataFrame, look: PictureSource, fpath: Path) -> None:
     """Draw some pairs with their masks outlined, so that a person can check them, and write the sheet to `fpath`.
 
-    N_SHOWN pairs are drawn, evenly spread over all pairs. Each column shows one pair: the semi-nude image above, the
-    clothed one below. The bust has a solid outline, the face a dashed one.
+    At most 6 pairs (N_SHOWN) are drawn, evenly spread over all pairs. Each column shows one pair: the semi-nude image
+    above, the clothed image below. The bust has a solid outline, the face a dashed outline.
+
     table: a row per image, with the columns pair (-1 for corpus images), condition and emotion.
     look: a function that takes the position of a row in `table` and returns the picture with its masks.
     """

@@ -74,10 +74,11 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
 
 
 def without_a_network(config: Clip) -> str:
-    """Write the end of an error message: how to copy pretrained weights from a machine with a network.
+    """Write advice for a machine without a network: how to copy pretrained weights from another machine.
 
-    config: the architecture, and the tag or file of its weights.
-    Returns the advice, or "" for a file and for weights that do not lie on the Hugging Face Hub.
+    config: the architecture, and the weights (a tag of open_clip, a file, or `random`).
+    Returns the advice, to be put at the end of an error message. Returns "" if the weights do not lie on the Hugging
+    Face Hub.
     """
     import open_clip
 
@@ -99,6 +100,7 @@ def _is_file(name: str) -> bool:
 def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg: dict[str, Any]) -> None:
     """Write a model into `directory` in open_clip's `local-dir:` layout: float32 weights (safetensors) and settings.
 
+    model: an open_clip model.
     model_cfg: open_clip's description of the architecture.
     preprocess_cfg: open_clip's settings of the preprocessing, such as mean and std of the pixels.
     """
@@ -111,10 +113,15 @@ def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg:
 
 
 def size(model: Any) -> dict[str, Any]:
-    """Measure the vision tower of a model, for a metrics file.
+    """Describe the size of an open_clip model's vision tower, for a metrics file.
 
-    Returns vision_parameters, vision_layers, vision_width, tokens (patches and class token), image_size (pixels), and
-    logit_scale, the factor on cosines before the softmax.
+    Returns
+        vision_parameters    number of parameters of the vision tower
+        vision_layers        number of blocks
+        vision_width         width of the residual stream
+        tokens               number of tokens per image: patches and class token
+        image_size           side of the input image, in pixels
+        logit_scale          the factor on cosines before the softmax
     """
     visual = model.visual
     return {

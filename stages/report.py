@@ -57,14 +57,14 @@ N_SHOWN = 3  # pairs beside the finding
 def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> None:
     """Draw the main finding, and write it to plots/finding.png (FINDING_FPATH).
 
-    The bars show emotion accuracy. Before the edit: clothed, semi-nude, and semi-nude with the bust greyed out. Then
-    semi-nude with the best random set of latents edited. After the edit: semi-nude and clothed. All but the random set
-    have an interval. A dotted line marks chance.
+    Six bars show emotion accuracy. Three are without an edit: clothed, semi-nude, and semi-nude with the bust greyed
+    out. One is semi-nude with the best random set of latents edited. Two are with the edit: semi-nude and clothed. All
+    bars but that of the random set have an interval. A dotted line marks chance.
 
-    metrics: the contents of the metrics files, by stage; `ablate` (accuracies, and gain of the best random set) and
-        `extract` (chance) are read.
-    edited: what was edited in words, such as "28 bias latents edited", for the labels of the bars.
-    with_pictures: whether to show three pairs of women who were held out when the latents were chosen. The file is
+    metrics: the contents of the metrics files, by name of the stage. Keys used: `ablate` (accuracies, and gain of the
+        best random set) and `extract` (chance).
+    edited: what was edited, in words, such as "28 bias latents edited". It labels the bars with the edit.
+    with_pictures: whether to show three pairs of images, of women held out when the latents were chosen. The file is
         committed to git. So pass True only for portraits drawn by a program, never for photographs.
     """
     figure = figures.pyplot().figure(figsize=(10.4 if with_pictures else 6.4, 4.2))

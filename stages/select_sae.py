@@ -39,7 +39,7 @@ STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 
 
 def points(grid: Grid) -> list[Point]:
-    """List the layer and the expansion of every SAE of the grid: each layer with each expansion."""
+    """List all SAEs of the grid: every layer with every expansion (d_sae / d_in)."""
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
@@ -51,7 +51,8 @@ def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
     `perception` lists the latents that are more active on semi-nude women. Each has a row per latent:
         latent             index of the latent
         step               step of the search that found the latent
-        mean, low, high    gap of the latent's effect or activation (clothed minus semi-nude), and its interval
+        mean, low, high    mean gap (clothed minus semi-nude) and its interval. On `bias`: gap of the effect, nats.
+                           On `perception`: gap of the activation
         p_max_t            family-wise p-value of the gap
     Raises LatentsError if a list cannot be read.
     """
@@ -61,19 +62,21 @@ def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
 def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
     """Collect the results of the SAEs of the grid, to choose one.
 
-    clothed_cost: largest loss of accuracy on clothed women, 0 to 1, that an edit may cause. The best edit is the one
-        with the largest net gain among these.
+    clothed_cost: largest loss of accuracy on clothed images, 0 to 1, that an edit may cause. The best edit is the edit
+        with the largest net gain within this limit. If no edit is within the limit, the best edit has 0 latents.
     Returns a row per SAE. R is the log-probability of the true emotion, in nats:
-        layer, expansion                                 of the SAE
-        recon, l0, l0_fraction, fvu, total               losses and sparsity of the last training step
+        layer, expansion                                 layer of the SAE, and d_sae / d_in
+        recon, l0, l0_fraction, fvu, total               losses and sparsity at the last training step
         train_fvu                                        FVU on the images trained on
         held_out_fvu                                     FVU on held-out women; NaN if nobody was held out
-        dead_fraction                                    share of latents that never fire
-        mwu_p, auc, cliffs_delta, ks_p                   tests of the study that this project replicates
+        dead_fraction                                    share of latents that never fire on the images trained on
+        mwu_p, auc, cliffs_delta, ks_p                   Mann-Whitney and Kolmogorov-Smirnov tests of the latents' mean
+                                                         activations, semi-nude against clothed
         cosine_difference_mean, cosine_difference_std    cosine(image, text) with the SAE in CLIP minus without
-        first_order_correlation                          of first-order effects with real ablations
-        smallest_p                                       smallest p-value that the number of women allows
-        n_bias, n_perception                             numbers of latents found
+        first_order_correlation                          correlation of latents' first-order effects on R with the loss
+                                                         of R when each latent alone is zeroed
+        smallest_p                                       smallest p-value that the permutation test can give
+        n_bias, n_perception                             number of latents on the list of bias and of perception latents
         n_edited                                         number of latents of the best edit
         semi_nude_gain                                   rise of R on semi-nude images by the best edit
         clothed_loss                                     fall of R on clothed images by the best edit
@@ -113,12 +116,15 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
 def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
     """Choose one SAE by the rule in params.yaml.
 
-    table: a row per SAE, with its quality, the published tests and the gain of its best edit (from `collect`).
+    table: a row per SAE, from `collect`.
     config: `rule` is one of three.
-        net_gain: take the largest net_gain, or the lowest FVU if no edit has a positive one. net_gain is the gain of R
-            (log-probability of the true emotion, nats) on semi-nude images minus the loss of R on clothed ones.
-        published: take the auc farthest from one half.
+        net_gain: take the SAE with the largest net_gain. If no net_gain is above 0, take the SAE with the lowest FVU
+            (fraction of variance unexplained).
+        published: take the SAE whose auc is farthest from one half. auc compares the latents' mean activations on
+            semi-nude and on clothed images.
         fixed: take the SAE with `layer` and `expansion` of `config`.
+    net_gain is the gain of R (log-probability of the true emotion, nats) on semi-nude images minus the loss of R on
+    clothed images, by the best edit of this SAE.
     Returns the row of the chosen SAE, and the reason in words.
     Raises ParamsError if the rule is `fixed` and the grid has no such SAE.
     """
@@ -161,7 +167,7 @@ def curves(grid: Grid) -> pd.DataFrame:
         recon, sparsity, total    mean squared error, sparsity term of the loss, and total loss
         l0, l0_fraction           active latents per token, and the same as a share of d_sae
         fvu                       fraction of variance unexplained
-        dead_fraction             share of latents that have not fired for long
+        dead_fraction             share of latents that fired in none of the latest training steps
     Raises UnreadableError if a history is missing or damaged.
     """
     parts = [
@@ -177,13 +183,13 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     """Draw the SAEs side by side, with a circle around the chosen one, and write the picture to `fpath`.
 
     The first panel shows FVU (fraction of variance unexplained) against L0. The second shows the AUC of the published
-    test against the expansion. The third shows the net gain of the best edit against the expansion. Each layer has a
-    line.
+    test (activations on semi-nude against clothed images) against the expansion. The third shows the net gain of the
+    best edit against the expansion. Each layer has a line.
 
-    table: a row per SAE, with the columns layer, expansion, l0 (active latents per token), train_fvu, held_out_fvu, auc
-        and net_gain. net_gain is the rise of R (log-probability of the true emotion, nats) on semi-nude images minus
-        the fall of R on clothed ones.
-    chosen: the row of the chosen SAE.
+    table: a row per SAE, from `collect`. Columns used: layer, expansion, l0 (active latents per token), train_fvu,
+        held_out_fvu, auc and net_gain. net_gain is the rise of R (log-probability of the true emotion, nats) on
+        semi-nude images minus the fall of R on clothed images.
+    chosen: the row of `table` that belongs to the chosen SAE.
     """
     figure, axes = figures.panels(3, "The SAEs of the grid (circle: the chosen one)")
     layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)

@@ -50,12 +50,12 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
     """Measure an SAE on the tokens of at most MOST_MEASURED images, evenly spread over `rows`.
 
     activations: the stored tokens of all images.
-    rows: row numbers of the images.
-    mean: mean of the tokens trained on, of shape [d_in]. An SAE that always predicts this mean has an FVU (fraction of
-        variance unexplained) of 1.
+    rows: row numbers of the images in the table of the data set.
+    mean: mean of the tokens trained on, of shape [d_in]. FVU is the fraction of variance unexplained. An SAE that
+        always predicts this mean has an FVU of 1.
     Returns these keys:
-        fvu, fvu_cls, fvu_patches    FVU of all tokens, of class tokens, of patches
-        recon                        mean squared error per activation
+        fvu, fvu_cls, fvu_patches    FVU of all tokens, of class tokens only, of patches only
+        recon                        squared error, averaged over tokens and the d_in numbers of a token
         l0, l0_fraction              active latents per token, and the same divided by d_sae
         dead_fraction                share of latents that never fire on these tokens
     """
@@ -82,11 +82,14 @@ def measure(
     """Measure an SAE on the images trained on, and on the images of confirmation women if these were held out.
 
     activations: the stored tokens of all images.
-    config: the images trained on (`train_on`).
+    data: the data set, which gives the split of each image.
+    config: `train_on` names the images trained on.
     mean: mean of the tokens trained on, of shape [d_in].
-    Returns a dictionary with the keys train and held_out. held_out is absent if no women were held out. Each holds fvu,
-    fvu_cls and fvu_patches (fraction of variance unexplained of all tokens, class tokens, patches), recon (mean squared
-    error), l0 (active latents per token), l0_fraction and dead_fraction (share of latents that never fire).
+    Returns the keys train and held_out (absent if no women were held out). Each holds a dictionary:
+        fvu, fvu_cls, fvu_patches    fraction of variance unexplained: all tokens, class tokens only, patches only
+        recon                        squared error, averaged over tokens and the d_in numbers of a token
+        l0, l0_fraction              active latents per token, and the same divided by d_sae
+        dead_fraction                share of latents that never fire on these tokens
     """
     trained_on = SPLITS_TRAINED_ON[config.train_on]
     splits = {"train": data.rows(*trained_on)}
@@ -98,8 +101,10 @@ def measure(
 def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
     """Load an SAE that was trained elsewhere, from data/pretrained/l<layer>_x<expansion>.
 
-    point: layer and expansion of the SAE. d_in: width of the layer.
-    Raises SAEError if the files cannot be used, or if the SAE does not fit the layer's width or the point's expansion.
+    point: layer and expansion (d_sae / d_in) of the SAE.
+    d_in: width of the layer.
+    Raises SAEError if the files cannot be used, if the SAE's d_in is not `d_in`, or if its expansion is not that of
+    `point`.
     """
     directory = PRETRAINED_DPATH / str(point)
     sae = JumpReLUSAE.load(directory)
@@ -112,10 +117,10 @@ def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
 
 
 def headline(quality: dict[str, Any]) -> dict[str, float]:
-    """Choose the few numbers for the metrics file from all that was measured on an SAE.
+    """Take the few numbers for the metrics file from the result of `measure`.
 
     quality: a dictionary with the keys train (measured on the images trained on) and held_out (measured on held-out
-        women; the key may be absent).
+        women; absent if there are none).
     Returns these keys. FVU is the fraction of variance unexplained:
         train_fvu        FVU on the images trained on
         l0               active latents per token, on the same images
@@ -130,9 +135,11 @@ def headline(quality: dict[str, Any]) -> dict[str, float]:
 def untrained_history(quality: dict[str, float]) -> pd.DataFrame:
     """Make a training history of one row, at step 0, for an SAE that was not trained here.
 
-    quality: measured on the images trained on: recon (mean squared error), l0 (active latents per token), l0_fraction
-        (l0 / d_sae), fvu (fraction of variance unexplained) and dead_fraction (share of latents that never fire).
-    Returns a table with these columns, and step (0), sparsity (the sparsity loss, set to 0) and total (equal to recon).
+    quality: what was measured on the images trained on. Keys used: recon (mean squared error), l0 (active latents per
+        token), l0_fraction (l0 / d_sae), fvu (fraction of variance unexplained) and dead_fraction (share of latents
+        that never fire).
+    Returns a table. These keys are its columns. Further columns are step (0), sparsity (sparsity loss, here 0) and
+    total (total loss, here equal to recon).
     """
     row = {key: quality[key] for key in ("recon", "l0", "l0_fraction", "fvu")}
     return pd.DataFrame(
@@ -147,13 +154,13 @@ def save(
     history: pd.DataFrame | None,
     activations: store.Store,
 ) -> None:
-    """Write an SAE with its provenance, quality and training history, and the metrics of the stage.
+    """Write an SAE and its training history to data/sae/<point>, and its metrics to metrics/train_sae/<point>.json.
 
-    point: layer and expansion, which name the folder in data/sae and the file in metrics/train_sae.
-    quality: a dictionary with the keys train (measured on the images trained on), held_out (measured on held-out women;
-        absent if there are none) and size (d_in, d_sae, and number of tokens trained on).
+    point: layer and expansion of the SAE. <point> is l<layer>_x<expansion>.
+    quality: the result of `measure`, with the keys train and held_out (absent if nobody was held out). A third key,
+        size, holds d_in, d_sae and the number of tokens trained on. All go into the metadata of the SAE.
     history: a row per logged step of the training; None for an SAE from elsewhere.
-    activations: the store that the tokens came from, which gives the provenance.
+    activations: the store that the tokens came from. Its provenance also goes into the metadata of the SAE.
     """
     sae.metadata |= {"layer": point.layer, "expansion": point.expansion, "quality": quality}
     sae.metadata |= activations.provenance

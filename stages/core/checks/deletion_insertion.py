@@ -22,12 +22,16 @@ SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # shares of patches: d
 def most_relevant(
     heat: Float[np.ndarray, "n gh gw"], share: float, among: Bool[np.ndarray, "n gh gw"] | None = None
 ) -> Bool[np.ndarray, "n gh gw"]:
-    """Mark the patches of each image with the largest values of the map. Ties are taken in reading order.
+    """Mark, in each image, the patches with the largest values of the map.
 
-    heat: a map of patches for each image.
-    share: share of the patches to mark, between 0 and 1; the number of patches is rounded.
-    among: True for the patches to rank. Only these may be marked, and the share counts only these; all if not given.
-    Returns True for each marked patch.
+    If two values are equal, the patch that comes first in reading order is marked first. An image has gh rows of gw
+    patches. n is the number of images.
+
+    heat: for each image, the value of each patch in the map.
+    share: share of the patches to mark, between 0 and 1. The number of patches is rounded.
+    among: True for the patches that may be marked. `share` is then a share of these patches. If not given, all patches
+        may be marked.
+    Returns an array like `heat`: True for each marked patch, else False.
     """
     among = np.ones(heat.shape, dtype=bool) if among is None else among
     ranked = np.where(among, heat, -np.inf).reshape(len(heat), -1)
@@ -43,13 +47,16 @@ def perturbed(
     kind: Kind,
     among: Bool[np.ndarray, "n gh gw"] | None = None,
 ) -> UInt8[np.ndarray, "n s s 3"]:
-    """Grey out the most relevant share of patches (`deletion`), or all other patches (`insertion`).
+    """Grey out the most relevant patches (`deletion`), or all patches except these (`insertion`).
+
+    An image has gh rows of gw patches. n is the number of images, s their side in pixels.
 
     images: square RGB images.
-    heat: a map of patches for each image; the largest values are the most relevant.
-    share: share of the patches, between 0 and 1.
-    among: True for the patches to rank, such as those of one region. The share counts only these; all if not given.
-        Patches outside are never greyed out in deletion, and always in insertion.
+    heat: for each image, the value of each patch in the map. The largest values are the most relevant.
+    share: share of the patches that count as most relevant, between 0 and 1.
+    kind: `deletion` or `insertion`.
+    among: True for the patches that can be most relevant, such as those of one region. `share` is then a share of these
+        patches. Other patches are never greyed out in deletion, and always in insertion. If not given, all can be.
     Returns the changed images.
     """
     patch = images.shape[1] // heat.shape[1]
@@ -61,8 +68,8 @@ def perturbed(
 def area(readout: Float[np.ndarray, "share n"]) -> Float[np.ndarray, " n"]:
     """Compute the area under the readout over the share of patches, for each image, by trapezoids.
 
-    readout: the emotion readout of the model on the changed images. A row for each share of patches that was greyed out
-        or shown (SHARES, from 0 to 1), a column per image.
+    readout: the emotion readout of the model, when a share of the patches is greyed out (deletion) or shown
+        (insertion). It has a row for each of SHARES, from 0 to 1, and a column per image.
     Returns one area per image, in the unit of the readout.
     """
     return np.trapezoid(readout, SHARES, axis=0)

@@ -35,10 +35,13 @@ def parameter_groups(visual: Any) -> list[tuple[str, list[nn.Parameter]]]:
 def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
     """Randomise the vision tower of a copy of `model`, group by group, from the top down. `model` does not change.
 
-    Each parameter tensor gets random normal values. Their mean and standard deviation are those of the old values, so
-    the scale of activations stays.
-    Yields, after each group, the name of the group and the copy. The copy is the same object each time, and earlier
-    groups stay randomised.
+    Each parameter tensor is filled with random normal values. Their mean and standard deviation are those of the old
+    values of this tensor.
+
+    model: an open_clip model with a ViT as its vision tower.
+    seed: seed of the random values.
+    Yields, after each group, the name of the group (see `parameter_groups`) and the copy. The copy is the same object
+    each time. Earlier groups stay randomised.
     """
     changed: Any = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)

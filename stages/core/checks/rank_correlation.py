@@ -8,9 +8,10 @@ from jaxtyping import Float, Real
 
 
 def spearman(a: Real[np.ndarray, "n k"], b: Real[np.ndarray, "n k"]) -> Float[np.ndarray, " n"]:
-    """Compute Spearman's rank correlation of each row of `a` with the same row of `b`. Ties share their mean rank.
+    """Compute Spearman's rank correlation of each row of `a` with the same row of `b`.
 
-    Returns one correlation per row, NaN where a row is constant.
+    Equal values in a row get the mean of their ranks.
+    Returns one correlation per row, NaN if the row of `a` or of `b` is constant.
     """
     ranks = [scipy.stats.rankdata(values, axis=1) for values in (a, b)]
     centred = [r - r.mean(1, keepdims=True) for r in ranks]

@@ -27,8 +27,10 @@ def neighbours(
 
     W_dec: decoder rows of all latents of the SAE.
     latents: indices of some latents.
-    Returns two arrays with a row for each of `latents`: the indices of the neighbours, and the cosines of their decoder
-    directions with that of the latent. The nearest comes first. Rows are shorter if the SAE has fewer other latents.
+    n: number of neighbours to find.
+    Returns two arrays with a row for each of `latents`. The first holds the indices of the neighbours. The second holds
+    the cosines of their decoder directions with that of the latent. The nearest neighbour comes first. If the SAE has
+    fewer than `n` other latents, all of them are returned.
     """
     directions = normalize(W_dec.detach(), dim=1)
     chosen = torch.tensor(latents, device=directions.device)
@@ -43,8 +45,8 @@ def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
 
     templates: texts with names of columns in braces, such as "a {emotion} woman". A template with several names gives
         all combinations of the columns' values.
-    images: a row per image, with a column of labels for each name. Empty labels are skipped.
-    Returns the prompts, each once. Raises ValueError for a name that is no column of `images`.
+    images: a row per image, with a column of labels for each name in braces. Empty labels are skipped.
+    Returns the prompts without repeats. Raises ValueError if a name in braces is not a column of `images`.
     """
     prompts = []
     for template in templates:
@@ -62,11 +64,13 @@ def prompt_cosines(
 ) -> Float[np.ndarray, "k prompt"]:
     """Compute the cosine of each direction with each prompt, in the joint space of images and texts.
 
-    directions: directions in the residual stream, such as decoder rows. Each passes CLIP's final layer norm and
-        projection, as if it were alone after the last block (logit lens).
+    The mean embedding of all prompts is subtracted from the embedding of each prompt. So the cosine compares the
+    direction with what distinguishes a prompt from the other prompts.
 
-    First, the mean embedding of all prompts is subtracted from each prompt's embedding. What all prompts share says
-    nothing about a latent. So a high cosine shows how one prompt differs from the others.
+    directions: directions in the residual stream, such as decoder rows. CLIP's final layer norm and projection are
+        applied to each direction, as if it were a token after the last block (logit lens).
+    prompts: at least two texts.
+    Returns a row per direction, a column per prompt.
     """
     text = clip.text(prompts)
     text = normalize(text - text.mean(0), dim=1)

@@ -21,9 +21,10 @@ LEAST = 0.1  # share of a latent's variance; if every label explains less, the l
 def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> Float[np.ndarray, " k"]:
     """Compute the share of each latent's variance over images that a label explains: eta^2, from 0 to 1.
 
-    eta^2 is the sum of squares between the label's groups divided by the total sum of squares.
+    The images with the same label form a group. eta^2 is the sum of squares between the groups divided by the total sum
+    of squares.
 
-    values: a row per image, a column per latent.
+    values: activations, with a row per image and a column per latent.
     labels: the label of each image.
     Returns one share per column; 0 for a constant column.
     """
@@ -38,18 +39,19 @@ def variance_explained(values: Float[np.ndarray, "n k"], labels: np.ndarray) -> 
 
 
 def encoded(pooled: PooledLatents, images: pd.DataFrame, latents: Int[np.ndarray, " k"]) -> pd.DataFrame:
-    """Find out which label each latent encodes: the share of its variance that each label explains (eta^2).
+    """Find out which label each latent encodes: the label that explains most of the variance of its activation.
 
-    pooled: activations of all latents on each image, pooled over tokens in three ways.
+    pooled: activation of each latent on each image, pooled over tokens in three ways: on the class token, mean over
+        patches, and maximum over patches.
     images: labels of the images of `pooled`, in the same order. Columns: condition, emotion and, if the images have
         it, colour.
     latents: indices of the latents to describe.
     Returns a row per latent; the index is the latent. Columns:
-        condition    eta^2 of clothed or semi-nude, over all images
-        emotion      eta^2 of the emotion of the face, over semi-nude images
-        colour       eta^2 of the colour of the top, over semi-nude images; absent if images have no such label
-        encodes      the label that explains most; `none` if every label explains less than LEAST
-    Each eta^2 is the largest over the three poolings.
+        condition    share explained by the condition (clothed or semi-nude), over all images
+        emotion      share explained by the emotion of the face, over semi-nude images
+        colour       share explained by the colour of the top, over semi-nude images; absent without this label
+        encodes      the label with the largest share; `none` if each share is below 0.1 (LEAST)
+    A share is eta^2, from 0 to 1: the largest of the three shares for the three poolings.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     judged_on = {"condition": np.ones(len(images), bool), "emotion": semi_nude, PLANTED: semi_nude}
@@ -79,17 +81,17 @@ def detectors(
 ) -> pd.DataFrame:
     """Find, for each value of a label, the latent that best tells whether a semi-nude image has this value.
 
-    pooled: activations of all latents on each image, pooled over tokens in three ways.
+    pooled: activation of each latent on each image, pooled over tokens in three ways: on the class token, mean over
+        patches, and maximum over patches.
     images: labels of the images of `pooled`, in the same order. Columns: condition, and the column named by `label`.
     label: name of the column with the label, such as colour.
-    ranked: indices of all latents, the most harmful to semi-nude women first.
-
+    ranked: indices of all latents, in the order of some ranking.
     Returns a row per value of the label. Columns:
         (name of the label)    the value
-        latent                 index of the best latent for this value
-        eta2                   share of its variance explained by having the value or not; largest of three poolings
+        latent                 index of the best latent: the latent with the largest eta2
+        eta2                   share of the latent's variance over semi-nude images that is explained by whether an
+                               image has the value; the largest of the three poolings
         rank                   place of this latent in `ranked`, from 1
-    If a bias was planted on the label, a good ranking puts these latents first.
     """
     semi_nude = (images["condition"] == SEMI_NUDE).to_numpy()
     values = [getattr(pooled, pooling)[semi_nude].astype(np.float64) for pooling in POOLINGS]
@@ -115,11 +117,11 @@ def monosemanticity(
 
     values: activation of each latent on each image.
     embeddings: unit-norm image embeddings of the same images.
-    Returns one score per latent. The chance level is the mean cosine of all pairs of images. A latent with fewer than
-    two images with a > 0 scores chance, and so does a latent that all images activate equally.
+    Returns one score per latent. The chance level is the mean cosine of all pairs of images. A latent gets the chance
+    level if fewer than two images have a > 0. A latent that all images activate equally gets it too.
 
-    In the paper (arXiv 2504.02821) the image embeddings come from another model. The score is computed in closed form:
-    (|sum_i a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2), with e_i the embedding of image i.
+    In the paper (arXiv 2504.02821) the image embeddings come from another model. The sums are computed without a loop
+    over pairs: (|sum_i a_i e_i|^2 - sum_i a_i^2) / ((sum_i a_i)^2 - sum_i a_i^2), with e_i the embedding of image i.
     """
     low, high = values.min(0), values.max(0)
     a = np.divide(values - low, high - low, out=np.ones(values.shape, np.float64), where=high > low)
