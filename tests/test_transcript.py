@@ -9,7 +9,7 @@ import sys
 
 from tests.studies import ENV, GIT_ENV, ran, run
 
-CHANGE = "select_sae.rule=published"
+CHANGE = "analyse_sae.n_checked=2"  # a metric of every SAE changes, whichever is chosen, and none is trained again
 
 
 def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
@@ -27,11 +27,12 @@ def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
         "export_clip",
         "report",
     }
-    assert "select_sae" in ran(page) and ran(page) <= after_selection
-    assert "select_sae.rule" in page and str(folder) not in page
+    analyses = {f"analyse_sae@{layer}-{expansion}" for layer in (1, 2, 3) for expansion in (1, 2, 4)}
+    assert analyses | {"select_sae"} <= ran(page) <= analyses | after_selection
+    assert "analyse_sae.n_checked" in page and str(folder) not in page
     difference = page.split("$ dvc metrics diff\n")[1].split("```")[0].splitlines()
     assert 3 < len(difference) < 120
-    assert any("metrics/select_sae.json" in line for line in difference)
+    assert any("metrics/analyse_sae/" in line for line in difference)
     plots = (folder / "dvc_plots" / "index.html").read_text()
     assert '"rev": "HEAD"' in plots and '"rev": "workspace"' in plots
     assert json.loads(run(folder, "dvc", "status", "--json")) == {}
