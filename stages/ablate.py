@@ -3,9 +3,10 @@
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   metrics/ablate.json (estimates), metrics/full/ablate.json (with intervals), plots/ablate.csv (outcomes of each
          image), plots/ablate_arms.csv (accuracies), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv
-         (random sets), plots/ablate.png
-claims   how the edit changes the emotion gap and CLIP's reliance on bust and face, compared with meaningless damage,
-         with matched random sets of latents, and with baselines that need no SAE (`core/ablation/arms.py`)
+         (random sets), plots/ablate_null_searches.csv (searches on labels that mean nothing), plots/ablate.png
+claims   how the edit changes the emotion gap and CLIP's reliance on bust and face, compared with the same search on
+         labels that mean nothing (`core/ablation/null_searches.py`), with matched random sets of latents, with
+         meaningless damage, and with baselines that need no SAE (`core/ablation/arms.py`)
 
 No SAE, latent or edit was chosen on confirmation women. The primary endpoints were fixed before any result was seen:
 the emotion gap (R and accuracy), and region reliance.
@@ -13,6 +14,8 @@ the emotion gap (R and accuracy), and region reliance.
 splice     the point after one block of CLIP where the chosen SAE reads the residual stream
 arm        a function that changes the tokens at the splice: the edit, a baseline, noise, or no change (original)
 R          log-probability of the true emotion, nats
+losing     the condition that CLIP reads worse on discovery women; semi-nude if it reads both alike
+gain       of an edit: rise of R or accuracy in the losing condition; cost: fall in the other condition
 reliance   change of R or accuracy when a region of the image is greyed out: above 0 the region misleads CLIP, below 0
            CLIP needs it
 
@@ -29,30 +32,32 @@ import pandas as pd
 import torch
 
 from stages.core import figures, store
-from stages.core.ablation import association
+from stages.core.ablation import association, null_searches
 from stages.core.ablation.arms import ARMS, ArmInputs, at_last_block, build_arms
 from stages.core.ablation.controls import matched_control_sets
-from stages.core.ablation.endpoints import BEFORE_AND_AFTER, ArmOutcomes, CausalTest
+from stages.core.ablation.endpoints import BEFORE_AND_AFTER, ENDPOINTS, ArmOutcomes, CausalTest
 from stages.core.clip import vit
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
 from stages.core.figures import Axes
-from stages.core.intervention import selection
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.spliced_clip import Arm, ImageSource, Outcomes, SplicedClip
+from stages.core.latents import selection
+from stages.core.latents.edit_curve import edit_sizes
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.spliced_clip import Arm, ImageSource, Outcomes, SplicedClip
 from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.compute import join_ranks, leave_ranks
 from stages.core.run.errors import run_command
-from stages.core.run.labels import CLOTHED, CONDITIONS, GREY, REGIONS, SEMI_NUDE
+from stages.core.run.labels import CLOTHED, CONDITIONS, GREY, OTHER_CONDITION, REGIONS, SEMI_NUDE
 from stages.core.schema import Ablate, Compute, Edit, Grid, Inference
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, FULL_FPATH = Path("metrics/ablate.json"), Path("metrics/full/ablate.json")
 TABLE_FPATH, PLOT_FPATH = Path("plots/ablate.csv"), Path("plots/ablate.png")
-ARMS_FPATH = Path("plots/ablate_arms.csv")
+ARMS_FPATH, NULLS_FPATH = Path("plots/ablate_arms.csv"), Path("plots/ablate_null_searches.csv")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
+CONTROL_COLUMNS = ("accuracy_gain", "R_gain", "accuracy_cost", "R_cost", "bust_reliance_R")
 SHOWN_ARMS = [name for name, entry in ARMS.items() if entry.shown]
 
 
@@ -118,8 +123,8 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
     """Measure accuracy and R (log-probability of the true emotion, nats) for several doses of the edit.
 
     There are two kinds of dose. The dose n_latents is a number k: the first k chosen latents are edited. The values of
-    k are 0 and those in `edit.curve`. A value above the number of chosen latents is replaced by this number. The dose
-    scale is a factor: all chosen latents are multiplied by it.
+    k are 0, those in `edit.curve` below the number of chosen latents, and this number. The dose scale is a factor: all
+    chosen latents are multiplied by it.
 
     inputs: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), and how latents are edited (`edit`).
     scales: the factors.
@@ -131,7 +136,7 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
         estimate, low, high    mean over images, with its bootstrap interval over women
     """
     spliced, chosen, edit = inputs.spliced, inputs.chosen, inputs.edit
-    sizes = [0, *sorted({min(k, len(chosen.latents)) for k in edit.curve} - {0})]
+    sizes = edit_sizes(edit, len(chosen.latents))
     by_size = [spliced.selected_edit_arm(chosen, edit, chosen.latents[:k]) for k in sizes]
     latents = torch.tensor(chosen.latents, device=spliced.clip.device)
     by_scale = [spliced.edit_arm(LatentEdit(latents=latents, kind="scale", factor=s), edit.scope) for s in scales]
@@ -149,29 +154,32 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
 
 
 def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
-    """Edit each random set of latents, and measure the gain and the loss that each set causes.
+    """Edit each of several other sets of latents, and measure the gain and the cost of each edit.
 
-    Each random set is edited in the same way as the chosen latents. All results are means over images.
+    Each set is edited in the same way as the chosen latents. All results are means over images.
 
     inputs: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), and how latents are edited (`edit`).
     pairs: the pairs of images to measure on.
     original: outcomes of the unedited model on the images of the pairs, in the order of `pairs.rows`.
-    sets: an array [set, latent] with the indices of the latents of each random set.
+    sets: an array [set, latent] with the indices of the latents of each set.
     Returns a row per set. R is the log-probability of the true emotion, nats.
-        semi_nude_accuracy_gain, semi_nude_R_gain    rise on semi-nude images, against the unedited model
-        clothed_accuracy_loss, clothed_R_loss        fall on clothed images, against the unedited model
-        bust_reliance_R                              R with the bust greyed out minus R with the full image, on
-                                                     semi-nude images; the set is edited in both cases
+        accuracy_gain, R_gain    rise in the losing condition, against the unedited model
+        accuracy_cost, R_cost    fall in the other condition, against the unedited model
+        bust_reliance_R          R with the bust greyed out minus R with the full image, in the losing condition; the
+                                 set is edited in both cases
     """
-    spliced = inputs.spliced
+    spliced, losing = inputs.spliced, inputs.chosen.judged
     tried = [spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
+    rows: dict[str, np.ndarray] = {name: np.zeros(0) for name in CONTROL_COLUMNS}
+    if not tried:
+        return pd.DataFrame(rows)
     found = spliced.outcomes(pairs.rows, tried)
-    without_bust = spliced.outcomes(pairs.semi_nude, tried, greyed_out(spliced, "bust"))
-    rows = {"bust_reliance_R": (without_bust.R - pairs.split(found.R)[SEMI_NUDE]).mean(1)}
+    without_bust = spliced.outcomes(pairs.table[losing].to_numpy(), tried, greyed_out(spliced, "bust"))
+    rows["bust_reliance_R"] = (without_bust.R - pairs.split(found.R)[losing]).mean(1)
     for name, values, start in (("accuracy", found.correct, original.correct), ("R", found.R, original.R)):
         change = pairs.split(values - start)
-        rows[f"semi_nude_{name}_gain"] = change[SEMI_NUDE].mean(1)
-        rows[f"clothed_{name}_loss"] = -change[CLOTHED].mean(1)
+        rows[f"{name}_gain"] = change[losing].mean(1)
+        rows[f"{name}_cost"] = -change[OTHER_CONDITION[losing]].mean(1)
     return pd.DataFrame(rows)
 
 
@@ -209,26 +217,35 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Choose the main estimates for the metrics file, without their intervals.
 
     found: all results, as in metrics/full/ablate.json. The keys used are accuracy, R and reliance (each by arm, with
-        intervals over women), and edit (p-values against random sets of latents).
-    Returns four dictionaries. R is the log-probability of the true emotion, nats. The arms are original
-    (nothing changed) and edited.
-        accuracy         semi_nude, clothed: accuracy of the original model on images of the condition;
-                         semi_nude_edited, clothed_edited: accuracy of the edited model on images of the condition;
-                         semi_nude_bust_greyed: accuracy of the original model on semi-nude images with the bust
-                         greyed out
-        R_gap            mean R of clothed images minus mean R of semi-nude images, by arm
-        bust_reliance    change of R on semi-nude images when the bust is greyed out, by arm
-        p_random_sets    p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance)
+        intervals over women), edit (p-values against random sets of latents) and null_searches.
+    Returns dictionaries. R is the log-probability of the true emotion, nats. The arms are original (nothing changed)
+    and edited.
+        accuracy            semi_nude, clothed: accuracy of the original model on images of the condition;
+                            semi_nude_edited, clothed_edited: accuracy of the edited model on images of the condition;
+                            semi_nude_bust_greyed: accuracy of the original model on semi-nude images with the bust
+                            greyed out
+        R_gap               mean R of clothed images minus mean R of semi-nude images, by arm
+        bust_reliance       change of R on semi-nude images when the bust is greyed out, by arm
+        p_random_sets       p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance)
+        p_null_searches     p-value of the edit's gain in accuracy against searches on labels that mean nothing, by kind
+                            of search
+    The last two are absent if nothing was edited.
     """
     shown = {"semi_nude": "original", "semi_nude_bust_greyed": "bust_greyed", "semi_nude_edited": "edited"}
     accuracy = {name: found["accuracy"][arm][SEMI_NUDE]["estimate"] for name, arm in shown.items()}
     clothed = {"clothed": "original", "clothed_edited": "edited"}
     accuracy |= {name: found["accuracy"][arm][CLOTHED]["estimate"] for name, arm in clothed.items()}
+    p_values = {
+        "p_random_sets": {
+            n: judged["p_random_sets"] for n, judged in found["edit"].items() if "p_random_sets" in judged
+        },
+        "p_null_searches": {n: row["p_accuracy"] for n, row in found["null_searches"].items() if "p_accuracy" in row},
+    }
     return {
         "accuracy": accuracy,
         "R_gap": {arm: found["R"][arm]["gap"]["estimate"] for arm in BEFORE_AND_AFTER},
         "bust_reliance": {arm: found["reliance"][arm]["bust"]["R"][SEMI_NUDE]["estimate"] for arm in BEFORE_AND_AFTER},
-        "p_random_sets": {name: judged["p_random_sets"] for name, judged in found["edit"].items()},
+        **{name: values for name, values in p_values.items() if values},
     }
 
 
@@ -269,7 +286,7 @@ def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path) -> None:
+def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, losing: str, fpath: Path) -> None:
     """Draw the causal test in three panels, and write the figure to `fpath`.
 
     Left: accuracy by arm (an intervention on the residual stream) and condition. Middle: accuracy against the number of
@@ -280,11 +297,12 @@ def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, fpath: Path)
         arm, region, endpoint, then condition) are drawn. Each value has estimate, low and high.
     dose: from `dose_response`. Only the rows with dose n_latents and endpoint accuracy are drawn. The columns drawn are
         value (number of latents), condition, estimate, low and high.
-    controls: a row per random set. semi_nude_accuracy_gain is drawn: rise of accuracy on semi-nude images.
+    controls: a row per random set. accuracy_gain is drawn: rise of accuracy in the losing condition.
+    losing: the condition that CLIP reads worse.
     """
     figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))
     _draw_arms(axes[0, 0], metrics)
-    _draw_dose(axes[0, 1], dose, controls, metrics)
+    _draw_dose(axes[0, 1], dose, controls, losing, metrics["accuracy"]["original"][losing]["estimate"])
     _draw_reliance(axes[0, 2], metrics)
     figures.save(figure, fpath)
 
@@ -303,24 +321,19 @@ def _draw_arms(ax: Axes, metrics: dict) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
-def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, metrics: dict) -> None:
-    start = metrics["accuracy"]["original"][SEMI_NUDE]["estimate"]
+def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, losing: str, start: float) -> None:
     part = dose[(dose["dose"] == "n_latents") & (dose["endpoint"] == "accuracy")]
     for condition in CONDITIONS:
         line = part[part["condition"] == condition]
         colour = figures.CONDITION_COLOURS[condition]
         ax.plot(line["value"], line["estimate"], "o-", color=colour, label=figures.CONDITION_LABELS[condition])
         ax.fill_between(line["value"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
-    spread = np.random.default_rng(0).uniform(-0.15, 0.15, len(controls))
-    x = part["value"].max() + spread
-    ax.plot(
-        x,
-        start + controls["semi_nude_accuracy_gain"],
-        ".",
-        color=figures.GREY,
-        ms=3,
-        label=f"{len(controls)} random sets, semi-nude",
-    )
+    if len(controls):
+        x = part["value"].max() + np.random.default_rng(0).uniform(-0.15, 0.15, len(controls))
+        label = f"{len(controls)} random sets, {figures.CONDITION_LABELS[losing]}"
+        ax.plot(x, start + controls["accuracy_gain"], ".", color=figures.GREY, ms=3, label=label)
+    else:
+        ax.set(xlim=(-0.5, 0.5), xticks=[0])
     ax.set(
         xlabel="number of latents edited, in the order found",
         ylabel="emotion accuracy",
@@ -351,14 +364,20 @@ def main() -> None:
     spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, ablate.batch_size, ranks)
     inputs, pairs = ArmInputs(spliced, chosen, edit, ablate.seed), Pairs.from_images(data.table, "confirmation")
     tried = run_arms(inputs, pairs, grid.layers)
+    unedited = tried.of_arm("original")
     sets = matched_control_sets(chosen.latents, chosen.tests, ablate.n_random_sets, ablate.seed)
-    controls = control_outcomes(inputs, pairs, tried.of_arm("original"), sets)
+    controls = control_outcomes(inputs, pairs, unedited, sets if len(chosen.latents) else sets[:0])
+    null_sets = null_searches.null_searches(inputs, ablate.n_null_searches)
+    nulls = [control_outcomes(inputs, pairs, unedited, sets).assign(search=kind) for kind, sets in null_sets.items()]
+    searched = pd.concat([pd.DataFrame(columns=[*CONTROL_COLUMNS, "search"]), *nulls], ignore_index=True)
     dose = dose_response(inputs, ablate.scales, pairs, inference)
     relying = {name: tried.arms[name] for name in BEFORE_AND_AFTER}
-    test = CausalTest(pairs, inference, tried, run_greyed(spliced, pairs, relying))
+    test = CausalTest(pairs, inference, chosen.judged, tried, run_greyed(spliced, pairs, relying))
+    judged = test.judge_edit(controls)
     found = {
         **test.summarise_arms([name for name in SHOWN_ARMS if name in tried.arms]),
-        "edit": test.judge_edit(controls),
+        "edit": judged,
+        "null_searches": null_searches.judge(searched, {name: judged[name]["gain"]["estimate"] for name in ENDPOINTS}),
         "reliance": {arm: test.summarise_reliance(arm) for arm in BEFORE_AND_AFTER},
         "guardrails": test.guardrails(len(data.emotions)),
         "embeddings": {name: what_embeddings_hold(spliced, pairs, tried.arms[name]) for name in BEFORE_AND_AFTER},
@@ -370,7 +389,8 @@ def main() -> None:
         outs.write_table(ARMS_FPATH, accuracies(found))
         outs.write_table(DOSE_FPATH, dose)
         outs.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
-        draw(found, dose, controls, PLOT_FPATH)
+        outs.write_table(NULLS_FPATH, searched)
+        draw(found, dose, controls, chosen.judged, PLOT_FPATH)
     leave_ranks()
 
 

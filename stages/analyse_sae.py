@@ -2,10 +2,11 @@
 
 reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/dataset, data/clip
 writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv with all latents; perception.csv and bias.csv
-         with the two lists; curve.csv, summary.json, statistics.png), metrics/analyse_sae/...
-claims   two lists, never mixed: perception latents (their activation differs by condition) and bias latents (their
-         effect on the emotion readout differs by condition). Both are tested on discovery women, with the pair as
-         the unit and women as the clusters. The published study's tests are also given, as description only
+         with the two lists; summary.json, statistics.png), metrics/analyse_sae/...
+claims   two lists, never mixed: perception latents (their activation differs by condition) and bias latents (they harm
+         the emotion readout in the condition that CLIP reads worse). Both are tested on discovery women, with the pair
+         as the unit and women as the clusters, in the model without an edit. If CLIP reads both conditions alike, no
+         bias latent is named. The published study's tests are also given, as description only
 
 R         log-probability of the true emotion, nats
 effect    what R would lose if a latent were zeroed, to first order
@@ -26,23 +27,25 @@ import pandas as pd
 import torch
 
 from stages.core import figures, paired, store
-from stages.core.clip import readout, vit
+from stages.core.clip import vit
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
 from stages.core.figures import Axes, Figure
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.spliced_clip import Arm, SplicedClip, original
-from stages.core.latents.effects import effects
-from stages.core.latents.lists import COLUMNS, best_edit, perception_latents
-from stages.core.latents.pooling import PooledLatents, pool_latents
-from stages.core.latents.search import find_bias_latents
+from stages.core.latents import readout_gap
+from stages.core.latents.effects import attribution_patching_effect
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.lists import COLUMNS, perception_latents
+from stages.core.latents.pooling import PooledLatents, Pooling
+from stages.core.latents.search import harmful_latents
+from stages.core.latents.spliced_clip import SplicedClip, original
 from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.run.params import Point
+from stages.core.run.progress import progress
 from stages.core.sae import JumpReLUSAE
-from stages.core.schema import AnalyseSae, Compute, Edit, Inference, LatentList
+from stages.core.schema import AnalyseSae, Compute, Inference, LatentList
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("data/sae"), Path("data/analysis")
@@ -182,126 +185,54 @@ def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.Dat
 
 
 @torch.no_grad()
-def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
-    """Embed each image with and without the SAE in CLIP, and compare both embeddings with the image's own prompt.
+def one_pass(spliced: SplicedClip, rows: np.ndarray) -> tuple[PooledLatents, pd.DataFrame]:
+    """Encode each image once: pool its latents, and compare CLIP's embedding with and without the SAE.
 
     With the SAE, the SAE's reconstruction replaces the residual stream. An image's own prompt names the image's true
     emotion.
 
     rows: row numbers of the images in the data set's table (`spliced.data.table`).
-    Returns a row per image:
+    Returns the pooled latents, whose `firing` counts images of discovery women (women used for choosing), and a table
+    with a row per image:
         row                                        row number of the image in the data set's table
         cosine_original, cosine_reconstructed      cosine of the image with its own prompt, without and with the SAE
         R_original, R_reconstructed                log-probability of the true emotion, nats, without and with the SAE
     """
-    parts = []
-    for batch, tokens in spliced.batches(rows):
-        text = spliced.own_text(batch)
+    sae, reaching = spliced.sae, spliced.reaching
+    discovery = (spliced.data.table["split"] == "discovery").to_numpy()[rows]
+    pooling, parts = Pooling(len(rows), sae.d_sae, discovery), []
+    for batch, tokens in progress(spliced.batches(rows), "encode", -(-len(rows) // spliced.batch_size)):
+        truth, text, f = spliced.truth(batch), spliced.own_text(batch), sae.encode(tokens)
+        gradient = spliced.gradient(tokens[:, reaching], truth)
+        pooling.add(f, attribution_patching_effect(sae.W_dec, f[:, reaching], gradient))
         part = {"row": batch}
-        for name, x in (("original", tokens), ("reconstructed", spliced.sae(tokens))):
-            embedded = spliced.clip.tail(x, spliced.layer)
+        for name, x in (("original", tokens), ("reconstructed", sae.decode(f))):
+            embedded = spliced.clip.tail(x[:, reaching], spliced.layer)
             part[f"cosine_{name}"] = (embedded * text).sum(-1).cpu().numpy()
-            part[f"R_{name}"] = spliced.readout.score(embedded, spliced.truth(batch)).cpu().numpy()
+            part[f"R_{name}"] = spliced.readout.score(embedded, truth).cpu().numpy()
         parts.append(pd.DataFrame(part))
-    return pd.concat(parts, ignore_index=True)
-
-
-def reads_faces(spliced: SplicedClip, min_readout: float) -> bool:
-    """Tell whether the original model recognises emotions on clothed images.
-
-    The images are those of discovery women (women used for choosing). The accuracy is rescaled: chance becomes 0, and
-    perfect accuracy stays 1. An accuracy below chance counts as 0.
-
-    min_readout: the smallest rescaled accuracy that counts as recognition.
-    Returns True if the rescaled accuracy is at least `min_readout`.
-    """
-    clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
-    accuracy = float(spliced.outcomes(clothed, [original]).correct.mean())
-    return max(readout.skill(accuracy, len(spliced.data.emotions)), 0.0) >= min_readout
+    return pooling.result(), pd.concat(parts, ignore_index=True)
 
 
 def bias_latents(
-    spliced: SplicedClip, pooled: PooledLatents, inference: Inference, edit: Edit, means: np.ndarray
+    pooled: PooledLatents, data: Dataset, rows: np.ndarray, losing: str | None, inference: Inference
 ) -> pd.DataFrame:
-    """Search for bias latents: latents whose effect on R harms semi-nude women.
+    """Name the latents that harm R (log-probability of the true emotion, nats) in the condition that CLIP reads worse.
 
-    R is the log-probability of the true emotion, nats. The effect gap is the effect on the clothed image of a pair
-    minus the effect on the semi-nude image, for discovery women (women used for choosing). The search goes in steps.
-    Each step edits the latents found so far, and recomputes all effects in the edited model. Then the step adds the
-    latents with the largest gaps, if these gaps are significantly above 0.
+    They are tested in the model without an edit, on the pairs of discovery women (women used for choosing).
 
-    pooled: each latent's effect on R in the unedited model, for all images that belong to a pair.
-    inference: settings of the tests, and the accuracy (`min_readout`) below which the search does not start.
-    edit: how latents are edited, how many latents a step may add, and how many the search may find in all.
-    means: an array [2, latent] with mean activations on discovery images (class token, patches). An edit to the mean
-        uses these values.
-    Returns a row per latent, first found first: latent, step, mean, low, high (effect gap at that step with its
-    interval, nats) and p_max_t (family-wise p). The table is empty if the model does not recognise emotions: then there
-    is no readout that could be biased.
+    pooled: each latent's effect on R, for all images that belong to a pair.
+    rows: for each image of `pooled`, its row number in `data.table`. The numbers ascend.
+    losing: the condition that CLIP reads worse; None if there is no such gap. Then no latent is named.
+    inference: settings of the tests.
+    Returns a row per latent, the most harmful first: latent, step (always 1), mean, low, high (effect gap with its
+    interval, nats: effect in the other condition minus effect in the losing one) and p_max_t (family-wise p).
     """
-    pairs = Pairs.from_images(spliced.data.table, "discovery")
-    if not reads_faces(spliced, inference.min_readout):
+    if losing is None:
         return pd.DataFrame(columns=COLUMNS)
-
-    def effect_gaps(edited: list[int]) -> np.ndarray:
-        if not edited:
-            return pairs.gap(pooled.effect[pairs.positions(spliced.data.audit_rows())], axis=0)
-        change = LatentEdit.from_params(edit, np.array(edited), means, spliced.clip.device)
-        arm = spliced.edit_arm(change, edit.scope)
-        return paired.gap({c: effects_in_arm(spliced, pairs.table[c].to_numpy(), arm) for c in CONDITIONS})
-
-    return find_bias_latents(effect_gaps, pairs.women, inference, n_per_step=edit.n_per_step, n_most=edit.n_latents)
-
-
-def effects_in_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
-    """Compute the first-order effect of each latent on R (log-probability of the true emotion, nats) under an arm.
-
-    rows: row numbers of the images in the data set's table (`spliced.data.table`).
-    arm: a function that changes the tokens after the SAE's block, such as an edit.
-    Returns the effects on R, an array [image, latent].
-    """
-    batches = (spliced.batch(rows[some]) for some in spliced.slices(rows))
-    return effects(spliced.sae, ((batch.rows, arm(batch)) for batch in batches), spliced.gradient)
-
-
-def edit_curve(spliced: SplicedClip, ranked: np.ndarray, edit: Edit, means: np.ndarray) -> pd.DataFrame:
-    """Edit the first k latents of a ranking on discovery women (women used for choosing), for several k.
-
-    The largest k is the number of ranked latents or `edit.n_latents`, whichever is smaller. The other values of k are 0
-    and the numbers in `edit.curve` that are smaller than the largest k.
-
-    ranked: indices of latents. An edit of k latents takes the first k.
-    edit: how the latents are edited, how many at most (`n_latents`), and the numbers to try (`curve`).
-    means: an array [2, latent] with mean activations on discovery images (class token, patches). An edit to the mean
-        uses these values.
-    Returns a row per k. R is the log-probability of the true emotion, mean over images, nats:
-        n_latents                 k
-        R_semi_nude, R_clothed    R with the edit
-        semi_nude_gain            rise of R on semi-nude images, against k = 0
-        clothed_loss              fall of R on clothed images, against k = 0
-        net_gain                  semi_nude_gain - clothed_loss
-        clothed_accuracy_loss     fall of accuracy on clothed images, against k = 0
-    """
-    pairs = Pairs.from_images(spliced.data.table, "discovery")
-    most = min(edit.n_latents, len(ranked))
-    sizes = [0, *sorted({min(k, most) for k in (*edit.curve, most)} - {0})]
-    changes = [LatentEdit.from_params(edit, ranked[:k], means, spliced.clip.device) for k in sizes]
-    arms = [spliced.edit_arm(change, edit.scope) for change in changes]
-    outcomes = {c: spliced.outcomes(pairs.table[c].to_numpy(), arms) for c in CONDITIONS}
-    semi_nude, clothed = (outcomes[c].R.mean(1) for c in CONDITIONS)
-    correct = outcomes[CLOTHED].correct.mean(1)
-    gain, loss = semi_nude - semi_nude[0], clothed[0] - clothed
-    return pd.DataFrame(
-        {
-            "n_latents": sizes,
-            "R_semi_nude": semi_nude,
-            "R_clothed": clothed,
-            "semi_nude_gain": gain,
-            "clothed_loss": loss,
-            "net_gain": gain - loss,
-            "clothed_accuracy_loss": correct[0] - correct,
-        }
-    )
+    pairs = Pairs.from_images(data.table, "discovery")
+    effects = pairs.split(pooled.effect[pairs.positions(rows)], axis=0)
+    return harmful_latents(effects, losing, pairs.women, inference).assign(step=1)[COLUMNS]
 
 
 def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: int) -> dict[str, float]:
@@ -376,26 +307,6 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
     }
 
 
-def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float]:
-    """Summarise edits that differ in the number of latents edited, and find the best of them.
-
-    curve: a row per number of latents edited, from `edit_curve`. The first row has none edited. R is the
-        log-probability of the true emotion, nats. Columns used: n_latents, R_semi_nude and R_clothed (mean R), net_gain
-        (gain of R on semi-nude images minus loss on clothed images) and clothed_accuracy_loss.
-    clothed_cost: the limit for the loss of accuracy on clothed images. Only edits within this limit can be the best.
-    Returns
-        gap               mean R of clothed images minus mean R of semi-nude images, with no latent edited, nats
-        best_net_gain     net gain of the best edit, nats; 0 if no edit is within the limit
-        best_n_latents    number of latents of the best edit; 0 if no edit is within the limit
-    """
-    best, unedited = best_edit(curve, clothed_cost), curve.iloc[0]
-    return {
-        "gap": float(paired.gap({c: unedited[f"R_{c}"] for c in CONDITIONS})),
-        "best_net_gain": float(best["net_gain"]),
-        "best_n_latents": int(best["n_latents"]),
-    }
-
-
 def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
     """Find the best number of clusters.
 
@@ -411,19 +322,15 @@ def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
 def headline(found: dict[str, Any]) -> dict[str, float]:
     """Choose the metrics of the stage from all results.
 
-    found: all results, as in summary.json. The keys used are latents (bias, perception), discovery_edit (best_net_gain)
-        and first_order (correlation).
+    found: all results, as in summary.json. The keys used are latents (bias, perception) and first_order (correlation).
     Returns
-        bias_latents                        number of latents whose effect on the readout harms semi-nude women
-        perception_latents                  number of latents whose activation differs by condition
-        net_gain                            for the best edit: gain of R on semi-nude images minus loss on clothed
-                                            images. R is the log-probability of the true emotion, nats.
-        first_order_correlation             correlation between first-order effects and real ablations
+        bias_latents               number of latents that harm the readout in the condition that CLIP reads worse
+        perception_latents         number of latents whose activation differs by condition
+        first_order_correlation    correlation between first-order effects and real ablations
     """
     return {
         "bias_latents": found["latents"]["bias"],
         "perception_latents": found["latents"]["perception"],
-        "net_gain": found["discovery_edit"]["best_net_gain"],
         "first_order_correlation": found["first_order"]["correlation"],
     }
 
@@ -542,31 +449,33 @@ def draw(
 
 def main() -> None:
     point = Point.from_command_line(__doc__)
-    compute, inference, edit, analyse = params.load(Compute, Inference, Edit, AnalyseSae)
+    compute, inference, analyse = params.load(Compute, Inference, AnalyseSae)
     spliced = open_spliced_clip(point, compute, analyse.batch_size)
     data, rows = spliced.data, spliced.data.audit_rows()
-    pooled = pool_latents(spliced.sae, spliced.batches(rows), len(rows), spliced.gradient)
-    means = discovery_means(pooled, data, rows)
-    tests = test_latents(pooled, means, data, rows, inference)
+    pooled, faithful = one_pass(spliced, rows)
+    tests = test_latents(pooled, discovery_means(pooled, data, rows), data, rows, inference)
+    pairs = Pairs.from_images(data.table, "discovery")
+    unedited = spliced.outcomes(pairs.rows, [original])
+    losing = readout_gap.measure(unedited, pairs, len(data.emotions), inference).losing(inference)
     found: dict[LatentList, pd.DataFrame] = {
-        "bias": bias_latents(spliced, pooled, inference, edit, means),
+        "bias": bias_latents(pooled, data, rows, losing, inference),
         "perception": perception_latents(tests, inference.alpha),
     }
-    curve = edit_curve(spliced, found[edit.latents]["latent"].to_numpy(np.int64), edit, means)
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
+    discovery = (data.table["split"] == "discovery").to_numpy()[rows]
     scores, tried = clusters(values, analyse)
     summary = {
         "published": published_block(values, condition),
-        "latents": count_latents(found, tests, inference, Pairs.from_images(data.table, "discovery").n_women),
+        "published_discovery": published_block(values[discovery], condition[discovery]),
+        "latents": count_latents(found, tests, inference, pairs.n_women),
         "first_order": check_first_order(spliced, pooled, analyse.n_checked),
-        "splice": summarise_fidelity(fidelity(spliced, rows), condition),
-        "discovery_edit": summarise_curve(curve, edit.clothed_cost),
+        "splice": summarise_fidelity(faithful, condition),
         "clusters": summarise_clusters(tried),
     }
     figure = draw(point, values, condition, tests, found, scores, tried, analyse)
     with outs.atomic_output(ANALYSIS_DPATH / str(point)) as directory:
         pooled.save(directory / "pooled.zarr")
-        for name, table in ({"latents": tests, "curve": curve} | found).items():
+        for name, table in ({"latents": tests} | found).items():
             outs.write_table(directory / f"{name}.csv", table)
         outs.write_metrics(directory / "summary.json", summary)
         figures.save(figure, directory / "statistics.png")

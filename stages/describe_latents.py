@@ -29,10 +29,10 @@ from stages.core.clip import vit
 from stages.core.data import dataset
 from stages.core.description import decoder_directions, label_association
 from stages.core.figures import Axes
-from stages.core.intervention import selection
-from stages.core.intervention.selection import Selection
-from stages.core.intervention.spliced_clip import SplicedClip
+from stages.core.latents import selection
 from stages.core.latents.pooling import PooledLatents
+from stages.core.latents.selection import Selection
+from stages.core.latents.spliced_clip import SplicedClip
 from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from stages.core import mitigation
-from stages.core.intervention import selection
-from stages.core.intervention.error_kept_edits import LatentEdit
+from stages.core.latents import selection
+from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.schema import Edit

@@ -28,8 +28,8 @@ from stages.core import eclip, figures, localise
 from stages.core.clip import vit
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
-from stages.core.intervention import selection
-from stages.core.intervention.spliced_clip import Arm, SplicedClip, original
+from stages.core.latents import selection
+from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.compute import join_ranks, leave_ranks

@@ -1,15 +1,17 @@
-"""The analyses of all SAEs -> one SAE and the latents to edit, chosen on discovery women only.
+"""The analyses of all SAEs -> a search for latents to edit, one SAE, and its edit, chosen on discovery women only.
 
-reads    data/sae and data/analysis of all points of the grid
+reads    data/sae and data/analysis of all points of the grid, data/dataset, data/clip, data/activations
 writes   data/selection (the chosen SAE's sae/, pooled.zarr, tests.csv with all latents, bias.csv and perception.csv,
-         latents.csv with the latents to edit; selection.json), metrics/select_sae.json, plots/select_sae.csv (a row
-         per SAE), plots/sae_curves.csv (training histories of all SAEs), plots/select_sae.png, and
-         plots/select_sae_statistics.png (a copy)
+         latents.csv with the latents to edit; selection.json),
+         metrics/select_sae.json, plots/select_sae.csv (a row per SAE), plots/sae_curves.csv (training histories of all
+         SAEs), plots/select_sae.png, and plots/select_sae_statistics.png (a copy)
 claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: the number that gains
-         most on discovery women. It is also a result if no latent is significant
+         most on discovery women. Nothing is edited if CLIP reads both conditions alike, or if no edit helps: it gains
+         more R than it changes in the other condition, and lowers accuracy nowhere
 
 R           log-probability of the true emotion, nats
-net gain    of an edit: gain of R on semi-nude images minus loss on clothed ones
+losing      the condition that CLIP reads worse on discovery women
+gain        of an edit: rise of R in the losing condition; net gain: gain minus |change of R in the other condition|
 point       layer and expansion (d_sae / d_in) of one SAE, a cell of the grid in params.yaml
 """
 
@@ -17,25 +19,43 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from stages.core import figures
-from stages.core.latents import lists
+from stages.core import figures, store
+from stages.core.clip import vit
+from stages.core.clip.vit import FrozenClip
+from stages.core.data import dataset
+from stages.core.data.dataset import Dataset
+from stages.core.latents import lists, readout_gap
+from stages.core.latents.edit_curve import best_edit, edit_curve
+from stages.core.latents.edited_effects import EditedEffects, candidate_latents
+from stages.core.latents.pooling import PooledLatents
+from stages.core.latents.readout_gap import ReadoutGap
+from stages.core.latents.search import find_step_by_step, harmful_latents
+from stages.core.latents.spliced_clip import SplicedClip, original
+from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.params import Point
-from stages.core.schema import Edit, Grid, LatentList, SelectSae
+from stages.core.run.progress import progress
+from stages.core.sae import JumpReLUSAE
+from stages.core.schema import Compute, Edit, Grid, Inference, SelectSae
 
+DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
 CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
 FVU_LABELS = {"held_out_fvu": "FVU on held-out women", "train_fvu": "FVU on the images trained on"}
-GAINS = ("semi_nude_gain", "clothed_loss", "net_gain", "clothed_accuracy_loss")
+GAINS = ("gain", "other_change", "net_gain", "accuracy_gain", "other_accuracy_loss")
 STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
+CONDITION_WORDS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 
 
 def points(grid: Grid) -> list[Point]:
@@ -43,45 +63,26 @@ def points(grid: Grid) -> list[Point]:
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
 
 
-def load_lists(name: str) -> dict[LatentList, pd.DataFrame]:
-    """Read the two lists of latents of one SAE, as `analyse_sae` wrote them.
+def collect(grid: Grid, edit: Edit) -> pd.DataFrame:
+    """Collect what was measured of each SAE of the grid before any edit.
 
-    name: folder of the SAE in data/analysis, such as l22_x16.
-    Returns two tables. `bias` lists the latents whose effect on the emotion readout harms semi-nude women.
-    `perception` lists the latents that are more active on semi-nude women. Each has a row per latent:
-        latent             index of the latent
-        step               step of the search that found the latent
-        mean, low, high    mean gap (clothed minus semi-nude) and its interval. On `bias`: gap of the effect, nats.
-                           On `perception`: gap of the activation
-        p_max_t            family-wise p-value of the gap
-    Raises LatentsError if a list cannot be read.
-    """
-    return {kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)}
-
-
-def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
-    """Collect the results of the SAEs of the grid, to choose one.
-
-    clothed_cost: largest loss of accuracy on clothed images, 0 to 1, that an edit may cause. The best edit is the edit
-        with the largest net gain within this limit. If no edit is within the limit, the best edit has 0 latents.
-    Returns a row per SAE. R is the log-probability of the true emotion, in nats:
+    edit: the number of latents per step of the search (`n_per_step`).
+    Returns a row per SAE:
         layer, expansion                                 layer of the SAE, and d_sae / d_in
         recon, l0, l0_fraction, fvu, total               losses and sparsity at the last training step
         train_fvu                                        FVU on the images trained on
         held_out_fvu                                     FVU on held-out women; NaN if nobody was held out
         dead_fraction                                    share of latents that never fire on the images trained on
         mwu_p, auc, cliffs_delta, ks_p                   Mann-Whitney and Kolmogorov-Smirnov tests of the latents' mean
-                                                         activations, semi-nude against clothed
+                                                         activations, semi-nude against clothed, over all images
+        auc_discovery                                    the same AUC over images of discovery women
         cosine_difference_mean, cosine_difference_std    cosine(image, text) with the SAE in CLIP minus without
         first_order_correlation                          correlation of latents' first-order effects on R with the loss
                                                          of R when each latent alone is zeroed
         smallest_p                                       smallest p-value that the permutation test can give
-        n_bias, n_perception                             number of latents on the list of bias and of perception latents
-        n_edited                                         number of latents of the best edit
-        semi_nude_gain                                   rise of R on semi-nude images by the best edit
-        clothed_loss                                     fall of R on clothed images by the best edit
-        net_gain                                         semi_nude_gain - clothed_loss
-        clothed_accuracy_loss                            loss of accuracy on clothed images by the best edit
+        n_bias, n_perception                             number of latents on each list, in the model without an edit
+        promise                                          sum of the effect gaps (nats) of the bias latents that the
+                                                         first step of a search would edit
     Raises UnreadableError or LatentsError if a result is missing or damaged.
     """
     rows = []
@@ -90,8 +91,7 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
         trained = outs.read_json(SAE_DPATH / name / "cfg.json", "train_sae")["metadata"]["quality"]
         last = outs.read_table(SAE_DPATH / name / "history.csv", "train_sae").iloc[-1]
         analysed = outs.read_json(ANALYSIS_DPATH / name / "summary.json", "analyse_sae")
-        curve = outs.read_table(ANALYSIS_DPATH / name / "curve.csv", "analyse_sae")
-        best = lists.best_edit(curve, clothed_cost)
+        bias, perception = (lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in ("bias", "perception"))
         rows.append(
             {
                 "layer": point.layer,
@@ -101,51 +101,164 @@ def collect(grid: Grid, clothed_cost: float) -> pd.DataFrame:
                 "held_out_fvu": trained["held_out"]["fvu"] if "held_out" in trained else float("nan"),
                 "dead_fraction": trained["train"]["dead_fraction"],
                 **{key: analysed["published"][key] for key in ("mwu_p", "auc", "cliffs_delta", "ks_p")},
+                "auc_discovery": analysed["published_discovery"]["auc"],
                 "cosine_difference_mean": analysed["splice"]["cosine_difference_mean"],
                 "cosine_difference_std": analysed["splice"]["cosine_difference_std"],
                 "first_order_correlation": analysed["first_order"]["correlation"],
                 "smallest_p": analysed["latents"]["smallest_p"],
-                **{f"n_{kind}": len(found) for kind, found in load_lists(name).items()},
-                "n_edited": int(best["n_latents"]),
-                **{key: float(best[key]) for key in GAINS},
+                "n_bias": len(bias),
+                "n_perception": len(perception),
+                "promise": float(bias["mean"][: edit.n_per_step].sum()),
             }
         )
     return pd.DataFrame(rows)
 
 
-def choose(table: pd.DataFrame, config: SelectSae) -> tuple[pd.Series, str]:
-    """Choose one SAE by the rule in params.yaml.
+def shortlist(table: pd.DataFrame, config: SelectSae, edit: Edit) -> list[int]:
+    """Choose the SAEs whose edits are tried.
 
     table: a row per SAE, from `collect`.
+    config: with the rule `net_gain`, the `n_searched` SAEs of the largest promise among those with a latent on the
+        list. The rules `published` and `fixed` name one SAE.
+    edit: the list that is edited. A list of perception latents needs no search, so all SAEs are tried.
+    Returns the indices of rows of `table`. Raises ParamsError if the rule is `fixed` and the grid has no such SAE.
+    """
+    if config.rule == "fixed":
+        found = table.index[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
+        if not len(found):
+            raise params.ParamsError(
+                f"select_sae: layer {config.layer}, expansion {config.expansion} is not on the grid"
+            )
+        return [int(found[0])]
+    if config.rule == "published":
+        return [int((table["auc_discovery"] - 0.5).abs().idxmax())]
+    if edit.latents == "perception":
+        return table.index[table["n_perception"] > 0].tolist()
+    named = table[table["n_bias"] > 0]
+    return named["promise"].sort_values(ascending=False, kind="stable").index[: config.n_searched].tolist()
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The latents of one SAE that could be edited, and what editing the first of them does on discovery women.
+
+    found: the list of latents to edit, a row per latent, the first to edit first (`core/latents/lists.py`).
+    curve: a row per number of latents edited (`core/latents/edit_curve.py`).
+    best: the row of `curve` with the best edit; the first one, of no latent, if no edit helps.
+    """
+
+    found: pd.DataFrame
+    curve: pd.DataFrame
+    best: pd.Series
+
+
+@dataclass(frozen=True)
+class Audit:
+    """CLIP, the images, and the settings by which latents are searched and edits are judged.
+
+    losing: the condition that CLIP reads worse on discovery women.
+    """
+
+    clip: FrozenClip
+    data: Dataset
+    inference: Inference
+    edit: Edit
+    batch_size: int
+
+    def spliced(self, point: Point) -> SplicedClip:
+        """Return CLIP with the SAE of a point of the grid spliced in.
+
+        Raises SAEError or StoreError if the SAE or its activations are missing or damaged.
+        """
+        sae = JumpReLUSAE.load(SAE_DPATH / str(point)).to(self.clip.device)
+        activations = store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", self.data)
+        return SplicedClip(self.clip, sae, point.layer, self.data, activations, self.batch_size)
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs of discovery women, on whom everything is chosen."""
+        return Pairs.from_images(self.data.table, "discovery")
+
+    def gap(self, point: Point) -> ReadoutGap:
+        """Measure how CLIP reads both conditions without an edit. The point only says from where CLIP goes on."""
+        outcomes = self.spliced(point).outcomes(self.pairs.rows, [original])
+        return readout_gap.measure(outcomes, self.pairs, len(self.data.emotions), self.inference)
+
+    def search(self, point: Point, losing: str) -> Searched:
+        """Find the latents of one SAE that could be edited, and try how many of them to edit.
+
+        losing: the condition that CLIP reads worse.
+        The list `bias` is searched step by step in the edited model. The list `perception` is taken as it is.
+        """
+        spliced, pairs, directory = self.spliced(point), self.pairs, ANALYSIS_DPATH / str(point)
+        tests = lists.read_table(directory / "latents.csv", ["latent", "mean_cls", "mean_patch"])
+        means = tests[["mean_cls", "mean_patch"]].to_numpy().T
+        if self.edit.latents == "perception":
+            found = lists.load(directory / "perception.csv")
+        else:
+            pooled = PooledLatents.load(directory / "pooled.zarr")
+            images = pairs.positions(self.data.audit_rows())
+            candidates = candidate_latents(pooled, images, np.tile(pairs.women, 2))
+            found = find_step_by_step(
+                EditedEffects(spliced, pairs, self.edit, means, candidates),
+                candidates,
+                partial(harmful_latents, losing=losing, clusters=pairs.women, inference=self.inference),
+                n_per_step=self.edit.n_per_step,
+                n_most=self.edit.n_latents,
+            )
+        curve = edit_curve(spliced, pairs, losing, found["latent"].to_numpy(np.int64), self.edit, means)
+        return Searched(found, curve, best_edit(curve, self.edit.max_cost))
+
+
+def with_edits(table: pd.DataFrame, searched: dict[int, Searched]) -> pd.DataFrame:
+    """Add what the best edit of each SAE does on discovery women.
+
+    table: a row per SAE, from `collect`. searched: the searches, by index of a row.
+    Returns the table with more columns: searched (1 if the SAE was searched, else 0), n_edited (number of latents of
+    the best edit; 0 if no edit helps), and the changes by this edit, NaN for an SAE that was not searched:
+        gain                   rise of R in the losing condition, nats
+        other_change           change of R in the other condition, nats
+        net_gain               gain - |other_change|
+        accuracy_gain          rise of accuracy in the losing condition
+        other_accuracy_loss    fall of accuracy in the other condition
+    """
+    edits = {i: {"n_edited": int(s.best["n_latents"]), **s.best[list(GAINS)]} for i, s in searched.items()}
+    found = pd.DataFrame.from_dict(edits, orient="index", columns=["n_edited", *GAINS]).reindex(table.index)
+    found["n_edited"] = found["n_edited"].fillna(0).astype(int)
+    return table.assign(searched=table.index.isin(list(searched)).astype(int)).join(
+        found.astype({g: float for g in GAINS})
+    )
+
+
+def choose(table: pd.DataFrame, config: SelectSae, losing: str | None) -> tuple[pd.Series, str]:
+    """Choose one SAE by the rule in params.yaml.
+
+    table: a row per SAE, from `with_edits`.
     config: `rule` is one of three.
-        net_gain: take the SAE with the largest net_gain. If no net_gain is above 0, take the SAE with the lowest FVU
-            (fraction of variance unexplained).
-        published: take the SAE whose auc is farthest from one half. auc compares the latents' mean activations on
-            semi-nude and on clothed images.
-        fixed: take the SAE with `layer` and `expansion` of `config`.
-    net_gain is the gain of R (log-probability of the true emotion, nats) on semi-nude images minus the loss of R on
-    clothed images, by the best edit of this SAE.
+        net_gain: take the SAE whose best edit has the largest net gain. If no edit helps, or if CLIP reads both
+            conditions alike, take the SAE with the lowest FVU (fraction of variance unexplained) on the images it was
+            trained on.
+        published, fixed: take the SAE on the shortlist.
+    losing: the condition that CLIP reads worse; None if there is no such gap.
     Returns the row of the chosen SAE, and the reason in words.
     Raises ParamsError if the rule is `fixed` and the grid has no such SAE.
     """
     if config.rule == "fixed":
-        found = table[(table["layer"] == config.layer) & (table["expansion"] == config.expansion)]
-        if found.empty:
-            raise params.ParamsError(
-                f"select_sae: layer {config.layer}, expansion {config.expansion} is not on the grid"
-            )
-        return found.iloc[0], "fixed in params.yaml"
+        return table.loc[shortlist(table, config, Edit.model_construct())[0]], "fixed in params.yaml"
     if config.rule == "published":
-        best = table.loc[(table["auc"] - 0.5).abs().idxmax()]
-        return best, f"its published AUC is the farthest from one half ({best['auc']:.3f})"
-    best = table.loc[table["net_gain"].idxmax()]
-    if best["net_gain"] <= 0:
-        best = table.loc[table[judged_fvu(table)].idxmin()]
-        return best, "no edit helped on discovery women, so the SAE with the lowest FVU was taken"
+        best = table.loc[(table["auc_discovery"] - 0.5).abs().idxmax()]
+        return best, f"its published AUC on discovery women is the farthest from one half ({best['auc_discovery']:.3f})"
+    helps = table[table["n_edited"] > 0]
+    if losing is None or helps.empty:
+        no_edit = "CLIP reads both conditions alike" if losing is None else "no edit helped on discovery women"
+        return table.loc[table["train_fvu"].idxmin()], f"{no_edit}, so the SAE with the lowest FVU was taken"
+    best = helps.loc[helps["net_gain"].idxmax()]
+    names = [CONDITION_WORDS[losing], next(word for name, word in CONDITION_WORDS.items() if name != losing)]
     return best, (
-        f"on discovery women, an edit of {best['n_edited']:.0f} latents gives semi-nude images a gain of "
-        f"{best['semi_nude_gain']:.2f} nats in the log-probability of the true emotion; clothed images lose "
-        f"{best['clothed_loss']:.2f} nats and {100 * best['clothed_accuracy_loss']:.1f} points of accuracy"
+        f"on discovery women, an edit of {best['n_edited']:.0f} latents gives {names[0]} images a gain of "
+        f"{best['gain']:.2f} nats in the log-probability of the true emotion and {100 * best['accuracy_gain']:.0f} "
+        f"points of accuracy; {names[1]} images change by {best['other_change']:.2f} nats and lose "
+        f"{100 * best['other_accuracy_loss']:.1f} points"
     )
 
 
@@ -197,7 +310,7 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     for ax, x, y, labels in (
         (axes[0, 0], "l0", fvu, ("L0 (active latents per token)", FVU_LABELS[fvu], "Sparsity and fidelity")),
         (axes[0, 1], "expansion", "auc", ("expansion", "AUC, semi-nude against clothed", "The published test")),
-        (axes[0, 2], "expansion", "net_gain", ("expansion", "net gain in R (nats)", "Edit on discovery women")),
+        (axes[0, 2], "expansion", "net_gain", ("expansion", "net gain in R (nats)", "Best edit on discovery women")),
     ):
         for layer in layers:
             part = table[table["layer"] == layer].sort_values(x)
@@ -213,40 +326,63 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     figures.save(figure, fpath)
 
 
-def main() -> None:
-    params.command_line(__doc__).parse_args()
-    grid, edit, config = params.load(Grid, Edit, SelectSae)
-    table = collect(grid, edit.clothed_cost)
-    chosen, why = choose(table, config)
-    name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
-    tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae")
-    found = load_lists(name)
-    edited = found[edit.latents][: int(chosen["n_edited"])]
-    described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
-    selection = {
+def selection(
+    chosen: pd.Series, gap: ReadoutGap, losing: str | None, edited: pd.DataFrame, edit: Edit
+) -> dict[str, Any]:
+    """Describe the choice, for selection.json, without the reason.
+
+    chosen: the row of the chosen SAE. gap: how CLIP reads both conditions. losing: the condition that it reads worse.
+    edited: the latents to edit, a row per latent. edit: the list that they come from.
+    """
+    return {
         "layer": int(chosen["layer"]),
         "expansion": int(chosen["expansion"]),
         "list": edit.latents,
         "latents": edited["latent"].tolist(),
-        "why": why,
+        "losing": losing or "none",
+        "gap": gap.R.as_metrics(),
+        "skill": gap.skill,
     }
+
+
+def main() -> None:
+    params.command_line(__doc__).parse_args()
+    compute, grid, inference, edit, config = params.load(Compute, Grid, Inference, Edit, SelectSae)
+    measured, every = collect(grid, edit), points(grid)
+    audit = Audit(vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH), inference, edit, config.batch_size)
+    gap = audit.gap(every[-1])
+    losing = gap.losing(inference)
+    tried = shortlist(measured, config, edit) if losing else []
+    searched = {i: audit.search(every[i], losing) for i in progress(tried, "search SAEs") if losing}
+    table = with_edits(measured, searched)
+    chosen, why = choose(table, config, losing)
+    name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
+    found = {kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in ("bias", "perception")}
+    if chosen.name in searched:
+        found[edit.latents] = searched[int(chosen.name)].found
+    tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae")
+    edited = found[edit.latents][: int(chosen["n_edited"])]
+    described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
+    chosen_edit = selection(chosen, gap, losing, edited, edit)
     with outs.atomic_output(SELECTION_DPATH) as directory:
         shutil.copytree(SAE_DPATH / name, directory / "sae")
         shutil.copytree(ANALYSIS_DPATH / name / "pooled.zarr", directory / "pooled.zarr")
         shutil.copy(ANALYSIS_DPATH / name / "latents.csv", directory / "tests.csv")
-        for kind in found:
-            shutil.copy(ANALYSIS_DPATH / name / f"{kind}.csv", directory)
+        for kind, listed in found.items():
+            outs.write_table(directory / f"{kind}.csv", listed)
         outs.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
-        (directory / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
+        (directory / "selection.json").write_text(json.dumps({**chosen_edit, "why": why}, indent=2) + "\n")
     with outs.atomic_output(STATISTICS_FPATH) as unfinished:
         shutil.copy(ANALYSIS_DPATH / name / "statistics.png", unfinished)
-    keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception", *GAINS)
+    keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception")
     metrics = {
-        "layer": selection["layer"],
-        "expansion": selection["expansion"],
+        "layer": chosen_edit["layer"],
+        "expansion": chosen_edit["expansion"],
         "d_sae": len(tests),
         "n_latents": len(edited),
+        "R_gap": gap.R.estimate,
         **{key: float(chosen[key]) for key in keys},
+        **{key: float(chosen[key]) if len(edited) else 0.0 for key in GAINS},
     }
     outs.write_metrics(METRICS_FPATH, metrics)
     outs.write_table(TABLE_FPATH, table.assign(chosen=(table.index == chosen.name).astype(int)))

@@ -13,7 +13,7 @@ import tests.offline  # before anything could ask for a network
 import tests.typecheck  # noqa: F401 (before any module of stages.core)
 from stages.core import store
 from stages.core.data import dataset
-from stages.core.intervention.spliced_clip import SplicedClip
+from stages.core.latents.spliced_clip import SplicedClip
 from stages.core.run import labels
 from tests.studies import PHOTOGRAPHS, TOY, clone, cut_photographs, repro
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from stages import heatmap
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.spliced_clip import original
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.spliced_clip import original
 
 
 def test_nothing_edited_has_the_map_and_the_embedding_of_the_original_exactly(spliced):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stages.core import mitigation
-from stages.core.intervention import error_kept_edits
-from stages.core.intervention.error_kept_edits import LatentEdit
+from stages.core.latents import error_kept_edits
+from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.sae import JumpReLUSAE
 
 LATENTS = torch.tensor([3, 40, 7, 19])

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stages.core.clip.vit import replaced_residual
-from stages.core.intervention import error_kept_edits
-from stages.core.intervention.error_kept_edits import LatentEdit
+from stages.core.latents import error_kept_edits
+from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.run.errors import StudyError
 from stages.core.sae import JumpReLUSAE
 from stages.core.schema import EditScope

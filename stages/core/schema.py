@@ -63,12 +63,15 @@ class Inference(Section):
     """Family-wise error rate, over all latents of one SAE, at which a latent is called significant. One SAE of the grid
     is chosen by what was found in it, so the errors of all SAEs add up: divide the rate you want over the whole grid by
     the number of SAEs."""
+    min_gap: NonNegative
+    """Smallest gap between the conditions that is worth explaining, in nats of R, the log-probability of the true
+    emotion. The interval of the gap on discovery women must lie beyond it, or no latent is named and none edited."""
     min_effect: NonNegative
-    """Smallest effect gap that counts, in nats of R, the log-probability of the true emotion. The whole interval of a
-    bias latent's gap must lie above it."""
+    """Smallest effect that counts, in nats of R. The whole interval of a bias latent's effect gap, and of the harm that
+    it does in the condition read worse, must lie beyond it."""
     min_readout: Annotated[float, Field(ge=0, lt=1)]
-    """Smallest accuracy on clothed discovery women, on a scale from chance (0) to certainty (1). A model below it does
-    not read faces and has no readout that could be biased, so no bias latents are named in it."""
+    """Smallest accuracy on discovery women in the condition read better, on a scale from chance (0) to certainty (1). A
+    model below it does not read faces and has no readout that could be biased, so no bias latents are named in it."""
     n_bootstrap: Count
     """Number of bootstrap resamples of women for each interval."""
     n_permutations: Count
@@ -224,10 +227,10 @@ class Edit(Section):
     women."""
     n_per_step: Count
     """Number of bias latents found per step. They are edited before the other latents are tested again."""
-    clothed_cost: Annotated[float, Field(ge=0, le=1)]
-    """Largest loss of accuracy on clothed discovery women that the edit may cause. Fewer latents are edited if needed.
-    The same limit holds for the comparison `colour_subspace_within_cost`, which projects out part of the subspace of
-    the top's colours, without an SAE."""
+    max_cost: Annotated[float, Field(ge=0, le=1)]
+    """Largest loss of accuracy that the edit may cause on discovery women in the condition read better. Fewer latents
+    are edited if needed. The same limit holds for the comparison `colour_subspace_within_cost`, which projects out part
+    of the subspace of the top's colours, without an SAE."""
     curve: Annotated[list[Count], Field(min_length=1)]
     """Numbers of latents on the dose-response curve. The edit is chosen from the same numbers."""
 
@@ -248,11 +251,17 @@ class AnalyseSae(Section):
 
 
 class SelectSae(Section):
-    """The rule that chooses one SAE of the grid."""
+    """The search for latents to edit, and the rule that chooses one SAE of the grid."""
 
     rule: Literal["net_gain", "published", "fixed"]
-    """`net_gain`: largest gain of R on semi-nude discovery images minus the loss on clothed ones, by editing;
-    `published`: largest distance of the published AUC from one half; `fixed`: `layer` and `expansion` below."""
+    """`net_gain`: largest net gain of R by editing, on discovery women: the gain in the condition read worse minus the
+    change in the other; `published`: largest distance of the published AUC from one half, on discovery women; `fixed`:
+    `layer` and `expansion` below."""
+    n_searched: Count
+    """Number of SAEs that are searched for the rule `net_gain`: those whose latents promise most, by their first-order
+    effects."""
+    batch_size: Count
+    """Images per batch in the passes from the layer of the SAE on."""
     layer: Annotated[int, Field(ge=0)]
     """Block of the rule `fixed`, counted from 1."""
     expansion: Annotated[int, Field(ge=0)]
@@ -304,6 +313,9 @@ class Ablate(Section):
     """Factors by which the chosen latents are multiplied: 0 removes them, 1 would change nothing."""
     n_random_sets: Count
     """Number of control sets of other latents, matched in firing rate and in the size of their contribution."""
+    n_null_searches: Annotated[int, Field(ge=0, le=LARGEST)]
+    """Number of searches on labels that mean nothing, of each kind (`stages/core/ablation/null_searches.py`). The
+    smallest p that they allow is 1 / (1 + their number)."""
     seed: Seed
     """Seed of the control sets and the random directions."""
 

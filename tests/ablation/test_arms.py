@@ -10,9 +10,9 @@ import torch
 from stages.core.ablation import arms
 from stages.core.ablation.arms import ARMS, ArmInputs, build_arms
 from stages.core.ablation.noise import matched_noise
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.selection import Selection
+from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import PooledLatents
+from stages.core.latents.selection import Selection
 from stages.core.run import params
 from stages.core.schema import Edit
 from tests.imports import ROOT

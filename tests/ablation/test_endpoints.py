@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from stages.core.ablation.endpoints import ArmOutcomes, CausalTest
-from stages.core.intervention.spliced_clip import Outcomes, original
+from stages.core.latents.spliced_clip import Outcomes, original
 from stages.core.paired import Pairs
 from stages.core.run import params
 from stages.core.schema import Inference

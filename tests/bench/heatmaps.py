@@ -24,8 +24,8 @@ from torch.nn.functional import normalize
 
 from stages.core import eclip
 from stages.core.clip.vit import FrozenClip
-from stages.core.intervention import error_kept_edits
-from stages.core.intervention.error_kept_edits import LatentEdit
+from stages.core.latents import error_kept_edits
+from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.sae import JumpReLUSAE
 from tests.bench.table import markdown
 

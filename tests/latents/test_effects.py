@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from stages.core.clip.readout import gradient
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.spliced_clip import original
 from stages.core.latents.effects import attribution_patching_effect
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.spliced_clip import original
 
 
 def test_effect_is_the_first_order_loss_of_zeroing(spliced):

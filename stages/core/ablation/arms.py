@@ -21,12 +21,12 @@ from torch import Tensor
 
 from stages.core import schema
 from stages.core.ablation.noise import matched_noise
-from stages.core.intervention import error_kept_edits
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.selection import Selection
-from stages.core.intervention.spliced_clip import Arm, ImageBatch, SplicedClip, original
-from stages.core.paired import Pairs
-from stages.core.run.labels import PLANTED, SEMI_NUDE
+from stages.core.latents import error_kept_edits
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.selection import Selection
+from stages.core.latents.spliced_clip import Arm, ImageBatch, SplicedClip, original
+from stages.core.paired import Pairs, gap
+from stages.core.run.labels import OTHER_CONDITION, PLANTED, SEMI_NUDE
 from stages.core.store import Store
 
 SHARES = tuple(np.arange(20, 0, -1) / 20)  # of what a baseline does, the largest first
@@ -166,13 +166,13 @@ def colour_subspace(inputs: ArmInputs) -> Arm:
 def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
     """Build the arm that removes a part of the subspace of the top's colour (`colour_subspace`).
 
-    The part is the largest one whose cost is at most `inputs.edit.clothed_cost`. The cost is the loss of emotion
-    accuracy on clothed discovery images. Discovery images show the women on whom the latents are chosen.
+    The part is the largest one whose cost is at most `inputs.edit.max_cost`. The cost is the loss of emotion accuracy
+    on discovery images in the condition read better. Discovery images show the women on whom the latents are chosen.
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     Raises KeyError if the images have no column `colour`.
     """
-    return within_cost(inputs.spliced, colour_subspace(inputs), inputs.edit.clothed_cost)
+    return within_cost(inputs, colour_subspace(inputs))
 
 
 def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
@@ -214,28 +214,29 @@ def partly(arm: Arm, share: float) -> Arm:
     return lambda batch: batch.tokens + share * (arm(batch) - batch.tokens)
 
 
-def within_cost(spliced: SplicedClip, arm: Arm, cost: float) -> Arm:
-    """Return an arm that applies only a share of another arm's change: the largest share that costs at most `cost`.
+def within_cost(inputs: ArmInputs, arm: Arm) -> Arm:
+    """Return an arm that applies only a share of another arm's change: the largest share that is not too costly.
 
     The shares 1, 0.95, 0.9, ..., 0.05 and 0 are tried. Share 0 changes nothing. The cost of a share is its loss of
-    emotion accuracy on clothed discovery images. Discovery images show the women on whom the latents are chosen.
+    emotion accuracy on discovery images in the condition read better. Discovery images show the women on whom the
+    latents are chosen. The cost may be at most `inputs.edit.max_cost`.
 
-    spliced: CLIP at the block after which the arm acts, and the images.
+    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     arm: the other arm, an intervention on the residual stream.
-    cost: largest loss of accuracy that is allowed, between 0 and 1.
     """
-    clothed = Pairs.from_images(spliced.data.table, "discovery").clothed
+    pairs = Pairs.from_images(inputs.spliced.data.table, "discovery")
+    other = pairs.table[OTHER_CONDITION[inputs.chosen.judged]].to_numpy()
     tried = [partly(arm, share) for share in (*SHARES, 0.0)]
-    accuracy = spliced.outcomes(clothed, tried).correct.mean(1)
-    return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - cost)
+    accuracy = inputs.spliced.outcomes(other, tried).correct.mean(1)
+    return next(arm for arm, found in zip(tried, accuracy, strict=True) if found >= accuracy[-1] - inputs.edit.max_cost)
 
 
 def ranked_once(inputs: ArmInputs) -> Arm:
     """Build the arm that edits the first k latents of a ranking made once (`Selection.ranked_once`).
 
-    The ranking starts with the latents that lower the log-probability of the true emotion most on semi-nude images,
-    compared with clothed images. The ranking is made in the model without an edit. k is the number of latents in
-    `inputs.chosen`, so that this arm and the edit under test change equally many latents.
+    The ranking starts with the latents that lower the log-probability of the true emotion most in the condition that
+    CLIP reads worse, compared with the other condition. It is made in the model without an edit. k is the number of
+    latents in `inputs.chosen`, so that this arm and the edit under test change equally many latents.
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
@@ -263,15 +264,16 @@ def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
     """Rank all latents by their mean effect gap, after swapping the twins' labels for about half of the women.
 
     The effect of a latent is its first-order effect on R (log-probability of the true emotion, nats), with nothing
-    edited. The gap is the effect on the clothed twin minus the effect on the semi-nude twin. The mean is over the pairs
-    of discovery women, on whom the latents are chosen. Each woman's labels are swapped with probability one half.
+    edited. The gap is the effect in the condition read better minus that in the other. The mean is over the pairs of
+    discovery women, on whom the latents are chosen. Each woman's labels are swapped with probability one half.
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     Returns the indices of the latents, the largest mean gap first.
     """
     data = inputs.spliced.data
     pairs = Pairs.from_images(data.table, "discovery")
-    gaps = pairs.gap(inputs.chosen.pooled.effect[pairs.positions(data.audit_rows())], axis=0)
+    effects = pairs.split(inputs.chosen.pooled.effect[pairs.positions(data.audit_rows())], axis=0)
+    gaps = gap(effects, inputs.chosen.judged)
     women, woman = np.unique(pairs.women, return_inverse=True)
     signs = np.random.default_rng(inputs.seed).choice([-1, 1], len(women))[woman]
     return (-(signs[:, None] * gaps).mean(0)).argsort(kind="stable")
@@ -281,7 +283,7 @@ def swapped(inputs: ArmInputs) -> Arm:
     """Build the arm that gives each chosen latent its activation at the same token of the twin image.
 
     The twin shows the same woman with the same expression in the other condition (clothed or semi-nude). Suppose the
-    chosen latents harm the readout on semi-nude images. Then this arm should harm the readout on clothed images.
+    chosen latents harm the readout in one condition. Then this arm should harm it in the other.
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
@@ -329,7 +331,7 @@ ARMS: dict[str, ArmEntry] = {
     ),
     "colour_subspace_within_cost": ArmEntry(
         colour_subspace_within_cost,
-        "the same, removed in part: clothed women lose no more than the edit may cost",
+        "the same, removed in part: the other condition loses no more than the edit may cost",
         at_last_block=True,
         planted_only=True,
     ),

@@ -20,9 +20,9 @@ import pandas as pd
 from stages.core import paired
 from stages.core.ablation.controls import control_p
 from stages.core.clip import readout
-from stages.core.intervention.spliced_clip import Arm, Outcomes
+from stages.core.latents.spliced_clip import Arm, Outcomes
 from stages.core.paired import Pairs
-from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.run.labels import CONDITIONS, OTHER_CONDITION
 from stages.core.schema import Inference
 
 ENDPOINTS = ("accuracy", "R")
@@ -80,10 +80,12 @@ class CausalTest:
 
     pairs: the pairs of twins, one semi-nude and one clothed.
     inference: settings of the bootstrap intervals.
+    losing: the condition that CLIP reads worse, in which the edit should gain.
     """
 
     pairs: Pairs
     inference: Inference
+    losing: str
     arms: ArmOutcomes
     greyed: dict[str, ArmOutcomes]
     """Outcomes by the region that is greyed out, `bust` or `face`."""
@@ -152,30 +154,31 @@ class CausalTest:
 
         R is the log-probability of the true emotion, nats. Reliance is R with the bust greyed out minus R without.
 
-        controls: a row per random set, with its results when it is edited. Columns, all means over semi-nude images:
-            semi_nude_R_gain, semi_nude_accuracy_gain, and bust_reliance_R (reliance after the edit).
+        controls: a row per random set, with its results when it is edited. Columns, all means over images of the losing
+            condition: R_gain, accuracy_gain, and bust_reliance_R (reliance after the edit).
         Returns the keys accuracy and R, each with:
-            semi_nude_gain            gain on semi-nude images, with interval
-            clothed_loss              loss on clothed images, with interval
-            share_of_gap_recovered    semi_nude_gain / gap (clothed minus semi-nude) before; absent if gap <= 0
-            p_random_sets             p-value of the semi-nude gain against the random sets
-            best_random_set           largest semi-nude gain of a random set
-        and the key bust_reliance, on semi-nude images, with:
+            gain                      rise in the losing condition, with interval
+            cost                      fall in the other condition, with interval
+            share_of_gap_recovered    gain / gap (other minus losing condition) before; absent if gap <= 0
+            p_random_sets             p-value of the gain against the random sets
+            best_random_set           largest gain of a random set
+        and the key bust_reliance, on images of the losing condition, with:
             fall                              reliance before the edit minus reliance after, with interval
             p_random_sets, best_random_set    p-value of this fall; largest fall of a random set
         """
         found: dict[str, dict] = {}
+        losing, other = self.losing, OTHER_CONDITION[self.losing]
         for endpoint in ENDPOINTS:
             before, after = (self.pairs.split(self.arms.endpoints(arm)[endpoint]) for arm in BEFORE_AND_AFTER)
-            gain = self.pairs.interval(after[SEMI_NUDE] - before[SEMI_NUDE], self.inference)
-            gap = float(paired.gap(before).mean())
+            gain = self.pairs.interval(after[losing] - before[losing], self.inference)
+            gap = float(paired.gap(before, losing).mean())
             found[endpoint] = {
-                "semi_nude_gain": gain.as_metrics(),
-                "clothed_loss": self.pairs.interval(before[CLOTHED] - after[CLOTHED], self.inference).as_metrics(),
+                "gain": gain.as_metrics(),
+                "cost": self.pairs.interval(before[other] - after[other], self.inference).as_metrics(),
                 **({"share_of_gap_recovered": gain.estimate / gap} if gap > 0 else {}),
-                **against_controls(gain.estimate, controls[f"semi_nude_{endpoint}_gain"].to_numpy()),
+                **against_controls(gain.estimate, controls[f"{endpoint}_gain"].to_numpy()),
             }
-        relied = [self.pairs.split(self.reliance(arm, "bust")["R"])[SEMI_NUDE] for arm in BEFORE_AND_AFTER]
+        relied = [self.pairs.split(self.reliance(arm, "bust")["R"])[losing] for arm in BEFORE_AND_AFTER]
         fall = self.pairs.interval(relied[0] - relied[1], self.inference)
         falls = relied[0].mean() - controls["bust_reliance_R"].to_numpy()
         return found | {"bust_reliance": {"fall": fall.as_metrics(), **against_controls(fall.estimate, falls)}}
@@ -190,10 +193,12 @@ class CausalTest:
             error_kept_largest_R_change        largest |change of R| of an image if no latent is edited: about 0
             edited_patches_largest_R_change    largest |change of R| of an image under the edit at patches only. About
                                                0 if the SAE reads the last block
-            readout_skill                      accuracy without an edit on clothed images, rescaled: chance 0, all 1
+            readout_skill                      accuracy without an edit in the condition read better, rescaled: chance
+                                               is 0, all correct is 1
         R is the log-probability of the true emotion, nats.
         """
         cosine, before = self.pairs.split(self.arms.of_arm("edited").cosine), self.arms.of_arm("original")
+        correct = self.pairs.split(before.correct)
 
         def largest_change(arm: str) -> float:
             return float(np.abs(self.arms.of_arm(arm).R - before.R).max())
@@ -202,7 +207,7 @@ class CausalTest:
             **{f"cosine_to_original_{condition}": float(cosine[condition].mean()) for condition in CONDITIONS},
             "error_kept_largest_R_change": largest_change("error_kept"),
             "edited_patches_largest_R_change": largest_change("edited_patches"),
-            "readout_skill": readout.skill(float(self.pairs.split(before.correct)[CLOTHED].mean()), n_emotions),
+            "readout_skill": readout.skill(max(float(x.mean()) for x in correct.values()), n_emotions),
         }
 
 
@@ -214,5 +219,8 @@ def against_controls(effect: float, controls: np.ndarray) -> dict[str, float]:
     Returns the keys:
         p_random_sets      (1 + number of random sets with at least this effect) / (1 + number of random sets)
         best_random_set    largest effect of a random set
+    Returns no key if there are no random sets, because nothing was edited.
     """
+    if not len(controls):
+        return {}
     return {"p_random_sets": control_p(effect, controls), "best_random_set": float(controls.max())}

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.core.intervention.spliced_clip import Arm, ImageBatch
+from stages.core.latents.spliced_clip import Arm, ImageBatch
 
 
 def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:

@@ -120,13 +120,16 @@ class FrozenClip:
     def tail(self, tokens: Float[Tensor, "n token width"], layer: int) -> Float[Tensor, "n embed"]:
         """Return the unit-norm embedding of each image, from its residual stream after `layer`. Differentiable.
 
-        tokens: the residual stream after block `layer` (counted from 1), class token first. Only later blocks run.
+        tokens: the residual stream after block `layer` (counted from 1), class token first. Only later blocks run, and
+            the last block only at the class token, because no other token reaches the embedding.
         """
         transformer = self.visual.transformer
         with self.autocast():
             x = tokens if transformer.batch_first else tokens.transpose(0, 1)
-            for block in transformer.resblocks[layer:]:
+            for block in transformer.resblocks[layer:-1]:
                 x = block(x)
+            if layer < self.n_layers:
+                x = at_class_token(transformer.resblocks[-1], x, transformer.batch_first)
             pooled, _ = self.visual._pool(x if transformer.batch_first else x.transpose(0, 1))
             return nn.functional.normalize((pooled @ self.visual.proj).float(), dim=-1)
 
@@ -140,6 +143,25 @@ class FrozenClip:
         """
         centred = directions - directions.mean(dim=-1, keepdim=True)
         return (centred * self.visual.ln_post.weight @ self.visual.proj).float()
+
+
+def at_class_token(block: Any, x: Tensor, batch_first: bool) -> Tensor:
+    """Run a transformer block, but compute only what the block gives for the class token. Differentiable.
+
+    The class token still attends to all tokens. Their own queries and their MLP are left out, which are five sixths of
+    the work.
+
+    block: a residual attention block of open_clip. Blocks of another kind run in full.
+    x: the tokens that enter the block, class token first: [n, token, width] if `batch_first`, else [token, n, width].
+    Returns the class token after the block, in the layout of `x`.
+    """
+    from open_clip.transformer import ResidualAttentionBlock
+
+    if type(block) is not ResidualAttentionBlock:
+        return block(x)
+    normed, first = block.ln_1(x), (slice(None), slice(1)) if batch_first else (slice(1),)
+    cls = x[first] + block.ls_1(block.attention(q_x=normed[first], k_x=normed, v_x=normed))
+    return cls + block.ls_2(block.mlp(block.ln_2(cls)))
 
 
 def check_supported(visual: Any) -> None:

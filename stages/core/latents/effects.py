@@ -10,48 +10,20 @@ with zero as the baseline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stages.core.sae import JumpReLUSAE
-
-Batches = Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]
-"""For each batch of images, their row numbers in the data set's table, and their tokens in the residual stream."""
-Gradient = Callable[[np.ndarray, Tensor], Float[Tensor, "n token d_in"]]
-"""A function from the row numbers and tokens of some images to dR/dx at these tokens, nats per unit of activation."""
-
 
 def attribution_patching_effect(
-    sae: JumpReLUSAE, f: Float[Tensor, "n token latent"], gradient: Float[Tensor, "n token d_in"]
+    decoder: Float[Tensor, "latent d_in"], f: Float[Tensor, "n token latent"], gradient: Float[Tensor, "n token d_in"]
 ) -> Float[Tensor, "n latent"]:
     """Compute the first-order effect of each latent on R (log-probability of the true emotion), in nats.
 
     effect = sum over the tokens of an image of f * dR/df
 
-    f: activations of all latents.
+    decoder: decoder rows of the latents.
+    f: activations of these latents.
     gradient: dR/dx, with x the residual stream that the SAE reads, in nats per unit of activation.
     Returns one effect per image and latent.
     """
-    return (gradient @ sae.W_dec.T).mul_(f).sum(1)
-
-
-@torch.no_grad()
-def effects(sae: JumpReLUSAE, batches: Batches, gradient: Gradient) -> Float[np.ndarray, "n latent"]:
-    """Compute the first-order effect of each latent on R (log-probability of the true emotion, nats), image by image.
-
-    The SAE encodes the images batch by batch. An effect is f * dR/df, with f the latent's activation, summed over the
-    tokens of the image.
-
-    batches: yields the row numbers of the images of a batch in the data set's table, and the tokens x of these images.
-    gradient: a function that gives dR/dx from the row numbers and tokens of a batch.
-    Returns one row per image, in the order of `batches`.
-    """
-    parts = [
-        attribution_patching_effect(sae, sae.encode(tokens), gradient(rows, tokens)).cpu().numpy()
-        for rows, tokens in batches
-    ]
-    return np.concatenate(parts)
+    return (gradient @ decoder.T).mul_(f).sum(1)

@@ -1,14 +1,14 @@
 """Two lists of latents, never mixed, and how they are kept on disk.
 
 perception   the latent's activation differs by condition: it sees clothing, which is no bias
-bias         its effect on the emotion readout differs by condition, to the harm of semi-nude women, by more than the
-             smallest effect worth naming (`latents/search.py`)
+bias         it harms the emotion readout in the condition that CLIP reads worse (the losing one), and more so than in
+             the other, both by more than the smallest effect worth naming (`latents/search.py`)
 
 Both lists are tables with a row per latent, strongest or first found at the top. Columns:
     latent           index of the latent in its SAE
     step             step of the search that found it, from 1
-    mean, low, high  mean gap, clothed minus semi-nude twin, and its interval; the gap of the activation in the list
-                     `perception`, the gap of the effect at that step (nats) in the list `bias`
+    mean, low, high  mean gap and its interval. List `perception`: gap of the activation, clothed minus semi-nude twin.
+                     List `bias`: gap of the effect at that step (nats), other condition minus losing one
     p_max_t          family-wise p of this gap
 """
 
@@ -34,8 +34,8 @@ def load(fpath: Path) -> pd.DataFrame:
 
         latent             index of the latent in its SAE
         step               step of the search that found the latent, from 1
-        mean, low, high    mean gap (clothed minus semi-nude twin) of the latent's activation or of its effect on the
-                           emotion readout, depending on the list; and the interval of this mean
+        mean, low, high    mean gap of the latent's activation or of its effect on the emotion readout, depending on
+                           the list (see the top of this module); and the interval of this mean
         p_max_t            family-wise p of this gap
 
     Raises LatentsError if the file is missing or damaged, if a column is absent, or if a value is not a finite number.
@@ -74,19 +74,3 @@ def perception_latents(tests: pd.DataFrame, alpha: float) -> pd.DataFrame:
     found = tests[(tests["act_p_max_t"] <= alpha) & (tests["act_mean"] < 0)].sort_values("act_mean")
     own = found.filter(like="act_").rename(columns=lambda name: name.removeprefix("act_"))
     return own.assign(latent=found["latent"], step=1)[COLUMNS].reset_index(drop=True)
-
-
-def best_edit(curve: pd.DataFrame, clothed_cost: float) -> pd.Series:
-    """Choose the number of latents to edit: the row of `curve` with the largest net gain within the allowed cost.
-
-    R is the log-probability of the true emotion, nats.
-
-    curve: a row per number of latents edited; the first row edits none. Columns:
-        n_latents                number of latents edited
-        net_gain                 (gain of R on semi-nude images) - (loss of R on clothed images), nats
-        clothed_accuracy_loss    loss of emotion accuracy on clothed images
-    clothed_cost: largest loss of accuracy on clothed images that is allowed, between 0 and 1.
-    Returns one row of `curve`; the first row if no edit is within the cost.
-    """
-    allowed = curve[(curve["n_latents"] > 0) & (curve["clothed_accuracy_loss"] <= clothed_cost)]
-    return curve.loc[allowed["net_gain"].idxmax() if len(allowed) else curve.index[0]]

@@ -13,11 +13,10 @@ import numpy as np
 import torch
 import zarr
 from jaxtyping import Bool, Float
+from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from stages.core.latents.effects import Batches, Gradient, attribution_patching_effect
 from stages.core.run.errors import StudyError
-from stages.core.sae import JumpReLUSAE
 
 POOLINGS = ("cls", "mean", "max")
 FIELDS = (*POOLINGS, "effect")
@@ -32,7 +31,7 @@ class PooledLatents:
     """What each latent did on each image: its activation pooled over tokens in three ways, and its effect on R.
 
     R is the log-probability of the true emotion, nats.
-    All arrays are float32. Images are in the order in which `pool_latents` received them.
+    All arrays are float32. Images are in the order in which a `Pooling` received them.
     """
 
     cls: Float[np.ndarray, "n latent"]
@@ -44,7 +43,7 @@ class PooledLatents:
     effect: Float[np.ndarray, "n latent"]
     """First-order effect on R, summed over tokens, nats (`latents/effects.py`)."""
     firing: Float[np.ndarray, " latent"]
-    """Share of all tokens of all images on which the latent is active."""
+    """Share of the tokens on which the latent is active, over the images that a `Pooling` was told to count."""
 
     def of_images(self, images: Bool[np.ndarray, " n"]) -> PooledLatents:
         """Keep some of the images.
@@ -93,29 +92,32 @@ def _check(arrays: dict[str, np.ndarray]) -> None:
             raise ValueError(f"{name} lacks a chunk, or holds values that are not finite")
 
 
-@torch.no_grad()
-def pool_latents(sae: JumpReLUSAE, batches: Batches, n_images: int, gradient: Gradient) -> PooledLatents:
-    """Encode images batch by batch, and pool each latent over the tokens of each image.
+class Pooling:
+    """Pools the latents of images, batch by batch, over the tokens of each image.
 
-    R is the log-probability of the true emotion, nats.
-
-    batches: yields the row numbers of the images of a batch in the data set's table, and the tokens x of these images.
-    n_images: number of images in all batches together.
-    gradient: a function that gives dR/dx from the row numbers and tokens of a batch.
-    Returns for each image and latent the activation on the class token, the mean and the largest activation over
-    patches, and the effect on R. Images are in the order of `batches`. For each latent, `firing` is the share of tokens
-    on which it is active.
+    n_images, d_sae: number of images in all batches together, and number of latents.
+    counted: True for each image whose tokens count in `firing`, in the order of the batches.
     """
-    found = {name: np.full((n_images, sae.d_sae), np.nan, np.float32) for name in FIELDS}
-    fired = torch.zeros(sae.d_sae, dtype=torch.float64)
-    done = n_tokens = 0
-    for rows, tokens in batches:
-        f = sae.encode(tokens)
-        effect = attribution_patching_effect(sae, f, gradient(rows, tokens))
+
+    def __init__(self, n_images: int, d_sae: int, counted: Bool[np.ndarray, " n"]):
+        self._found = {name: np.full((n_images, d_sae), np.nan, np.float32) for name in FIELDS}
+        self._fired, self._n_tokens = np.zeros(d_sae), 0
+        self._counted, self._done = counted, 0
+
+    def add(self, f: Float[Tensor, "n token latent"], effect: Float[Tensor, "n latent"]) -> None:
+        """Pool the latents of the next images.
+
+        f: activations of all latents, class token first. effect: effect of each latent on R, nats.
+        """
+        some = slice(self._done, self._done + len(f))
         pooled = {"cls": f[:, 0], "mean": f[:, 1:].mean(1), "max": f[:, 1:].amax(1), "effect": effect}
         for name, values in pooled.items():
-            found[name][done : done + len(rows)] = values.cpu().numpy()
-        done += len(rows)
-        fired += (f > 0).sum((0, 1)).cpu()
-        n_tokens += f.shape[0] * f.shape[1]
-    return PooledLatents(**found, firing=(fired / n_tokens).numpy())
+            self._found[name][some] = values.cpu().numpy()
+        counted = torch.from_numpy(self._counted[some]).to(f.device)
+        self._fired += (f[counted] > 0).sum((0, 1)).cpu().numpy()
+        self._n_tokens += int(counted.sum()) * f.shape[1]
+        self._done += len(f)
+
+    def result(self) -> PooledLatents:
+        """Return the pooled latents of all images that were added."""
+        return PooledLatents(**self._found, firing=self._fired / max(self._n_tokens, 1))

@@ -1,9 +1,13 @@
-"""The step-by-step search for bias latents: those whose effect on the emotion readout harms semi-nude women.
+"""The step-by-step search for latents that harm the emotion readout in the losing condition.
 
 Where several latents carry a bias, one hides what another does: while the first ones saturate the readout, the gradient
 through the others is nearly zero. So the most harmful latents are edited, and the others are tested again in the edited
-model, until none is significant. Without a bias the first step ends the search, so its family-wise error (max-T over
-latents) is that of the list. Each later step follows only a step that found something, and is tested at the same rate.
+model, until none is significant. Without a bias the first step ends the search, so its family-wise error is that of the
+list. Each later step follows only a step that found something, and is tested at the same rate.
+
+    losing    the condition that CLIP reads worse (`latents/readout_gap.py`); the twin is in the other condition
+    effect    effect of a latent on R, the log-probability of the true emotion, nats (`latents/effects.py`)
+    gap       effect in the other condition minus effect in the losing one
 """
 
 from __future__ import annotations
@@ -12,66 +16,92 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from stages.core import paired
+from stages.core.latents.edited_effects import Effects
 from stages.core.latents.lists import COLUMNS
 from stages.core.schema import Inference
 
+ByCondition = dict[str, Float[np.ndarray, "pair latent"]]
+Ranking = Callable[[ByCondition], pd.DataFrame]
+"""A function from the effects of the candidates by condition to a table of those that count, the worst first. Column
+`latent` holds positions among the candidates."""
 
-def find_bias_latents(
-    effect_gaps: Callable[[list[int]], Float[np.ndarray, "pair latent"]],
-    clusters: np.ndarray,
-    inference: Inference,
-    *,
-    n_per_step: int,
-    n_most: int,
+
+def find_step_by_step(
+    effects: Effects, candidates: Int[np.ndarray, " c"], rank: Ranking, *, n_per_step: int, n_most: int
 ) -> pd.DataFrame:
-    """Find, step by step, the latents that harm the emotion readout on semi-nude women.
+    """Find latents step by step: edit the latents found so far, rank the others in the edited model, add the first.
 
-    Each step edits the latents found so far, and tests the other latents in the edited model. The search ends when a
-    step finds no latent, or when `n_most` latents are found. The effect gap of a latent is its effect on R
-    (log-probability of the true emotion, nats) on the clothed twin minus its effect on the semi-nude twin.
+    The search ends when a step finds no latent, or when `n_most` latents are found.
 
-    effect_gaps: a function from the indices of the edited latents to the effect gaps in the edited model, [pair,
-        latent].
-    clusters: the woman of each pair.
-    inference: settings of the tests and intervals: level, smallest effect, permutations, bootstrap, seed.
+    effects: a function from the indices of the edited latents to the effects of the candidates in the edited model.
+    candidates: indices of the latents that can be found.
+    rank: `harmful_latents` or `most_harmful`, with their further arguments filled in.
     n_per_step, n_most: largest number of latents in one step, and in all steps together.
     Returns a row per latent found, by step, and in a step the most harmful first. Columns: latent (index), step (from
-    1), mean, low, high (mean effect gap at that step, and its interval), p_max_t (family-wise p).
+    1), and those that `rank` gives: mean, low, high (mean gap at that step and its interval, nats), p_max_t
+    (family-wise p).
     """
     steps: list[pd.DataFrame] = []
     edited: list[int] = []
     while len(edited) < n_most:
-        gaps = effect_gaps(edited)
-        gaps[:, edited] = 0
-        new = harmful_latents(gaps, clusters, inference)[: min(n_per_step, n_most - len(edited))]
+        now = effects(edited)
+        for values in now.values():
+            values[:, np.isin(candidates, edited)] = 0
+        new = rank(now)[: min(n_per_step, n_most - len(edited))]
         if new.empty:
             break
-        steps.append(new.assign(step=len(steps) + 1))
-        edited += new["latent"].tolist()
+        steps.append(new.assign(step=len(steps) + 1, latent=candidates[new["latent"]]))
+        edited += steps[-1]["latent"].tolist()
     return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS)
 
 
-def harmful_latents(gaps: Float[np.ndarray, "pair latent"], clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
-    """List the latents whose effect on R is significantly lower on the semi-nude twin, the most harmful first.
+def harmful_latents(effects: ByCondition, losing: str, clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
+    """List the latents that are shown to harm the emotion readout in the losing condition, the most harmful first.
 
-    R is the log-probability of the true emotion, nats. A listed latent meets two conditions. The family-wise p of its
-    mean gap is at most `inference.alpha`. The whole bootstrap interval of its mean gap is above `inference.min_effect`.
+    A listed latent meets three conditions. The family-wise p of its mean gap is at most `inference.alpha`. The whole
+    interval of its mean gap lies above `inference.min_effect`. The whole interval of its mean effect in the losing
+    condition lies below minus `inference.min_effect`: the latent does harm there, and does not merely help the twin.
 
-    gaps: effect of each latent on R, clothed minus semi-nude twin, for each pair.
+    effects: effect of each latent on each pair's two images, nats, by condition.
+    losing: the condition that is read worse.
     clusters: the woman of each pair. There must be at least two women.
     inference: settings of the test and of the intervals.
-    Returns a row per listed latent. Columns: latent (index), mean, low, high (mean gap and its bootstrap interval,
-    nats), p_max_t (family-wise p).
+    Returns a row per listed latent. Columns: latent (its position), mean, low, high (mean gap and its interval, nats),
+    p_max_t (family-wise p).
     """
+    gaps = paired.gap(effects, losing)
     p_max_t = paired.max_t(gaps, clusters, inference.n_permutations, inference.seed)
-    mean = gaps.mean(0)
-    candidates = np.flatnonzero((p_max_t <= inference.alpha) & (mean > inference.min_effect))
+    promising = (p_max_t <= inference.alpha) & (gaps.mean(0) > inference.min_effect)
+    found = np.flatnonzero(promising & (effects[losing].mean(0) < -inference.min_effect))
     settings = paired.bootstrap_settings(inference)
-    low, high = paired.bootstrap_interval(gaps[:, candidates], clusters, **settings)
+    low, high = paired.bootstrap_interval(gaps[:, found], clusters, **settings)
+    _, least_harm = paired.bootstrap_interval(effects[losing][:, found], clusters, **settings)
     table = pd.DataFrame(
-        {"latent": candidates, "mean": mean[candidates], "low": low, "high": high, "p_max_t": p_max_t[candidates]}
+        {"latent": found, "mean": gaps[:, found].mean(0), "low": low, "high": high, "p_max_t": p_max_t[found]}
     )
-    return table[table["low"] > inference.min_effect].sort_values("mean", ascending=False, ignore_index=True)
+    shown = (table["low"] > inference.min_effect) & (least_harm < -inference.min_effect)
+    return table[shown].sort_values("mean", ascending=False, ignore_index=True)
+
+
+def most_harmful(effects: ByCondition, losing: str, *, twins: bool = True) -> pd.DataFrame:
+    """Rank the latents that harm the emotion readout in the losing condition, without a test.
+
+    Searches on labels that mean nothing rank like this, so that they find as many latents as the search they are
+    compared with.
+
+    effects: effect of each latent on each pair's two images, nats, by condition.
+    losing: the condition that is read worse.
+    twins: rank by the gap to the other condition. If False, the condition is ignored: rank by the harm in both.
+    Returns a row per latent that does harm, the most harmful first. Columns: latent (its position), mean (mean gap, or
+    mean harm in both conditions, nats), low and high (equal to mean) and p_max_t (1): nothing is tested.
+    """
+    harm = -effects[losing].mean(0)
+    mean = paired.gap(effects, losing).mean(0) if twins else -np.concatenate(list(effects.values())).mean(0)
+    ranked = np.argsort(-mean, kind="stable")
+    ranked = ranked[(mean[ranked] > 0) & ((harm[ranked] > 0) | (not twins))]
+    return pd.DataFrame(
+        {"latent": ranked, "mean": mean[ranked], "low": mean[ranked], "high": mean[ranked], "p_max_t": 1.0}
+    )

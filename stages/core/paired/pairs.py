@@ -11,18 +11,19 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from stages.core.paired.bootstrap import Interval, bootstrap_settings, interval
-from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.run.labels import CLOTHED, CONDITIONS, OTHER_CONDITION, SEMI_NUDE
 from stages.core.schema import Inference
 
 Value = TypeVar("Value", float, np.ndarray)
 
 
-def gap(by_condition: Mapping[str, Value]) -> Value:
-    """Compute the gap: the clothed value minus the semi-nude value.
+def gap(by_condition: Mapping[str, Value], losing: str = SEMI_NUDE) -> Value:
+    """Compute the gap: the value in the other condition minus the value in the losing one.
 
     by_condition: keys `clothed` and `semi_nude`; two numbers, or two arrays of one shape.
+    losing: the condition that is subtracted. By default the gap is clothed minus semi-nude.
     """
-    return by_condition[CLOTHED] - by_condition[SEMI_NUDE]
+    return by_condition[OTHER_CONDITION[losing]] - by_condition[losing]
 
 
 @dataclass(frozen=True)

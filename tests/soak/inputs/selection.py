@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 
-from stages.core.intervention import selection
+from stages.core.latents import selection
 from stages.core.latents.lists import COLUMNS
 from stages.core.schema import LatentList
 from tests.soak.damage import pick, spoil_file, spoil_json

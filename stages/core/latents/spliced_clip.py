@@ -25,12 +25,13 @@ from stages.core.clip import readout
 from stages.core.clip.readout import Readout
 from stages.core.clip.vit import FrozenClip, replaced_residual
 from stages.core.data.dataset import Dataset
-from stages.core.intervention import error_kept_edits
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.selection import Selection
+from stages.core.latents import error_kept_edits
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.selection import Selection
 from stages.core.paired import Pairs
 from stages.core.run.compute import ALONE, Ranks
 from stages.core.run.labels import CLOTHED
+from stages.core.run.progress import bar
 from stages.core.sae import JumpReLUSAE
 from stages.core.store import Store
 
@@ -244,16 +245,22 @@ class SplicedClip:
         """
         return torch.from_numpy(self.data.emotion_index(rows)).to(self.clip.device)
 
-    def gradient(self, rows: np.ndarray, tokens: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        """Compute the gradient dR/dx of R (log-probability of the true emotion, nats), per unit of activation.
+    @property
+    def reaching(self) -> slice:
+        """The tokens at the splice that reach the embedding: the class token after the last block, all before it."""
+        return slice(1) if self.layer == self.clip.n_layers else slice(None)
 
-        x is the residual stream after the block that the SAE reads.
+    def gradient(
+        self, tokens: Float[Tensor, "n token d_in"], emotions: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n token d_in"]:
+        """Compute the gradient dR/dx of R (log-probability of one emotion, nats), per unit of activation.
 
-        rows: row numbers of the images in the data set's table.
-        tokens: x of these images.
+        tokens: x, the residual stream after the block that the SAE reads; after the last block the class token alone
+            is enough (`reaching`).
+        emotions: the emotion that R is about, for each image: its index among `Dataset.emotions`.
         Returns dR/dx of each image at each token.
         """
-        return readout.gradient(self.clip, self.readout, tokens, self.truth(rows), self.layer)
+        return readout.gradient(self.clip, self.readout, tokens, emotions, self.layer)
 
     def compute_by_batch(
         self, rows: np.ndarray, compute: Callable[[np.ndarray], tuple[Tensor, ...]]
@@ -366,14 +373,21 @@ class SplicedClip:
             cosine     cosine of the image embedding with the embedding of the same pixels without any arm
         """
 
+        shown = bar("run CLIP", len(list(self.slices(rows))) * len(arms), shown=self.ranks.first)
+
+        def judged(arm: Arm, batch: ImageBatch, truth: Tensor, unedited: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            shown.update(self.ranks.size)
+            return self._judge(self.clip.tail(arm(batch), self.layer), truth, unedited)
+
         def run(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
             batch, truth = self.batch(some, pixels), self.truth(some)
             unedited = self.clip.tail(batch.tokens, self.layer)
-            found = [self._judge(self.clip.tail(arm(batch), self.layer), truth, unedited) for arm in arms]
+            found = [judged(arm, batch, truth, unedited) for arm in arms]
             R, correct, cosine = (torch.stack(values, 1).double() for values in zip(*found, strict=True))
             return R, correct, cosine
 
-        return Outcomes(*(values.T for values in self.compute_by_batch(rows, run)))
+        with shown:
+            return Outcomes(*(values.T for values in self.compute_by_batch(rows, run)))
 
     def _judge(self, embedded: Tensor, truth: Tensor, unedited: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return (

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
 from stages.core.latents import lists
 from stages.core.latents.pooling import PooledLatents
 from stages.core.run.errors import StudyError
+from stages.core.run.labels import SEMI_NUDE
 from stages.core.sae import JumpReLUSAE
 from stages.core.schema import Count, LatentList
 
@@ -33,13 +34,16 @@ class Selection:
     layer: int
     """The SAE reads the residual stream after this block, counted from 1."""
     latents: Int[np.ndarray, " k"]
-    """Indices of the latents to edit, strongest first; empty if none was significant."""
+    """Indices of the latents to edit, strongest first; empty if no edit helps, or if there is no gap to explain."""
+    losing: str | None
+    """The condition that CLIP reads worse on the women used for choosing: `semi_nude`, `clothed`, or None if it reads
+    both alike."""
     edited_list: LatentList
-    """The list that the latents to edit come from: `bias` (their effect on the emotion readout differs by condition) or
+    """The list that the latents to edit come from: `bias` (they harm the emotion readout in the losing condition) or
     `perception` (their activation differs by condition)."""
     lists: dict[LatentList, pd.DataFrame]
     """Both lists of the chosen SAE in full, a row per latent. Columns: latent (index), step (of the search, from 1),
-    mean, low, high (mean gap, clothed minus semi-nude, and its interval), p_max_t (family-wise p)."""
+    mean, low, high (mean gap and its interval, see `latents/lists.py`), p_max_t (family-wise p)."""
     tests: pd.DataFrame
     """A row per latent of the chosen SAE, as the stage `analyse_sae` wrote it. Columns: latent (index), mean_cls and
     mean_patch (mean activation on the class token and on patches of discovery images), firing (share of tokens). Then
@@ -48,6 +52,11 @@ class Selection:
     sae: JumpReLUSAE
     pooled_dpath: Path
     """Where the pooled latents lie on disk; `pooled` reads them."""
+
+    @property
+    def judged(self) -> str:
+        """The condition in which an edit should gain: the losing one; `semi_nude` if CLIP reads both alike."""
+        return self.losing or SEMI_NUDE
 
     @cached_property
     def pooled(self) -> PooledLatents:
@@ -74,13 +83,14 @@ class Selection:
 
     @property
     def ranked_once(self) -> Int[np.ndarray, " latent"]:
-        """Indices of all latents, those that harm the emotion readout on semi-nude women most first.
+        """Indices of all latents, those that harm the emotion readout in the losing condition most first.
 
         A latent's effect is its first-order effect on R (log-probability of the true emotion, nats). The effect is
-        measured once, with nothing edited. The gap of a pair is the effect on the clothed twin minus the effect on the
-        semi-nude twin. The latent with the largest mean gap comes first.
+        measured once, with nothing edited. The latent comes first whose mean effect in the losing condition is lowest
+        compared with the other condition.
         """
-        return (-self.tests["eff_mean"].to_numpy()).argsort(kind="stable")
+        sign = -1 if self.judged == SEMI_NUDE else 1  # eff_mean is clothed minus semi-nude
+        return (sign * self.tests["eff_mean"].to_numpy()).argsort(kind="stable")
 
 
 class SelectionFile(BaseModel):
@@ -90,6 +100,9 @@ class SelectionFile(BaseModel):
         latents per dimension of the stream.
     edited_list: the list that the latents come from, `bias` or `perception`. The key in the file is `list`.
     latents: indices of the latents to edit.
+    losing: the condition that CLIP reads worse on the women used for choosing, or `none`.
+    gap: mean gap in R on these women, clothed minus semi-nude, nats: estimate, low, high.
+    skill: accuracy in the condition read better, on a scale from chance (0) to certainty (1).
     why: the reason for the choice, in words.
     """
 
@@ -99,6 +112,9 @@ class SelectionFile(BaseModel):
     expansion: Count
     edited_list: Annotated[LatentList, Field(alias="list")]
     latents: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    losing: Literal["semi_nude", "clothed", "none"]
+    gap: dict[str, FiniteFloat]
+    skill: FiniteFloat
     why: str
 
     @field_validator("latents")
@@ -131,6 +147,7 @@ def load(directory: Path) -> Selection:
     found = Selection(
         layer=chosen.layer,
         latents=np.array(chosen.latents, dtype=np.int64),
+        losing=None if chosen.losing == "none" else chosen.losing,
         edited_list=chosen.edited_list,
         lists={kind: lists.load(directory / f"{kind}.csv") for kind in get_args(LatentList)},
         tests=lists.read_table(directory / "tests.csv", TESTED),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.core.intervention import error_kept_edits
-from stages.core.intervention.error_kept_edits import LatentEdit
+from stages.core.latents import error_kept_edits
+from stages.core.latents.error_kept_edits import LatentEdit
 
 
 def test_kinds_of_edit(tiny_sae):

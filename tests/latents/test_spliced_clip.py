@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.intervention.spliced_clip import original
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.spliced_clip import original
 
 
 def test_a_splice_by_hook_equals_the_tail(spliced):

@@ -1,0 +1,80 @@
+"""The first-order effects of latents on the emotion readout while other latents are edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stages.core.latents.effects import attribution_patching_effect
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.pooling import PooledLatents
+from stages.core.latents.spliced_clip import SplicedClip
+from stages.core.paired import Pairs
+from stages.core.schema import Edit
+
+MIN_WOMEN = 2  # a latent that fires on fewer women cannot be shown to differ, nor be trusted on others
+
+Effects = Callable[[list[int]], dict[str, Float[np.ndarray, "pair latent"]]]
+"""A function from the indices of the edited latents to the effects of the candidates on R, nats, by condition."""
+
+
+def candidate_latents(pooled: PooledLatents, images: Int[np.ndarray, " n"], women: np.ndarray) -> Int[np.ndarray, " c"]:
+    """Return the indices of the latents that can be found: those that fire on images of at least two women.
+
+    pooled: activations of all latents, pooled over the tokens of each image.
+    images: positions in `pooled` of the images to look at. women: the woman of each of them.
+    """
+    fires = np.maximum(pooled.cls[images], pooled.max[images]) > 0
+    _, woman = np.unique(women, return_inverse=True)
+    n_women = sum((fires[woman == w].any(0).astype(int) for w in range(woman.max() + 1)), np.zeros(fires.shape[1], int))
+    return np.flatnonzero(n_women >= MIN_WOMEN)
+
+
+@dataclass(frozen=True)
+class EditedEffects:
+    """Effects on R (log-probability of the true emotion, nats) of the latents that are not edited, to first order.
+
+    effect = sum over tokens of f * dR/df         f as without the edit, dR/df in the edited model
+
+    An edit of more latents sets these to their target and leaves every other f as it is, because the edits keep the
+    SAE's reconstruction error. So f stays that of the unedited tokens, and only the gradient is taken in the edited
+    model. Tokens that cannot reach the embedding (patches after the last block) are left out.
+
+    spliced: CLIP with the SAE, and the images.
+    pairs: the pairs whose effects are computed.
+    edit: how latents are edited.
+    means: mean activation of every latent, on the class token (row 0) and on patches (row 1), for edits to the mean.
+    candidates: indices of the latents whose effects are computed.
+    emotions: index of the emotion that R is about, for each image of `pairs.rows`; the true one if not given.
+    """
+
+    spliced: SplicedClip
+    pairs: Pairs
+    edit: Edit
+    means: Float[np.ndarray, "2 d_sae"]
+    candidates: Int[np.ndarray, " c"]
+    emotions: Int[np.ndarray, " image"] | None = None
+
+    @torch.no_grad()
+    def __call__(self, edited: list[int]) -> dict[str, Float[np.ndarray, "pair c"]]:
+        """Compute the effect of each candidate on each image, nats, while the latents `edited` are edited.
+
+        Returns the keys `semi_nude` and `clothed`. Each holds a row per pair and a column per candidate.
+        """
+        spliced, rows = self.spliced, self.pairs.rows
+        device = spliced.clip.device
+        change = LatentEdit.from_params(self.edit, np.array(edited, dtype=np.int64), self.means, device)
+        arm, chosen = spliced.edit_arm(change, self.edit.scope), torch.from_numpy(self.candidates).to(device)
+        of_image = spliced.truth(rows) if self.emotions is None else torch.from_numpy(self.emotions).to(device)
+        decoder, reaching, parts = spliced.sae.W_dec[chosen], spliced.reaching, []
+        for some in spliced.slices(rows):
+            batch = spliced.batch(rows[some])
+            gradient = spliced.gradient(arm(batch)[:, reaching], of_image[some])
+            f: Tensor = spliced.sae.encode(batch.tokens[:, reaching], chosen)
+            parts.append(attribution_patching_effect(decoder, f, gradient).cpu().numpy())
+        return self.pairs.split(np.concatenate(parts), axis=0)
