@@ -39,7 +39,7 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
         the weights are OpenAI's, but the architecture lacks quick-GELU
         the weights cannot be loaded or are not finite
     """
-    import open_clip
+    open_clip = vit.import_open_clip()
 
     if config.architecture not in open_clip.list_models():  # no folder or repository: it may hold a pickle
         raise vit.ModelError(f"clip.architecture: open_clip knows no {config.architecture!r}")
@@ -80,7 +80,7 @@ def without_a_network(config: Clip) -> str:
     Returns the advice, to be put at the end of an error message. Returns "" if the weights do not lie on the Hugging
     Face Hub.
     """
-    import open_clip
+    open_clip = vit.import_open_clip()
 
     hub = open_clip.get_pretrained_cfg(config.architecture, config.pretrained).get("hf_hub", "")
     repository, _, file = hub.rpartition("/")
@@ -141,6 +141,7 @@ def main() -> None:
     model: Any
     metrics: dict[str, dict[str, Any]] = {}
     if clip.source == "demo":
+        vit.import_open_clip()
         from stages.core.planted import demo
 
         trained = demo.train(demo_params, ingest.image_size, device)

@@ -54,16 +54,16 @@ PICTURES = (
 N_SHOWN = 3  # pairs beside the finding
 
 
-def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> None:
+def draw_finding(metrics: dict[str, Any], chosen: dict[str, Any], with_pictures: bool) -> None:
     """Draw the main finding, and write it to plots/finding.png (FINDING_FPATH).
 
-    Six bars show emotion accuracy. Three are without an edit: clothed, semi-nude, and semi-nude with the bust greyed
-    out. One is semi-nude with the best random set of latents edited. Two are with the edit: semi-nude and clothed. All
-    bars but that of the random set have an interval. A dotted line marks chance.
+    Bars show emotion accuracy. Three are without an edit: clothed, semi-nude, and semi-nude with the bust greyed out.
+    If latents were edited, one bar is for the best random set of latents, in the condition read worse, and two are with
+    the edit: semi-nude and clothed. All bars but that of the random set have an interval. A dotted line marks chance.
 
     metrics: the contents of the metrics files, by name of the stage. Keys used: `ablate` (accuracies, and gain of the
         best random set) and `extract` (chance).
-    edited: what was edited, in words, such as "28 bias latents edited". It labels the bars with the edit.
+    chosen: content of data/selection/selection.json: the latents that were edited, and the condition read worse.
     with_pictures: whether to show three pairs of images, of women held out when the latents were chosen. The file is
         committed to git. So pass True only for portraits drawn by a program, never for photographs.
     """
@@ -73,7 +73,7 @@ def draw_finding(metrics: dict[str, Any], edited: str, with_pictures: bool) -> N
         _draw_pairs(left.subplots(2, N_SHOWN, squeeze=False))
     else:
         right = figure.subfigures(1, 1)
-    _draw_accuracies(right.subplots(), metrics, edited)
+    _draw_accuracies(right.subplots(), metrics, chosen)
     figures.save(figure, FINDING_FPATH)
 
 
@@ -91,19 +91,23 @@ def _draw_pairs(axes: np.ndarray) -> None:
             axes[row, column].set_title(f"{figures.CONDITION_LABELS[condition]}\n{emotion}", fontsize=9)
 
 
-def _draw_accuracies(ax: Axes, metrics: dict[str, Any], edited: str) -> None:
+def _draw_accuracies(ax: Axes, metrics: dict[str, Any], chosen: dict[str, Any]) -> None:
     ablate = metrics["ablate"]
     original, after = ablate["accuracy"]["original"], ablate["accuracy"]["edited"]
-    start = original[SEMI_NUDE]["estimate"]
-    best = start + ablate["edit"]["accuracy"]["best_random_set"]
     rows = [
         ("clothed", original[CLOTHED], figures.BLUE),
         ("semi-nude", original[SEMI_NUDE], figures.VERMILION),
         ("semi-nude, bust greyed out", ablate["accuracy"]["bust_greyed"][SEMI_NUDE], figures.VERMILION),
-        ("semi-nude, best random set edited", dict.fromkeys(("estimate", "low", "high"), best), figures.GREY),
-        (f"semi-nude, {edited}", after[SEMI_NUDE], figures.GREEN),
-        (f"clothed, {edited}", after[CLOTHED], figures.BLUE),
     ]
+    if chosen["latents"]:
+        edited, losing = f"{len(chosen['latents'])} {chosen['list']} latents edited", chosen["losing"]
+        best = original[losing]["estimate"] + ablate["edit"]["accuracy"]["best_random_set"]
+        random_set = dict.fromkeys(("estimate", "low", "high"), best)
+        rows += [
+            (f"{figures.CONDITION_LABELS[losing]}, best random set edited", random_set, figures.GREY),
+            (f"semi-nude, {edited}", after[SEMI_NUDE], figures.GREEN),
+            (f"clothed, {edited}", after[CLOTHED], figures.BLUE),
+        ]
     labels, values, colours = (list(column) for column in zip(*rows, strict=True))
     figures.interval_bars(ax, labels, values, colours)
     ax.axvline(metrics["extract"]["accuracy"]["chance"], color="black", lw=0.8, ls=":")
@@ -139,8 +143,7 @@ def main() -> None:
     } | {name: outs.read_metrics(FULL_DPATH / f"{name}.json", name) for name in ("heatmap", "check_heatmaps", "ablate")}
     chosen = outs.read_json(SELECTION_DPATH / "selection.json", "select_sae")
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
-    edited = f"{len(chosen['latents'])} {chosen['list']} latents edited"
-    draw_finding(metrics, edited, with_pictures=ingest.source == "synthetic")
+    draw_finding(metrics, chosen, with_pictures=ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png") for stem in PICTURES}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         TEMPLATE_FPATH.read_text()
@@ -152,22 +155,23 @@ def main() -> None:
         title=TITLE,
         finding=sentences.finding(metrics, chosen, inference),
         truth=sentences.truth(ingest, clip, demo),
-        cards=sentences.cards(metrics),
+        cards=sentences.cards(metrics, chosen),
         images=pictures,
         confidence=f"{inference.confidence:.0%}",
         n_saes=len(saes),
         dag=DAG,
         arms_table=html(tables.arms(metrics)),
-        causal=sentences.causal(metrics, ablate.n_random_sets),
-        embeddings=sentences.embeddings(metrics),
-        heatmaps=sentences.heatmaps(metrics),
+        causal=sentences.causal(metrics, chosen, ablate.n_random_sets),
+        null_table=html(tables.null_searches(metrics)) if metrics["ablate"]["null_searches"] else "",
+        embeddings=sentences.embeddings(metrics, chosen),
+        heatmaps=sentences.heatmaps(metrics, chosen),
         lift_table=html(tables.lifts(metrics)),
         checks=sentences.checks(metrics),
         maps_table=html(tables.maps(metrics)),
         selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
         smallest_p=f"{saes['smallest_p'].max():.2g}",
         list_defined_by=sentences.GAPS[chosen["list"]],
-        latents_table=html(tables.latents(latents, cards)),
+        latents_table=html(tables.latents(latents, cards)) if len(latents) else "",
         described=sentences.described(metrics),
         stability=sentences.stability(metrics),
         saes_table=html(tables.saes(saes)),

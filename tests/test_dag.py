@@ -14,13 +14,15 @@ from tests.imports import CORE, ROOT, code_deps, params_read, transitive
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 CHOSEN = (
+    "select_sae",
     "check_stability",
     "describe_latents",
     "heatmap",
     "ablate",
-)  # stages that read the store of the chosen SAE's layer
+)  # stages that read the store of a layer that is chosen
 SECTION_OF = {cls.__name__: name for name, cls in schema.SECTIONS.items()}
-SUBTRACTION = re.compile(r"\[CLOTHED\]\S* - \S*\[SEMI_NUDE\]|\[SEMI_NUDE\]\S* - \S*\[CLOTHED\]")
+SIDE = r"\[(CLOTHED|SEMI_NUDE|losing|other|OTHER_CONDITION\[losing\])\]\S*"
+SUBTRACTION = re.compile(rf"{SIDE} - \S*{SIDE}")
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
@@ -116,7 +118,7 @@ def test_no_error_of_the_library_ends_the_process():
 
 EDITS = {  # what is edited -> stages that DVC finds changed
     "stages/core/ablation/arms.py": {"ablate"},
-    "stages/core/data/dataset.py": set(STAGES) - {"prepare_clip", "select_sae", "export_clip"},
+    "stages/core/data/dataset.py": set(STAGES) - {"prepare_clip", "export_clip"},
     "stages/core/planted/demo.py": {"ingest", "prepare_clip"},
     "stages/core/description/decoder_directions.py": {"describe_latents"},
     "stages/core/schema.py": set(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ from stages.core.run.errors import StudyError
 from stages.core.run.labels import GREY
 from stages.core.schema import Compute
 
+OPTIONAL_PARTS = ("timm", "transformers")  # of open_clip
 CONFIG_FNAME, WEIGHTS_FNAME = "open_clip_config.json", "open_clip_model.safetensors"
 REMEDY = "rerun `dvc repro --force prepare_clip`"
 
@@ -202,6 +204,23 @@ def check_towers(model_cfg: dict[str, Any], source: str) -> None:
                 raise ModelError(f"{source}: {key} is set; only towers of open_clip's own can be audited")
 
 
+def import_open_clip() -> Any:
+    """Import open_clip without two packages that it can do without, and return it. They take half of its import time.
+
+    timm and transformers hold towers of other libraries, which are refused here (`check_towers`).
+    """
+    absent = [name for name in OPTIONAL_PARTS if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment]  # stands for a package that is not there
+    try:
+        import open_clip
+    finally:
+        for name in absent:
+            if sys.modules.get(name, name) is None:
+                del sys.modules[name]
+    return open_clip
+
+
 def load(directory: Path, config: Compute) -> FrozenClip:
     """Load the model that the stage `prepare_clip` saved in `directory`, and run it once as a check.
 
@@ -209,9 +228,7 @@ def load(directory: Path, config: Compute) -> FrozenClip:
     Raises ModelError if the configuration or the weights are missing or damaged, or do not belong together.
     Raises DeviceError if the device does not exist.
     """
-    import open_clip
-
-    where = compute.set_up_device(config)
+    open_clip, where = import_open_clip(), compute.set_up_device(config)
     try:
         _check_config(directory)
         model = open_clip.create_model(f"local-dir:{directory}", device=where)

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.run.labels import CLOTHED, CONDITIONS, OTHER_CONDITION, REGIONS, SEMI_NUDE
 from stages.core.schema import Clip, Demo, Inference, Ingest
 
 GAPS = {
-    "bias": "effect on R, in nats, measured while the latents of earlier steps are edited",
-    "perception": "activation",
+    "bias": "effect on R, in nats, in the condition read better minus the other, measured while the latents of earlier "
+    "steps are edited",
+    "perception": "activation, clothed minus semi-nude",
+}
+WOMEN = {SEMI_NUDE: "semi-nude women", CLOTHED: "women in a shirt"}
+SEARCHES = {
+    "labels_swapped": "with the twins' labels swapped at random",
+    "emotions_shuffled": "with emotions shuffled",
+    "wrong_emotion": "for a wrong emotion",
+    "condition_ignored": "with the condition ignored",
 }
 LABELS = {"colour": "the top's colour", "condition": "the garment", "emotion": "the face"}
 
@@ -49,43 +57,88 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
     reason. If the model does not read faces, the text claims nothing.
 
     metrics: the contents of the metrics files, by stage; `ablate`, `select_sae` and `extract` are read.
-    chosen: content of data/selection/selection.json; `latents` (the edited ones) and `layer` are used.
-    inference: settings of the tests. A model reads faces if its accuracy on clothed women is at least min_readout, on a
-        scale from 0 (chance) to 1 (all correct).
+    chosen: content of data/selection/selection.json; `latents` (the edited ones), `layer`, `losing` (the condition read
+        worse) and `gap` (in R, on the women used for choosing) are used.
+    inference: settings of the tests. A model reads faces if its accuracy in the condition read better is at least
+        min_readout, on a scale from 0 (chance) to 1 (all correct).
     """
-    accuracy, edit = metrics["ablate"]["accuracy"]["original"], metrics["ablate"]["edit"]["accuracy"]
-    gap = accuracy["gap"]
-    if gap["low"] > 0:
-        says = (
-            f"This CLIP names the emotion correctly on {percent(accuracy[CLOTHED])} of the images of women in a "
-            f"shirt, but on {percent(accuracy[SEMI_NUDE])} of the images of the same women semi-nude"
-        )
-    else:
-        says = f"No emotion gap was found: clothed minus semi-nude accuracy is {points(gap)}"
-    n, d_sae = len(chosen["latents"]), metrics["select_sae"]["d_sae"]
+    accuracy = metrics["ablate"]["accuracy"]["original"]
     if metrics["ablate"]["guardrails"]["readout_skill"] < inference.min_readout:
         return (
             "This CLIP does not read faces: it names the emotion correctly on "
-            f"{percent(accuracy[CLOTHED])} of the images of women in a shirt, where chance is "
-            f"{metrics['extract']['accuracy']['chance']:.0%}. "
+            f"{percent(accuracy[CLOTHED])} of the images of women in a shirt and on {percent(accuracy[SEMI_NUDE])} of "
+            f"those of the same women semi-nude, where chance is {metrics['extract']['accuracy']['chance']:.0%}. "
             "It has no emotion readout that could be biased, so this report claims nothing."
         )
-    if not n and metrics["select_sae"]["n_bias"]:
-        return (
-            f"{says}. Bias latents were found ({metrics['select_sae']['n_bias']:.0f} of {d_sae:,} after block "
-            f"{chosen['layer']}), but every edit of them costs clothed women more accuracy than params.yaml allows."
+    says = emotion_gap(accuracy)
+    return f"{says}. {edit_done(metrics, chosen) if chosen['latents'] else no_edit(metrics, chosen, inference)}"
+
+
+def emotion_gap(accuracy: dict[str, dict[str, float]]) -> str:
+    """Write which condition CLIP reads worse, without an edit. The text has no full stop.
+
+    accuracy: emotion accuracy on women held out, with intervals: semi_nude, clothed and gap (clothed minus semi-nude).
+    """
+    gap = accuracy["gap"]
+    if gap["low"] <= 0 <= gap["high"]:
+        return f"No emotion gap was found: clothed minus semi-nude accuracy is {points(gap)}"
+    better, worse = (CLOTHED, SEMI_NUDE) if gap["low"] > 0 else (SEMI_NUDE, CLOTHED)
+    where = {SEMI_NUDE: "semi-nude", CLOTHED: "in a shirt"}
+    return (
+        f"This CLIP names the emotion correctly on {percent(accuracy[better])} of the images of women "
+        f"{where[better]}, but on {percent(accuracy[worse])} of the images of the same women {where[worse]}"
+    )
+
+
+def edit_done(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
+    """Write what the edit gains and costs in accuracy, and how often a search on labels without meaning gains as much.
+
+    metrics: the contents of the metrics files, by stage; `ablate` and `select_sae` are read.
+    chosen: content of data/selection/selection.json; `latents`, `layer` and `losing` are used.
+    """
+    edit, d_sae = metrics["ablate"]["edit"]["accuracy"], metrics["select_sae"]["d_sae"]
+    null = metrics["ablate"]["null_searches"].get("labels_swapped")
+    beside = f"p = {edit['p_random_sets']:.3f} against matched random sets of latents"
+    if null:
+        beside = (
+            f"p = {null['p_accuracy']:.3f} against {null['n']:.0f} such searches on swapped labels, the smallest "
+            f"possible being {1 / (1 + null['n']):.3f}"
         )
-    if not n:
+    losing, other = chosen["losing"], OTHER_CONDITION[chosen["losing"]]
+    return (
+        f"Editing {len(chosen['latents'])} of {d_sae:,} latents after block {chosen['layer']} raises accuracy on "
+        f"{WOMEN[losing]} by {points(edit['gain'])} ({beside}) and lowers it on {WOMEN[other]} by "
+        f"{points(edit['cost'])}."
+    )
+
+
+def no_edit(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inference) -> str:
+    """Write why nothing was edited.
+
+    metrics: the contents of the metrics files, by stage; `select_sae` is read.
+    chosen: content of data/selection/selection.json; `layer`, `list`, `losing` and `gap` are used.
+    inference: settings of the tests.
+    """
+    found = metrics["select_sae"]
+    gap, d_sae = number(chosen["gap"]), found["d_sae"]
+    if chosen["losing"] == "none":
         return (
-            f"No bias latents were found. After block {chosen['layer']}, {metrics['select_sae']['n_perception']:.0f} "
-            f"of {d_sae:,} latents are more active on semi-nude women, but no latent's effect on the emotion readout "
-            f"is lower on semi-nude women by more than {inference.min_effect:g} nats (family-wise error rate "
-            f"{inference.alpha:g}). {says}."
+            "No latent was named and none was edited: on the women used for choosing, the log-probability of the true "
+            f"emotion differs between the conditions by {gap} nats, which is not shown to be more than "
+            f"{inference.min_gap:g}."
+        )
+    women = WOMEN[chosen["losing"]]
+    n_found = found[f"n_{chosen['list']}"]
+    if not n_found:
+        return (
+            f"No {chosen['list']} latents were found: after block {chosen['layer']}, none of {d_sae:,} latents is "
+            f"shown to differ (family-wise error rate {inference.alpha:g}). {found['n_perception']:.0f} are more "
+            "active on semi-nude women. Nothing was edited."
         )
     return (
-        f"{says}. Editing {n} of {d_sae:,} latents after block {chosen['layer']} changes accuracy on semi-nude "
-        f"images by {points(edit['semi_nude_gain'])} (p = {edit['p_random_sets']:.3f} against matched random sets of "
-        f"latents) and lowers accuracy on clothed images by {points(edit['clothed_loss'])}."
+        f"Of {d_sae:,} latents after block {chosen['layer']}, {n_found:.0f} were found, but no edit of them helped: none "
+        f"raised the readout of {women} by more than it changed the other condition, without "
+        "lowering accuracy. Nothing was edited."
     )
 
 
@@ -104,34 +157,38 @@ def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
     )
 
 
-def cards(metrics: dict[str, Any]) -> list[dict[str, str]]:
+def cards(metrics: dict[str, Any], chosen: dict[str, Any]) -> list[dict[str, str]]:
     """Collect the numbers at the top of the page.
 
     A gap is the value on clothed images minus the value on semi-nude images. Energy lift is the share of a heatmap's
     mass in a region, divided by the region's share of the picture.
 
     metrics: the contents of the metrics files, by stage; `ablate` and `heatmap` are read.
-    Returns four dictionaries with the keys value, label and interval. Each key holds text. The numbers are:
+    chosen: content of data/selection/selection.json; `latents` and `losing` (the condition read worse) are used.
+    Returns dictionaries with the keys value, label and interval. Each key holds text. The numbers are:
         the gap in emotion accuracy
         the change of accuracy on semi-nude images when the bust is greyed out
-        the change of accuracy on semi-nude images when the chosen latents are edited
+        the gain of accuracy in the condition read worse when the chosen latents are edited, if any are
         the gap in the heatmaps' energy lift on the bust, without the edit
     """
     ablate, heat = metrics["ablate"], metrics["heatmap"]["original"]["bust_energy_lift"]
     greyed = ablate["reliance"]["original"]["bust"]["accuracy"][SEMI_NUDE]
-    edit, lifts = ablate["edit"]["accuracy"], [heat[condition]["estimate"] for condition in CONDITIONS]
+    lifts = [heat[condition]["estimate"] for condition in CONDITIONS]
 
     def card(found: dict[str, float], label: str, scale: float = 1, unit: str = "") -> dict[str, str]:
         digits = 0 if scale == 100 else 2
         value, low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("estimate", "low", "high"))
         return {"value": f"{value}{unit}", "label": label, "interval": f"interval [{low}, {high}]"}
 
-    return [
+    shown = [
         card(ablate["accuracy"]["original"]["gap"], "emotion gap: accuracy clothed minus semi-nude", 100, " points"),
         card(greyed, "change of semi-nude accuracy when the bust is greyed out", 100, " points"),
-        card(edit["semi_nude_gain"], "change of semi-nude accuracy by the edit", 100, " points"),
         card(heat["gap"], f"bust-lift gap of the heatmaps: {lifts[1]:.2f} clothed minus {lifts[0]:.2f} semi-nude"),
-    ]  # fmt: skip
+    ]
+    if chosen["latents"]:
+        gain = ablate["edit"]["accuracy"]["gain"]
+        shown.insert(2, card(gain, f"gain of accuracy on {WOMEN[chosen['losing']]} by the edit", 100, " points"))
+    return shown
 
 
 def stability(metrics: dict[str, Any]) -> str:
@@ -177,39 +234,41 @@ def described(metrics: dict[str, Any]) -> str:
     return says
 
 
-def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
+def causal(metrics: dict[str, Any], chosen: dict[str, Any], n_random_sets: int) -> str:
     """Write how the edit changed R (log-probability of the true emotion, nats), and how far R depends on each region.
 
     The regions are bust and face. R depends on a region if R changes when the region is greyed out. The text gives this
-    change on semi-nude images, before and after the edit.
+    change on semi-nude images; if latents were edited, before and after the edit.
 
-    metrics: the contents of the metrics files, by stage; `ablate` and `select_sae` are read.
+    metrics: the contents of the metrics files, by stage; `ablate` is read.
+    chosen: content of data/selection/selection.json; `latents` and `losing` (the condition read worse) are used.
     n_random_sets: number of matched random sets of latents that the edit was compared with.
     """
     ablate = metrics["ablate"]
     edit, relied = ablate["edit"]["R"], ablate["reliance"]
+    R = "R is the log-probability of the true emotion, in nats."
+    bust, face = (number(relied["original"][region]["R"][SEMI_NUDE]) for region in REGIONS)
+    if not chosen["latents"]:
+        return f"{R} Greying out the bust changes R of semi-nude women by {bust} nats, greying out the face by {face}."
     patches = ablate["guardrails"]["edited_patches_largest_R_change"]
     last = " After the last block only the class token reaches the embedding, so editing patches there changes nothing."
     recovered = (
         f" ({100 * edit['share_of_gap_recovered']:.0f} % of the gap in R)" if "share_of_gap_recovered" in edit else ""
     )
+    losing, other = chosen["losing"], OTHER_CONDITION[chosen["losing"]]
+    bust_after, face_after = (number(relied["edited"][region]["R"][SEMI_NUDE]) for region in REGIONS)
     return (
-        f"R is the log-probability of the true emotion, in nats. The edit raises R of semi-nude women by "
-        f"{number(edit['semi_nude_gain'])} nats{recovered} and lowers R of clothed women by "
-        f"{number(edit['clothed_loss'])} nats. The best of {n_random_sets} matched random sets of latents raises R of "
-        f"semi-nude women by {edit['best_random_set']:.2f} nats. "
-        "Greying out the bust changes R of semi-nude women by "
-        f"{number(relied['original']['bust']['R'][SEMI_NUDE])} nats before the edit and by "
-        f"{number(relied['edited']['bust']['R'][SEMI_NUDE])} nats after it (p = "
-        f"{ablate['edit']['bust_reliance']['p_random_sets']:.3f} for this fall, against the random sets). "
-        "Greying out the face changes it by "
-        f"{number(relied['original']['face']['R'][SEMI_NUDE])} nats before the edit and by "
-        f"{number(relied['edited']['face']['R'][SEMI_NUDE])} nats after it."
-        f"{last if patches == 0 and metrics['select_sae']['n_latents'] else ''}"
+        f"{R} The edit raises R of {WOMEN[losing]} by {number(edit['gain'])} nats{recovered} and lowers R of "
+        f"{WOMEN[other]} by {number(edit['cost'])} nats. The best of {n_random_sets} matched random sets of latents "
+        f"raises R of {WOMEN[losing]} by {edit['best_random_set']:.2f} nats. "
+        f"Greying out the bust changes R of semi-nude women by {bust} nats before the edit and by {bust_after} nats "
+        f"after it (p = {ablate['edit']['bust_reliance']['p_random_sets']:.3f} for this fall, against random sets). "
+        f"Greying out the face changes it by {face} nats before the edit and by {face_after} nats after it."
+        f"{last if patches == 0 else ''}"
     )
 
 
-def embeddings(metrics: dict[str, Any]) -> str:
+def embeddings(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
     """Write how the edit changed two properties of the image embeddings.
 
     The text gives a number for each property, before and after the edit:
@@ -218,7 +277,10 @@ def embeddings(metrics: dict[str, Any]) -> str:
         condition      accuracy of a linear probe that tells semi-nude from clothed images by their embedding
 
     metrics: the contents of the metrics files, by stage; `ablate` is read.
+    chosen: content of data/selection/selection.json. Returns "" if no latent was edited.
     """
+    if not chosen["latents"]:
+        return ""
     before, after = (metrics["ablate"]["embeddings"][arm] for arm in ("original", "edited"))
     return (
         "Secondary endpoints: the association of images with the text of their emotion differs between the conditions "
@@ -229,18 +291,26 @@ def embeddings(metrics: dict[str, Any]) -> str:
     )
 
 
-def heatmaps(metrics: dict[str, Any]) -> str:
+def heatmaps(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
     """Write how the edit changed the heatmaps on the bust, and whether the emotion readout changed with them.
 
     Energy lift on the bust is the share of a map's mass on the bust, divided by the bust's share of the picture. The
     text gives its gap (clothed minus semi-nude) before and after the edit.
-    R is the log-probability of the true emotion, in nats. The readout recovers if the edit raises R on semi-nude images
-    and the whole interval of this change lies above zero. The text says whether the readout recovers.
+    R is the log-probability of the true emotion, in nats. The readout recovers if the edit raises R in the condition
+    read worse and the whole interval of this change lies above zero. The text says whether the readout recovers.
 
     metrics: the contents of the metrics files, by stage; `heatmap` and `ablate` are read.
+    chosen: content of data/selection/selection.json. If no latent was edited, only the original maps are described.
     """
     lift = {arm: metrics["heatmap"][arm]["bust_energy_lift"]["gap"] for arm in ("original", "edited")}
-    readout = metrics["ablate"]["edit"]["R"]["semi_nude_gain"]
+    defined = (
+        "Energy lift is the share of the map's mass in a region, divided by the region's share of the picture; 1 is "
+        "chance. The bust-lift gap is clothed minus semi-nude, so it is negative if the map is stronger on the "
+        f"semi-nude bust. It is {number(lift['original'])} in the original model"
+    )
+    if not chosen["latents"]:
+        return f"{defined}."
+    readout = metrics["ablate"]["edit"]["R"]["gain"]
     recovered = readout["low"] > 0
     if recovered and lift["original"]["high"] >= 0:
         verdict = (
@@ -255,12 +325,7 @@ def heatmaps(metrics: dict[str, Any]) -> str:
         verdict = "Readout and heatmap move together."
     else:
         verdict = "The readout does not recover, whatever the heatmap does."
-    return (
-        "Energy lift is the share of the map's mass in a region, divided by the region's share of the picture; 1 is "
-        "chance. The bust-lift gap is clothed minus semi-nude, so it is negative if the map is stronger on the "
-        f"semi-nude bust. It is {number(lift['original'])} in the original model and {number(lift['edited'])} in the "
-        f"edited model. {verdict}"
-    )
+    return f"{defined} and {number(lift['edited'])} in the edited model. {verdict}"
 
 
 def checks(metrics: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from stages.core import figures
 from stages.core.report import published
-from stages.core.report.sentences import number, percent, points
+from stages.core.report.sentences import SEARCHES, number, percent, points
 from stages.core.run.labels import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 
 LIBRARIES = (
@@ -54,6 +54,36 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
                 "gap in R (nats)": number(r["gap"]),
             }
         )
+    return pd.DataFrame(rows)
+
+
+def null_searches(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Tabulate what searches on labels that mean nothing gain and cost, beside the edit, a row per kind of search.
+
+    Gain is the rise in the condition that CLIP reads worse, cost the fall in the other, on women held out.
+
+    metrics: the contents of the metrics files, by stage; `ablate` is read.
+    Returns the columns: search, searches (their number), then for accuracy and R (log-probability of the true emotion)
+    the median gain, the largest gain, the median cost and the p of the edit's gain against these searches.
+    """
+    edit = metrics["ablate"]["edit"]
+    of_edit: dict[str, Any] = {"search": "the edit", "searches": "1"}
+    scales = {"accuracy": (100, "points", "{:.0f}"), "R": (1, "nats", "{:.2f}")}
+    for endpoint, (scale, unit, layout) in scales.items():
+        gain, cost = (layout.format(scale * edit[endpoint][key]["estimate"]) for key in ("gain", "cost"))
+        of_edit |= {f"gain in {endpoint} ({unit})": gain, f"cost in {endpoint}": cost, f"p ({endpoint})": ""}
+    rows = [of_edit]
+    for kind, found in metrics["ablate"]["null_searches"].items():
+        row: dict[str, Any] = {"search": f"the same, {SEARCHES[kind]}", "searches": f"{found['n']:.0f}"}
+        for endpoint, (scale, unit, layout) in scales.items():
+            median, largest, cost = (
+                layout.format(scale * found[key])
+                for key in (f"median_{endpoint}_gain", f"largest_{endpoint}_gain", f"median_{endpoint}_cost")
+            )
+            p = f"{found[f'p_{endpoint}']:.3f}" if f"p_{endpoint}" in found else ""
+            gain = median if found["n"] == 1 else f"{median}, at most {largest}"
+            row |= {f"gain in {endpoint} ({unit})": gain, f"cost in {endpoint}": cost, f"p ({endpoint})": p}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -165,9 +195,9 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
         recon (mean squared error), l0 (active latents per token), l0_fraction, fvu and held_out_fvu (fraction of
         variance unexplained), dead_fraction; mwu_p, auc and cliffs_delta (Mann-Whitney U test over latents);
         first_order_correlation (of estimated effects with measured effects of the latents); n_bias and n_perception
-        (numbers of latents found); net_gain.
-        net_gain belongs to the best edit: the gain of R (log-probability of the true emotion, nats) on semi-nude images
-        minus the loss of R on clothed images.
+        (numbers of latents found); searched (1 if edits were tried) and net_gain. net_gain belongs to the best edit:
+        the gain of R (log-probability of the true emotion, nats) in the condition read worse minus the absolute change
+        of R in the other.
     Returns the same values as text, with a heading for each column. The column SAE names layer and expansion.
     """
     return pd.DataFrame(
@@ -184,7 +214,7 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
             "first order, r": table["first_order_correlation"].map("{:.2f}".format),
             "bias latents": table["n_bias"],
             "perception latents": table["n_perception"],
-            "net gain (nats)": table["net_gain"].map("{:.2f}".format),
+            "net gain (nats)": [f"{r.net_gain:.2f}" if r.searched else "not searched" for r in table.itertuples()],
         }
     )
 
