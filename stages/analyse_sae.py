@@ -29,7 +29,6 @@ from stages.core import figures, paired, store
 from stages.core.clip import readout, vit
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
-from stages.core.figures import Axes, Figure
 from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.intervention.spliced_clip import Arm, SplicedClip, original
 from stages.core.latents.effects import effects
@@ -39,15 +38,15 @@ from stages.core.latents.search import find_bias_latents
 from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
-from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.run.labels import CLOTHED, CONDITIONS
 from stages.core.run.params import Point
 from stages.core.sae import JumpReLUSAE
 from stages.core.schema import AnalyseSae, Compute, Edit, Inference, LatentList
+from stages.core.statistics import descriptive, drawing
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("data/sae"), Path("data/analysis")
 METRICS_DPATH = Path("metrics/analyse_sae")
-LOG_FLOOR = 1e-6  # keeps the logarithm of a silent latent finite
 N_TOP_IMAGES = 4
 POOLING = "mean"  # used for the study's statistics and for the perception tests
 
@@ -136,49 +135,6 @@ def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> n
     """
     chosen = (data.table["split"] == "discovery").to_numpy()[rows]
     return np.stack([pooled.cls[chosen].mean(0), pooled.mean[chosen].mean(0)])
-
-
-def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, float]:
-    """Compare activations on semi-nude and on clothed images, with the tests of the replicated study.
-
-    The activations of each latent are averaged over the images of a condition. The tests compare the means of all
-    latents on semi-nude images with those on clothed images. They treat each latent as an independent observation, so
-    the result is descriptive.
-
-    values: activation of each latent on each image [image, latent].
-    condition: condition of each image, semi_nude or clothed.
-    Returns
-        ks_statistic, ks_p    Kolmogorov-Smirnov statistic and p-value
-        mwu_p                 p-value of the Mann-Whitney U test
-        auc                   above .5 if the means tend to be larger on semi-nude images
-        cliffs_delta          2 auc - 1
-    """
-    return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
-
-
-def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
-    """Reduce the images to two principal components, and cluster the images there by K-means.
-
-    K-means runs once for each number of clusters k, from 2 to `max_clusters`. k stays below the number of images.
-
-    pooled: activation of each latent on each image [image, latent].
-    config: `max_clusters`, and the seed of PCA and K-means.
-    Returns the PCA scores [image, 2], and a table with a row per k:
-        k             number of clusters
-        inertia       sum of squared distances to the cluster centres
-        silhouette    mean over images; 0 if K-means found only one cluster
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-    from sklearn.metrics import silhouette_score
-
-    scores = PCA(n_components=2, random_state=config.seed).fit_transform(pooled)
-    rows = []
-    for k in range(2, min(config.max_clusters, len(scores) - 1) + 1):
-        fit = KMeans(n_clusters=k, n_init=10, random_state=config.seed).fit(scores)
-        distinct = len(np.unique(fit.labels_)) > 1
-        rows.append((k, float(fit.inertia_), float(silhouette_score(scores, fit.labels_)) if distinct else 0.0))
-    return scores, pd.DataFrame(rows, columns=["k", "inertia", "silhouette"])
 
 
 @torch.no_grad()
@@ -396,18 +352,6 @@ def summarise_curve(curve: pd.DataFrame, clothed_cost: float) -> dict[str, float
     }
 
 
-def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
-    """Find the best number of clusters.
-
-    tried: a row per number of clusters, with the columns k and silhouette (mean over images).
-    Returns best_k (the k with the largest silhouette) and silhouette (the largest silhouette).
-    """
-    return {
-        "best_k": int(tried.loc[tried["silhouette"].idxmax(), "k"]),
-        "silhouette": float(tried["silhouette"].max()),
-    }
-
-
 def headline(found: dict[str, Any]) -> dict[str, float]:
     """Choose the metrics of the stage from all results.
 
@@ -428,118 +372,6 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
-    """Draw two figures of the replicated study.
-
-    Left: mean activation of each latent (log10) by condition and over all images, the most active latent first.
-    Right: each latent's mean activation on semi-nude images minus that on clothed images. A difference below 0 is drawn
-    as 0. The `n_candidates` latents with the largest difference are marked. The study calls them candidates.
-
-    axes: an array of two axes, left and right.
-    pooled: activation of each latent on each image [image, latent].
-    condition: condition of each image, semi_nude or clothed.
-    """
-    means = {name: pooled[condition == name].mean(0) for name in CONDITIONS}
-    overall = pooled.mean(0)
-    order = np.argsort(-overall)
-    for name in CONDITIONS:
-        shown = np.log10(means[name][order] + LOG_FLOOR)
-        axes[0].plot(
-            shown, ".", ms=1.5, label=figures.CONDITION_LABELS[name], color=figures.CONDITION_COLOURS[name], alpha=0.6
-        )
-    axes[0].plot(np.log10(overall[order] + LOG_FLOOR), label="all images", color="black", lw=1)
-    axes[0].set(xlabel="latents, most active first", ylabel="log10 mean activation", title="Mean activation")
-    axes[0].legend(markerscale=6)
-    clipped = np.maximum(-paired.gap(means), 0)
-    candidates = np.argsort(-clipped)[:n_candidates]
-    axes[1].vlines(np.arange(len(clipped)), 0, clipped, color=figures.GREY, lw=0.5)
-    label = f"{len(candidates)} candidates"
-    axes[1].plot(candidates, clipped[candidates], "o", color=figures.VERMILION, ms=3.5, label=label)
-    axes[1].set(xlabel="latent", ylabel="semi-nude - clothed, clipped at 0", title="Candidates of the published study")
-    axes[1].legend()
-
-
-def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame]) -> None:
-    """Draw each latent's effect gap against the latent's activation gap into `ax`, and mark both lists of latents.
-
-    A gap is the value on the clothed image of a pair minus the value on the semi-nude image. The effect is the effect
-    on R (log-probability of the true emotion, nats). Both gaps are those of the unedited model.
-
-    tests: a row per latent of the SAE, in order. act_mean (mean activation gap) and eff_mean (mean effect gap) are
-        drawn.
-    found: a table for each list: bias (the effect on R harms semi-nude women) and perception (the activation differs
-        by condition). The column latent (index) is used.
-    """
-    ax.axhline(0, color="black", lw=0.6)
-    ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
-    markers = {"perception": ("s", figures.SKY), "bias": ("v", figures.VERMILION)}
-    for kind, listed in found.items():
-        marker, colour = markers[kind]
-        points = tests.loc[listed["latent"].astype(int), ["act_mean", "eff_mean"]].to_numpy().T
-        ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(listed)})")
-    ax.set(
-        xlabel="activation gap (clothed - semi-nude)",
-        ylabel="effect gap on R (nats)",
-        title="Perception is not bias",
-    )
-    ax.legend()
-
-
-def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, condition: np.ndarray) -> None:
-    """Draw three panels into `axes`: the images on two principal components, inertia by k, and silhouette by k.
-
-    axes: an array of three axes.
-    scores: the two PCA scores of each image [image, 2].
-    tried: a row per number of clusters, with k, inertia (sum of squared distances to the cluster centres) and
-        silhouette (mean over images).
-    condition: condition of each image, semi_nude or clothed.
-    """
-    for name in CONDITIONS:
-        colour, label = figures.CONDITION_COLOURS[name], figures.CONDITION_LABELS[name]
-        axes[0].plot(*scores[condition == name].T, ".", ms=5, color=colour, label=label, alpha=0.7)
-    axes[0].set(xlabel="PC 1", ylabel="PC 2", title="Images, PCA of pooled latents")
-    axes[0].legend()
-    axes[1].plot(tried["k"], tried["inertia"], "o-", color=figures.BLUE)
-    axes[1].set(xlabel="clusters k", ylabel="within-cluster sum of squares", title="Elbow")
-    axes[2].plot(tried["k"], tried["silhouette"], "o-", color=figures.BLUE)
-    axes[2].set(xlabel="clusters k", ylabel="mean silhouette", title="Silhouette", ylim=(0, 1))
-
-
-def draw(
-    point: Point,
-    values: np.ndarray,
-    condition: np.ndarray,
-    tests: pd.DataFrame,
-    found: dict[LatentList, pd.DataFrame],
-    scores: np.ndarray,
-    tried: pd.DataFrame,
-    config: AnalyseSae,
-) -> Figure:
-    """Draw the statistics of one SAE in six panels.
-
-    Upper row: mean activation of each latent, the candidate latents of the replicated study, and effect gap against
-    activation gap. Lower row: images on two principal components, then inertia and silhouette by number of clusters. A
-    gap is clothed minus semi-nude.
-
-    point: layer and expansion of the SAE, for the title.
-    values: activation of each latent on each image [image, latent].
-    condition: condition of each image, semi_nude or clothed.
-    tests: a row per latent, with act_mean (mean activation gap) and eff_mean (mean gap of the effect on the
-        log-probability of the true emotion, nats).
-    found: a table for each of the lists bias and perception, with the column latent.
-    scores: the two PCA scores of each image [image, 2].
-    tried: a row per number of clusters, with k, inertia (sum of squared distances to the cluster centres) and
-        silhouette (mean over images).
-    config: the number of candidates to mark.
-    Returns the figure.
-    """
-    figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
-    draw_activations(axes[0, :2], values, condition, config.n_candidates)
-    draw_lists(axes[0, 2], tests, found)
-    draw_clusters(axes[1], scores, tried, condition)
-    return figure
-
-
 def main() -> None:
     point = Point.from_command_line(__doc__)
     compute, inference, edit, analyse = params.load(Compute, Inference, Edit, AnalyseSae)
@@ -554,16 +386,16 @@ def main() -> None:
     }
     curve = edit_curve(spliced, found[edit.latents]["latent"].to_numpy(np.int64), edit, means)
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
-    scores, tried = clusters(values, analyse)
+    scores, tried = descriptive.clusters(values, analyse.max_clusters, analyse.seed)
     summary = {
-        "published": published_block(values, condition),
+        "published": descriptive.published_block(values, condition),
         "latents": count_latents(found, tests, inference, Pairs.from_images(data.table, "discovery").n_women),
         "first_order": check_first_order(spliced, pooled, analyse.n_checked),
         "splice": summarise_fidelity(fidelity(spliced, rows), condition),
         "discovery_edit": summarise_curve(curve, edit.clothed_cost),
-        "clusters": summarise_clusters(tried),
+        "clusters": descriptive.summarise_clusters(tried),
     }
-    figure = draw(point, values, condition, tests, found, scores, tried, analyse)
+    figure = drawing.draw(point, values, condition, tests, found, scores, tried, analyse.n_candidates)
     with outs.atomic_output(ANALYSIS_DPATH / str(point)) as directory:
         pooled.save(directory / "pooled.zarr")
         for name, table in ({"latents": tests, "curve": curve} | found).items():

@@ -6,7 +6,7 @@ writes   data/mitigated (open_clip's `local-dir:` layout, the edited latents, ed
 claims   nothing new: guardrails.json holds the gains and costs of this edit as the causal test measured them
 
     model, _, preprocess = open_clip.create_model_and_transforms("local-dir:data/mitigated")
-    mitigation.attach(model, "data/mitigated")          # from stages.core import mitigation
+    mitigation.attach(model, "data/mitigated")          # from stages.core.intervention import mitigation
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-from stages.core import mitigation
-from stages.core.intervention import selection
+from stages.core.intervention import mitigation, selection
 from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command

@@ -19,11 +19,11 @@ import sae_lens
 import torch
 from PIL import Image
 
-from stages.core import mitigation, store
+from stages.core import store
 from stages.core.clip import vit
 from stages.core.clip.readout import Readout
 from stages.core.data import dataset
-from stages.core.intervention import selection
+from stages.core.intervention import mitigation, selection
 from stages.core.paired import Pairs
 from stages.core.training import Normalisation
 from tests.studies import ENV, PHOTOGRAPHS, change_params, clone, cut_photographs, ran, run

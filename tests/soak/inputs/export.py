@@ -11,8 +11,9 @@ import numpy as np
 from numpy.random import Generator
 
 from stages import export_clip
-from stages.core import mitigation, schema
+from stages.core import schema
 from stages.core.clip import vit
+from stages.core.intervention import mitigation
 from stages.core.sae import JumpReLUSAE
 from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs import clip, parameters, selection

@@ -7,8 +7,7 @@ import json
 import pytest
 import torch
 
-from stages.core import mitigation
-from stages.core.intervention import error_kept_edits
+from stages.core.intervention import error_kept_edits, mitigation
 from stages.core.intervention.error_kept_edits import LatentEdit
 from stages.core.sae import JumpReLUSAE
 
