@@ -12,7 +12,6 @@ claims   fraction of variance unexplained (FVU), L0 and dead latents, on the ima
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,7 @@ from stages.core.run.params import Point
 from stages.core.sae import JumpReLUSAE, SAEError
 from stages.core.schema import Compute, TrainSae
 from stages.core.training import sae_metrics, train
-from stages.core.training.token_source import (
-    SPLITS_TRAINED_ON,
-    token_source,
-    train_config,
-    training_checkpoint,
-    training_normalisation,
-)
+from stages.core.training.token_source import SPLITS_TRAINED_ON, TrainingInputs, train_config
 
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
 PRETRAINED_DPATH = Path("data/pretrained")
@@ -177,21 +170,19 @@ def main() -> None:
     device = set_up_device(compute)
     ranks, data = join_ranks(device), dataset.load(DATASET_DPATH)
     activations = store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data)
-    rows = data.rows(*SPLITS_TRAINED_ON[config.train_on])
-    tokens = token_source(activations, rows, config, device, ranks)
-    normalisation = training_normalisation(tokens, activations, config, device)
-    kept = training_checkpoint("train_sae", compute, config, activations, device, expansion=point.expansion)
+    given = TrainingInputs.from_store(activations, data, config, device, ranks)
+    d_in = given.tokens.d_in
     history: pd.DataFrame | None = None
-    with kept if ranks.first else nullcontext():
-        ranks.wait()  # until the first rank holds the lock
+    kept = given.checkpoint("train_sae", compute, expansion=point.expansion)
+    with kept.held_by_first(ranks):
         if config.source == "pretrained":
-            sae = pretrained(point, tokens.d_in).to(device)
+            sae = pretrained(point, d_in).to(device)
         else:
-            settings = train_config(config, tokens.d_in * point.expansion, config.seed)
-            sae, history = train(tokens, settings, normalisation, kept, ranks)
+            settings = train_config(config, d_in * point.expansion, config.seed)
+            sae, history = train(given.tokens, settings, given.normalisation, kept, ranks)
         if ranks.first:
-            quality: dict[str, Any] = measure(sae, activations, data, config, normalisation.mean)
-            quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
+            quality: dict[str, Any] = measure(sae, activations, data, config, given.normalisation.mean)
+            quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(given.rows) * activations.shape[1]}
             save(sae, point, quality, history, activations)
             kept.done()
     leave_ranks()

@@ -6,9 +6,9 @@ import pytest
 import torch
 import yaml
 
-from stages.core.training import gradients, sae_metrics
+from stages.core.training import Normalisation, TrainConfig, TrainingError, gradients, sae_metrics, train
 from stages.core.training.gradients import Dense, EncodedBatch, Encoder, Sparse, Weights, dense_forward, sparse_forward
-from stages.core.training.trainer import Normalisation, TrainConfig, Trainer, TrainingError, train
+from stages.core.training.trainer import Trainer
 from tests.bench.toy import Toy
 from tests.imports import ROOT
 
