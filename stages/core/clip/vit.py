@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -248,12 +248,10 @@ def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) 
 
         return hook
 
-    handles = [visual.transformer.resblocks[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
-    try:
+    with ExitStack() as stack:  # a handle of a hook is a context: leaving it removes the hook
+        for layer in layers:
+            stack.enter_context(visual.transformer.resblocks[layer - 1].register_forward_hook(keep(layer)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -268,11 +266,8 @@ def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return change(output) if batch_first else change(output.transpose(0, 1)).transpose(0, 1)
 
-    handle = visual.transformer.resblocks[layer - 1].register_forward_hook(hook)
-    try:
+    with visual.transformer.resblocks[layer - 1].register_forward_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 def fingerprint(directory: Path) -> str:
