@@ -4,8 +4,9 @@ reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/da
 writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv with all latents; perception.csv and bias.csv
          with the two lists; curve.csv, summary.json, statistics.png), metrics/analyse_sae/...
 claims   two lists, never mixed: perception latents (their activation differs by condition) and bias latents (their
-         effect on the emotion readout differs by condition). Both are tested on discovery women, with the pair as
-         the unit and women as the clusters. The published study's tests are also given, as description only
+         effect on the emotion readout differs by condition). Both are tested on discovery women (women used for
+         choosing), with the pair as the unit and women as the clusters. The published study's tests are also given,
+         as description only
 
 R         log-probability of the true emotion, nats
 effect    what R would lose if a latent were zeroed, to first order
@@ -55,6 +56,7 @@ def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> Splice
     """Load CLIP and one SAE, and splice the SAE into CLIP after the layer that the SAE was trained on.
 
     point: layer and expansion of the SAE.
+    compute: the device, the number of threads and the precision of CLIP.
     batch_size: images per batch in the blocks after the SAE.
     Raises ModelError, DatasetError, DamagedError, SAEError or StoreError if a file on disk cannot be used.
     """
@@ -79,6 +81,7 @@ def test_latents(
 
     pooled: each latent's activation on each image, and each latent's effect on R.
     means: an array [2, latent] with mean activations on images of discovery women: on the class token, then on patches.
+    data: the data set. Its table gives the woman, condition and split of each image.
     rows: for each image of `pooled`, its row number in `data.table`. The numbers ascend.
     inference: settings of the bootstrap and number of permutations.
     Returns a row per latent:
@@ -113,6 +116,7 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
     """Name the images that activate each latent most, among the images of discovery women (women used for choosing).
 
     values: activation of each latent on each image [image, latent].
+    data: the data set. Its table gives the name, the woman and the split of each image.
     rows: for each image of `values`, its row number in `data.table`.
     Returns a text per latent: at most N_TOP_IMAGES (4) image names, separated by spaces. The image with the largest
     activation stands first. Each image is of a different woman. Images on which the latent is silent are left out.
@@ -130,6 +134,7 @@ def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> n
     """Compute the mean activation of each latent over the images of discovery women (women used for choosing).
 
     pooled: each latent's activation on each image, on the class token and averaged over patches.
+    data: the data set. Its table gives the split of each image.
     rows: for each image of `pooled`, its row number in `data.table`.
     Returns an array [2, latent]: the mean on the class token, then the mean on patches.
     """
@@ -144,6 +149,7 @@ def fidelity(spliced: SplicedClip, rows: np.ndarray) -> pd.DataFrame:
     With the SAE, the SAE's reconstruction replaces the residual stream. An image's own prompt names the image's true
     emotion.
 
+    spliced: CLIP with the SAE. It also gives the data set.
     rows: row numbers of the images in the data set's table (`spliced.data.table`).
     Returns a row per image:
         row                                        row number of the image in the data set's table
@@ -267,6 +273,7 @@ def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: in
     first-order effect of a latent estimates how much R would fall if the latent were zeroed. Here some latents
     are really zeroed, each alone, and the fall of R is measured.
 
+    spliced: CLIP with the SAE. It also gives the data set.
     pooled: each latent's first-order effect on R, for all images that belong to a pair.
     n_latents: number of latents to zero: those with the largest mean absolute effect.
     Returns
@@ -312,8 +319,8 @@ def count_latents(
 def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[str, float]:
     """Summarise how the SAE, spliced into CLIP, changes two values: the cosine of image and prompt, and R.
 
-    R is the log-probability of the true emotion, nats. A difference is the value with the SAE minus the value without
-    the SAE.
+    The prompt of an image names its true emotion. R is the log-probability of this emotion, nats. A difference is the
+    value with the SAE minus the value without the SAE.
 
     faithful: a row per image, with cosine_original and R_original (without the SAE), cosine_reconstructed and
         R_reconstructed (with the SAE).
@@ -357,12 +364,11 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
 
     found: all results, as in summary.json. The keys used are latents (bias, perception), discovery_edit (best_net_gain)
         and first_order (correlation).
-    Returns
-        bias_latents                        number of latents whose effect on the readout harms semi-nude women
-        perception_latents                  number of latents whose activation differs by condition
-        net_gain                            for the best edit: gain of R on semi-nude images minus loss on clothed
-                                            images. R is the log-probability of the true emotion, nats.
-        first_order_correlation             correlation between first-order effects and real ablations
+    Returns these keys. R is the log-probability of the true emotion, nats:
+        bias_latents               number of latents that lower R of semi-nude women, compared with clothed women
+        perception_latents         number of latents whose activation differs by condition
+        net_gain                   for the best edit: gain of R on semi-nude images minus loss of R on clothed images
+        first_order_correlation    correlation of estimated and measured fall of R when latents are zeroed one by one
     """
     return {
         "bias_latents": found["latents"]["bias"],

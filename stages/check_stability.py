@@ -66,6 +66,7 @@ def matched_shares(
 def chosen_layer(sae: JumpReLUSAE) -> int:
     """Return the layer of an SAE from its metadata: the SAE reads the residual stream after this block, from 1.
 
+    sae: the chosen SAE, as the stage `select_sae` saved it.
     Raises SAEError if the metadata have no layer.
     """
     layer = sae.metadata.get("layer")

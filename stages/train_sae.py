@@ -40,12 +40,14 @@ MOST_MEASURED = 10_000  # images of a split that an SAE is measured on at most, 
 
 
 def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
-    """Measure an SAE on the tokens of at most MOST_MEASURED images, evenly spread over `rows`.
+    """Measure an SAE on the tokens of at most MOST_MEASURED (10,000) images, evenly spread over `rows`.
 
-    activations: the stored tokens of all images.
+    FVU is the fraction of variance unexplained: the squared error of the SAE's reconstruction, divided by the squared
+    error of predicting `mean` for every token.
+
+    sae: the SAE. activations: the stored tokens of all images.
     rows: row numbers of the images in the table of the data set.
-    mean: mean of the tokens trained on, of shape [d_in]. FVU is the fraction of variance unexplained. An SAE that
-        always predicts this mean has an FVU of 1.
+    mean: mean of the tokens that the SAE was trained on, of shape [d_in].
     Returns these keys:
         fvu, fvu_cls, fvu_patches    FVU of all tokens, of class tokens only, of patches only
         recon                        squared error, averaged over tokens and the d_in numbers of a token
@@ -72,14 +74,17 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 def measure(
     sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: TrainSae, mean: torch.Tensor
 ) -> dict[str, dict[str, float]]:
-    """Measure an SAE on the images trained on, and on the images of confirmation women if these were held out.
+    """Measure an SAE on the images it was trained on, and on images of women held out from its training, if any were.
 
-    activations: the stored tokens of all images.
-    data: the data set, which gives the split of each image.
+    FVU is the fraction of variance unexplained: the squared error of the SAE's reconstruction, divided by the squared
+    error of predicting `mean` for every token.
+
+    sae: the SAE. activations: the stored tokens of all images.
+    data: the data set, which gives the split of each image. The women held out are those of the split confirmation.
     config: `train_on` names the images trained on.
-    mean: mean of the tokens trained on, of shape [d_in].
+    mean: mean of the tokens that the SAE was trained on, of shape [d_in].
     Returns the keys train and held_out (absent if no women were held out). Each holds a dictionary:
-        fvu, fvu_cls, fvu_patches    fraction of variance unexplained: all tokens, class tokens only, patches only
+        fvu, fvu_cls, fvu_patches    FVU of all tokens, of class tokens only, of patches only
         recon                        squared error, averaged over tokens and the d_in numbers of a token
         l0, l0_fraction              active latents per token, and the same divided by d_sae
         dead_fraction                share of latents that never fire on these tokens
@@ -149,7 +154,7 @@ def save(
 ) -> None:
     """Write an SAE and its training history to data/sae/<point>, and its metrics to metrics/train_sae/<point>.json.
 
-    point: layer and expansion of the SAE. <point> is l<layer>_x<expansion>.
+    sae: the SAE; its metadata are extended. point: layer and expansion of the SAE. <point> is l<layer>_x<expansion>.
     quality: the result of `measure`, with the keys train and held_out (absent if nobody was held out). A third key,
         size, holds d_in, d_sae and the number of tokens trained on. All go into the metadata of the SAE.
     history: a row per logged step of the training; None for an SAE from elsewhere.

@@ -207,7 +207,7 @@ class TrainSae(Section):
 
 
 class Edit(Section):
-    """The edit inside the model. It is chosen on discovery women and judged on confirmation women."""
+    """The edit inside the model. It is chosen on discovery women and judged on confirmation women (held out)."""
 
     latents: LatentList
     """The list of latents to edit. `bias`: their effect on the emotion readout differs by condition; `perception`:

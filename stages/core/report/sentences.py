@@ -184,7 +184,8 @@ def causal(metrics: dict[str, Any], n_random_sets: int) -> str:
     change on semi-nude images, before and after the edit.
 
     metrics: the contents of the metrics files, by stage; `ablate` and `select_sae` are read.
-    n_random_sets: number of matched random sets of latents that the edit was compared with.
+    n_random_sets: number of random sets of other latents, alike in firing rate and activation, that the edit was
+        compared with.
     """
     ablate = metrics["ablate"]
     edit, relied = ablate["edit"]["R"], ablate["reliance"]

@@ -78,8 +78,9 @@ class Checkpoint:
             yield
 
     def for_seed(self, seed: int) -> Checkpoint:
-        """Return a checkpoint for one random seed. This creates the folder `seed<seed>` inside `directory`.
+        """Return a checkpoint of its own for one random seed. This creates the folder `seed<seed>` inside `directory`.
 
+        seed: the seed of a training.
         Call this inside the context of the present checkpoint. Its lock then protects the new checkpoint too.
         The method `done` of the present checkpoint removes both.
         """

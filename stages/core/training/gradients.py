@@ -72,7 +72,7 @@ class EncodedBatch:
     z: Float[Tensor, "d_sae batch"]
 
     def product(self, a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-        """Return a @ b in float32. The operands are first rounded to the type of z."""
+        """Return the matrix product a @ b in float32. Both matrices are first rounded to the type of z."""
         return a @ b if self.z.dtype == torch.float32 else (a.to(self.z.dtype) @ b.to(self.z.dtype)).float()
 
     def blocks(self) -> Iterator[slice]:
@@ -118,7 +118,7 @@ class Encoder:
         self._z = self._rounded = torch.empty(0)
 
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "d_sae batch"]:
-        """Return the pre-activations z = encoder @ x.T + b_enc of all latents on tokens x.
+        """Return the pre-activations z = encoder @ x.T + b_enc of all latents on tokens x, which are normalised.
 
         The next call overwrites the returned array.
         """

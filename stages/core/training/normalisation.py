@@ -28,9 +28,9 @@ class Normalisation:
 
     @classmethod
     def from_tokens(cls, tokens: Tensor | Iterable[Tensor]) -> Normalisation:
-        """Measure the mean of tokens x, and their scale sqrt(d_in / E|x - mean|^2). Sums run in float64.
+        """Measure the mean of tokens x, and their scale sqrt(d_in / E|x - mean|^2). Returns both as a normalisation.
 
-        d_in is the width of a token. E is the mean over tokens.
+        d_in is the width of a token. E is the mean over tokens. Sums run in float64.
         tokens: an array of shape [n, d_in], or an iterable of such arrays.
         Raises TrainingError if the tokens are constant or not finite.
         """
@@ -46,8 +46,9 @@ class Normalisation:
 
     @classmethod
     def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
-        """Compute the scale sqrt(d_in / mean_squared_norm) of tokens x. d_in is the width of a token.
+        """Return the normalisation with a given mean and the scale sqrt(d_in / mean_squared_norm).
 
+        d_in is the width of a token.
         mean: mean of the tokens. mean_squared_norm: mean over tokens of |x - mean|^2. Both are measured in float64.
         Raises TrainingError if the tokens are constant or not finite.
         """

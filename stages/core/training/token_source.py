@@ -51,7 +51,7 @@ class TrainingInputs:
     def from_store(
         cls, activations: Store, data: Dataset, config: TrainSae, device: torch.device, ranks: Ranks
     ) -> TrainingInputs:
-        """Find the images to train on, open their tokens, and find the mean and scale of these tokens.
+        """Return the images to train on, with a source of their tokens and the mean and scale of these tokens.
 
         activations: store with the tokens of the layer. data: the data set, which gives the split of each image.
         config: section `train_sae` of params.yaml. `train_on` names the images. device: where the tokens are put.
@@ -88,7 +88,7 @@ class TrainingInputs:
 def token_source(
     activations: Store, rows: np.ndarray, config: TrainSae, device: torch.device, ranks: Ranks
 ) -> InMemory | Streamed:
-    """Return a source that yields batches of the tokens to train on.
+    """Return a source that yields batches of the tokens to train on, in an order that `config.seed` decides.
 
     Tokens that fit into `config.memory_gib` are read into memory. Otherwise they are streamed from the store.
     activations: store with the tokens of one layer.
