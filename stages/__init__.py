@@ -2,11 +2,11 @@
 
 Two environment variables are set here, because they must be set before torch is imported.
 
-GOMP_SPINCOUNT: OpenMP's threads spin for a while before they sleep, by default for some milliseconds. As soon as
-another process runs, spinning threads take the processor from the very thread that they wait for: a training step of
-14 ms took 656 ms beside one busy process on two cores. With the short spin set here the step took 20 ms there, and on a
-quiet machine it is as fast as by default. If threads sleep at once, the step takes 14 ms beside the busy process, but a
-tenth longer on a quiet machine.
+GOMP_SPINCOUNT: how long OpenMP's threads spin before they sleep, by default some milliseconds. Beside another process,
+spinning threads take the processor from the very thread that they wait for: a training step of 14 ms took 656 ms beside
+one busy process on two cores. With the short spin set here the step took 20 ms there, and on a quiet machine it is as
+fast as by default. If threads sleep at once, the step takes 14 ms beside the busy process, but a tenth longer on a
+quiet machine.
 
 CUBLAS_WORKSPACE_CONFIG: on a GPU, cuBLAS gives the same bits each time only with a workspace of fixed size.
 """

@@ -69,6 +69,7 @@ def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
 
     inputs: what the arms are built from: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), how latents are
         edited (`edit`), and the seed of arms that draw at random (`seed`).
+    pairs: the pairs of images to run. A pair shows one woman with one expression, semi-nude and clothed.
     layers: the layers whose activations were stored (`grid.layers`).
     Returns the arms by name, and their outcomes. Each outcome is an array [arm, image], with the images in the order of
     `pairs.rows` (all semi-nude images, then all clothed images):
@@ -91,6 +92,7 @@ def run_arms(inputs: ArmInputs, pairs: Pairs, layers: list[int]) -> ArmOutcomes:
 def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
     """Return a function that greys out one region of images.
 
+    spliced: CLIP with the SAE. Its data set gives the images and the masks of the region.
     region: bust or face.
     The returned function takes row numbers of images in the data set's table (`spliced.data.table`). It returns the RGB
     pixels of these images, an array [image, height, width, 3]. The pixels inside the region are grey.
@@ -106,6 +108,8 @@ def greyed_out(spliced: SplicedClip, region: str) -> ImageSource:
 def run_greyed(spliced: SplicedClip, pairs: Pairs, arms: dict[str, Arm]) -> dict[str, ArmOutcomes]:
     """Run the given arms over the images of the pairs: once with the bust, once with the face greyed out.
 
+    spliced: CLIP with the SAE. Its data set gives the images and the masks of the regions.
+    pairs: the pairs of images to run. A pair shows one woman with one expression, semi-nude and clothed.
     arms: functions that change the tokens at the splice (the point where the SAE reads the residual stream), by name.
     Returns, for each region (bust, face), the arms and their outcomes. Each outcome is an array [arm, image], with the
     images in the order of `pairs.rows` (all semi-nude images, then all clothed images):
@@ -190,7 +194,8 @@ def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[s
     accuracy is then measured on the images of `pairs`. An accuracy of .5 is chance: the probe cannot tell the
     conditions apart.
 
-    pairs: pairs of confirmation women (women held out from choosing).
+    spliced: CLIP with the SAE. It also gives the data set.
+    pairs: the pairs to measure on, of confirmation women (women held out, on whom nothing was chosen).
     arm: a function that changes the tokens at the splice (the point where the SAE reads the residual stream). It is
         applied to all images.
     Returns
@@ -271,7 +276,7 @@ def accuracies(found: dict[str, Any]) -> pd.DataFrame:
 def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
     """Tabulate the outcomes of each image under each arm (an intervention on the residual stream).
 
-    pairs: the pairs of images.
+    pairs: the pairs of images. data: the data set, which gives their labels.
     tried: the arms, and their outcomes on the images of `pairs`. The images are in the order of `pairs.rows`.
     Returns a row per arm and image:
         identity, condition, emotion, pair    labels of the image

@@ -2,7 +2,7 @@
 
 reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/dataset, data/clip
 writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv with all latents; perception.csv and bias.csv
-         with the two lists; summary.json, statistics.png), metrics/analyse_sae/...
+         with the two lists; summary.json), metrics/analyse_sae/...
 claims   two lists, never mixed: perception latents (their activation differs by condition) and bias latents (they harm
          the emotion readout in the condition that CLIP reads worse). Both are tested on discovery women, with the pair
          as the unit and women as the clusters, in the model without an edit. If CLIP reads both conditions alike, no
@@ -26,11 +26,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from stages.core import figures, paired, store
+from stages.core import paired, store
 from stages.core.clip import vit
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
-from stages.core.figures import Axes, Figure
 from stages.core.latents import readout_gap
 from stages.core.latents.effects import attribution_patching_effect
 from stages.core.latents.error_kept_edits import LatentEdit
@@ -50,7 +49,6 @@ from stages.core.schema import AnalyseSae, Compute, Inference, LatentList
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH, SAE_DPATH, ANALYSIS_DPATH = Path("data/activations"), Path("data/sae"), Path("data/analysis")
 METRICS_DPATH = Path("metrics/analyse_sae")
-LOG_FLOOR = 1e-6  # keeps the logarithm of a silent latent finite
 N_TOP_IMAGES = 4
 POOLING = "mean"  # used for the study's statistics and for the perception tests
 
@@ -59,6 +57,7 @@ def open_spliced_clip(point: Point, compute: Compute, batch_size: int) -> Splice
     """Load CLIP and one SAE, and splice the SAE into CLIP after the layer that the SAE was trained on.
 
     point: layer and expansion of the SAE.
+    compute: the device, the number of threads and the precision of CLIP.
     batch_size: images per batch in the blocks after the SAE.
     Raises ModelError, DatasetError, DamagedError, SAEError or StoreError if a file on disk cannot be used.
     """
@@ -83,6 +82,7 @@ def test_latents(
 
     pooled: each latent's activation on each image, and each latent's effect on R.
     means: an array [2, latent] with mean activations on images of discovery women: on the class token, then on patches.
+    data: the data set. Its table gives the woman, condition and split of each image.
     rows: for each image of `pooled`, its row number in `data.table`. The numbers ascend.
     inference: settings of the bootstrap and number of permutations.
     Returns a row per latent:
@@ -117,6 +117,7 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
     """Name the images that activate each latent most, among the images of discovery women (women used for choosing).
 
     values: activation of each latent on each image [image, latent].
+    data: the data set. Its table gives the name, the woman and the split of each image.
     rows: for each image of `values`, its row number in `data.table`.
     Returns a text per latent: at most N_TOP_IMAGES (4) image names, separated by spaces. The image with the largest
     activation stands first. Each image is of a different woman. Images on which the latent is silent are left out.
@@ -134,6 +135,7 @@ def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> n
     """Compute the mean activation of each latent over the images of discovery women (women used for choosing).
 
     pooled: each latent's activation on each image, on the class token and averaged over patches.
+    data: the data set. Its table gives the split of each image.
     rows: for each image of `pooled`, its row number in `data.table`.
     Returns an array [2, latent]: the mean on the class token, then the mean on patches.
     """
@@ -146,7 +148,7 @@ def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, floa
 
     The activations of each latent are averaged over the images of a condition. The tests compare the means of all
     latents on semi-nude images with those on clothed images. They treat each latent as an independent observation, so
-    the result is descriptive.
+    no claim rests on the results.
 
     values: activation of each latent on each image [image, latent].
     condition: condition of each image, semi_nude or clothed.
@@ -159,31 +161,6 @@ def published_block(values: np.ndarray, condition: np.ndarray) -> dict[str, floa
     return paired.published_tests(values[condition == SEMI_NUDE].mean(0), values[condition == CLOTHED].mean(0))
 
 
-def clusters(pooled: np.ndarray, config: AnalyseSae) -> tuple[np.ndarray, pd.DataFrame]:
-    """Reduce the images to two principal components, and cluster the images there by K-means.
-
-    K-means runs once for each number of clusters k, from 2 to `max_clusters`. k stays below the number of images.
-
-    pooled: activation of each latent on each image [image, latent].
-    config: `max_clusters`, and the seed of PCA and K-means.
-    Returns the PCA scores [image, 2], and a table with a row per k:
-        k             number of clusters
-        inertia       sum of squared distances to the cluster centres
-        silhouette    mean over images; 0 if K-means found only one cluster
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-    from sklearn.metrics import silhouette_score
-
-    scores = PCA(n_components=2, random_state=config.seed).fit_transform(pooled)
-    rows = []
-    for k in range(2, min(config.max_clusters, len(scores) - 1) + 1):
-        fit = KMeans(n_clusters=k, n_init=10, random_state=config.seed).fit(scores)
-        distinct = len(np.unique(fit.labels_)) > 1
-        rows.append((k, float(fit.inertia_), float(silhouette_score(scores, fit.labels_)) if distinct else 0.0))
-    return scores, pd.DataFrame(rows, columns=["k", "inertia", "silhouette"])
-
-
 @torch.no_grad()
 def one_pass(spliced: SplicedClip, rows: np.ndarray) -> tuple[PooledLatents, pd.DataFrame]:
     """Encode each image once: pool its latents, and compare CLIP's embedding with and without the SAE.
@@ -191,6 +168,7 @@ def one_pass(spliced: SplicedClip, rows: np.ndarray) -> tuple[PooledLatents, pd.
     With the SAE, the SAE's reconstruction replaces the residual stream. An image's own prompt names the image's true
     emotion.
 
+    spliced: CLIP with the SAE. It also gives the data set.
     rows: row numbers of the images in the data set's table (`spliced.data.table`).
     Returns the pooled latents, whose `firing` counts images of discovery women (women used for choosing), and a table
     with a row per image:
@@ -242,6 +220,7 @@ def check_first_order(spliced: SplicedClip, pooled: PooledLatents, n_latents: in
     first-order effect of a latent estimates how much R would fall if the latent were zeroed. Here some latents
     are really zeroed, each alone, and the fall of R is measured.
 
+    spliced: CLIP with the SAE. It also gives the data set.
     pooled: each latent's first-order effect on R, for all images that belong to a pair.
     n_latents: number of latents to zero: those with the largest mean absolute effect.
     Returns
@@ -287,8 +266,8 @@ def count_latents(
 def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[str, float]:
     """Summarise how the SAE, spliced into CLIP, changes two values: the cosine of image and prompt, and R.
 
-    R is the log-probability of the true emotion, nats. A difference is the value with the SAE minus the value without
-    the SAE.
+    The prompt of an image names its true emotion. R is the log-probability of this emotion, nats. A difference is the
+    value with the SAE minus the value without the SAE.
 
     faithful: a row per image, with cosine_original and R_original (without the SAE), cosine_reconstructed and
         R_reconstructed (with the SAE).
@@ -304,18 +283,6 @@ def summarise_fidelity(faithful: pd.DataFrame, condition: np.ndarray) -> dict[st
         "cosine_difference_std": float(difference.std()),
         **{f"cosine_difference_{c}": float(difference[condition == c].mean()) for c in CONDITIONS},
         "R_difference_mean": float((faithful["R_reconstructed"] - faithful["R_original"]).mean()),
-    }
-
-
-def summarise_clusters(tried: pd.DataFrame) -> dict[str, float]:
-    """Find the best number of clusters.
-
-    tried: a row per number of clusters, with the columns k and silhouette (mean over images).
-    Returns best_k (the k with the largest silhouette) and silhouette (the largest silhouette).
-    """
-    return {
-        "best_k": int(tried.loc[tried["silhouette"].idxmax(), "k"]),
-        "silhouette": float(tried["silhouette"].max()),
     }
 
 
@@ -335,118 +302,6 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def draw_activations(axes: np.ndarray, pooled: np.ndarray, condition: np.ndarray, n_candidates: int) -> None:
-    """Draw two figures of the replicated study.
-
-    Left: mean activation of each latent (log10) by condition and over all images, the most active latent first.
-    Right: each latent's mean activation on semi-nude images minus that on clothed images. A difference below 0 is drawn
-    as 0. The `n_candidates` latents with the largest difference are marked. The study calls them candidates.
-
-    axes: an array of two axes, left and right.
-    pooled: activation of each latent on each image [image, latent].
-    condition: condition of each image, semi_nude or clothed.
-    """
-    means = {name: pooled[condition == name].mean(0) for name in CONDITIONS}
-    overall = pooled.mean(0)
-    order = np.argsort(-overall)
-    for name in CONDITIONS:
-        shown = np.log10(means[name][order] + LOG_FLOOR)
-        axes[0].plot(
-            shown, ".", ms=1.5, label=figures.CONDITION_LABELS[name], color=figures.CONDITION_COLOURS[name], alpha=0.6
-        )
-    axes[0].plot(np.log10(overall[order] + LOG_FLOOR), label="all images", color="black", lw=1)
-    axes[0].set(xlabel="latents, most active first", ylabel="log10 mean activation", title="Mean activation")
-    axes[0].legend(markerscale=6)
-    clipped = np.maximum(-paired.gap(means), 0)
-    candidates = np.argsort(-clipped)[:n_candidates]
-    axes[1].vlines(np.arange(len(clipped)), 0, clipped, color=figures.GREY, lw=0.5)
-    label = f"{len(candidates)} candidates"
-    axes[1].plot(candidates, clipped[candidates], "o", color=figures.VERMILION, ms=3.5, label=label)
-    axes[1].set(xlabel="latent", ylabel="semi-nude - clothed, clipped at 0", title="Candidates of the published study")
-    axes[1].legend()
-
-
-def draw_lists(ax: Axes, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame]) -> None:
-    """Draw each latent's effect gap against the latent's activation gap into `ax`, and mark both lists of latents.
-
-    A gap is the value on the clothed image of a pair minus the value on the semi-nude image. The effect is the effect
-    on R (log-probability of the true emotion, nats). Both gaps are those of the unedited model.
-
-    tests: a row per latent of the SAE, in order. act_mean (mean activation gap) and eff_mean (mean effect gap) are
-        drawn.
-    found: a table for each list: bias (the effect on R harms semi-nude women) and perception (the activation differs
-        by condition). The column latent (index) is used.
-    """
-    ax.axhline(0, color="black", lw=0.6)
-    ax.plot(tests["act_mean"], tests["eff_mean"], ".", color=figures.GREY, ms=4, label="all latents")
-    markers = {"perception": ("s", figures.SKY), "bias": ("v", figures.VERMILION)}
-    for kind, listed in found.items():
-        marker, colour = markers[kind]
-        points = tests.loc[listed["latent"].astype(int), ["act_mean", "eff_mean"]].to_numpy().T
-        ax.plot(*points, marker, mfc="none", color=colour, ms=6, label=f"{kind} ({len(listed)})")
-    ax.set(
-        xlabel="activation gap (clothed - semi-nude)",
-        ylabel="effect gap on R (nats)",
-        title="Perception is not bias",
-    )
-    ax.legend()
-
-
-def draw_clusters(axes: np.ndarray, scores: np.ndarray, tried: pd.DataFrame, condition: np.ndarray) -> None:
-    """Draw three panels into `axes`: the images on two principal components, inertia by k, and silhouette by k.
-
-    axes: an array of three axes.
-    scores: the two PCA scores of each image [image, 2].
-    tried: a row per number of clusters, with k, inertia (sum of squared distances to the cluster centres) and
-        silhouette (mean over images).
-    condition: condition of each image, semi_nude or clothed.
-    """
-    for name in CONDITIONS:
-        colour, label = figures.CONDITION_COLOURS[name], figures.CONDITION_LABELS[name]
-        axes[0].plot(*scores[condition == name].T, ".", ms=5, color=colour, label=label, alpha=0.7)
-    axes[0].set(xlabel="PC 1", ylabel="PC 2", title="Images, PCA of pooled latents")
-    axes[0].legend()
-    axes[1].plot(tried["k"], tried["inertia"], "o-", color=figures.BLUE)
-    axes[1].set(xlabel="clusters k", ylabel="within-cluster sum of squares", title="Elbow")
-    axes[2].plot(tried["k"], tried["silhouette"], "o-", color=figures.BLUE)
-    axes[2].set(xlabel="clusters k", ylabel="mean silhouette", title="Silhouette", ylim=(0, 1))
-
-
-def draw(
-    point: Point,
-    values: np.ndarray,
-    condition: np.ndarray,
-    tests: pd.DataFrame,
-    found: dict[LatentList, pd.DataFrame],
-    scores: np.ndarray,
-    tried: pd.DataFrame,
-    config: AnalyseSae,
-) -> Figure:
-    """Draw the statistics of one SAE in six panels.
-
-    Upper row: mean activation of each latent, the candidate latents of the replicated study, and effect gap against
-    activation gap. Lower row: images on two principal components, then inertia and silhouette by number of clusters. A
-    gap is clothed minus semi-nude.
-
-    point: layer and expansion of the SAE, for the title.
-    values: activation of each latent on each image [image, latent].
-    condition: condition of each image, semi_nude or clothed.
-    tests: a row per latent, with act_mean (mean activation gap) and eff_mean (mean gap of the effect on the
-        log-probability of the true emotion, nats).
-    found: a table for each of the lists bias and perception, with the column latent.
-    scores: the two PCA scores of each image [image, 2].
-    tried: a row per number of clusters, with k, inertia (sum of squared distances to the cluster centres) and
-        silhouette (mean over images).
-    config: the number of candidates to mark.
-    Returns the figure.
-    """
-    figure, axes = figures.panels(3, f"SAE after block {point.layer}, expansion {point.expansion}", rows=2)
-    draw_activations(axes[0, :2], values, condition, config.n_candidates)
-    draw_lists(axes[0, 2], tests, found)
-    draw_clusters(axes[1], scores, tried, condition)
-    return figure
-
-
 def main() -> None:
     point = Point.from_command_line(__doc__)
     compute, inference, analyse = params.load(Compute, Inference, AnalyseSae)
@@ -463,22 +318,18 @@ def main() -> None:
     }
     values, condition = getattr(pooled, POOLING), data.table["condition"].to_numpy()[rows]
     discovery = (data.table["split"] == "discovery").to_numpy()[rows]
-    scores, tried = clusters(values, analyse)
     summary = {
         "published": published_block(values, condition),
         "published_discovery": published_block(values[discovery], condition[discovery]),
         "latents": count_latents(found, tests, inference, pairs.n_women),
         "first_order": check_first_order(spliced, pooled, analyse.n_checked),
         "splice": summarise_fidelity(faithful, condition),
-        "clusters": summarise_clusters(tried),
     }
-    figure = draw(point, values, condition, tests, found, scores, tried, analyse)
     with outs.atomic_output(ANALYSIS_DPATH / str(point)) as directory:
         pooled.save(directory / "pooled.zarr")
         for name, table in ({"latents": tests} | found).items():
             outs.write_table(directory / f"{name}.csv", table)
         outs.write_metrics(directory / "summary.json", summary)
-        figures.save(figure, directory / "statistics.png")
     outs.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))
 
 

@@ -7,7 +7,7 @@ writes   metrics/check_heatmaps.json (estimates), metrics/full/check_heatmaps.js
 claims   for each map method, and for baselines that do not depend on the model: how much of the map lies on bust and
          face in each condition, and whether hiding the marked patches changes the readout. For Grad-ECLIP also:
          whether the map depends on the parameters and on the text, and how far the single head of the published code
-         changes the cosine. All on confirmation women
+         changes the cosine. All on confirmation women, who were held out: nothing was chosen on them
 
 The readout is R, the log-probability of the true emotion, nats. A gap is clothed minus semi-nude image of a pair.
 """
@@ -53,6 +53,7 @@ Grids = np.ndarray  # [image, gh, gw]
 class Audit:
     """Some images of the data set and the original model. Maps and readouts are computed batch by batch.
 
+    clip: the original model. data: the data set. batch_size: number of images in one batch.
     rows: row numbers of the images in the data set's table (`data.table`), ascending.
     labels: these rows of the data set's table, with a new index from 0.
     readout: the prompts of all emotions as the model sees them.
@@ -77,7 +78,7 @@ class Audit:
         return (self.readout.prompts.sum(0) - self.own) / (n - 1)
 
     def slices(self) -> list[slice]:
-        """Split the images into consecutive slices, one per batch."""
+        """Split the images into batches. Returns a slice of the images for each batch, in order."""
         return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
 
     def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
@@ -155,6 +156,7 @@ class Audit:
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
     """Compute all kinds of map that the checks compare, for all images of `audit`.
 
+    audit: the images, and the original model.
     seed: seed of the random maps.
     Returns arrays [image, gh, gw] by name. A map has gh rows and gw columns of patches:
         grad_eclip, attribution, legrad, attention         maps of four methods, for the prompt of the true emotion
@@ -178,6 +180,7 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
 def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
     """Measure how much of each map lies on bust and face.
 
+    audit: the images, and the original model.
     grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
     Returns two keys for each map and region (bust, face):
         <region>_energy_lift         share of the map's positive mass that lies on the region, divided by the region's
@@ -203,6 +206,7 @@ def perturb(audit: Audit, grids: dict[str, Grids]) -> pd.DataFrame:
     A curve is mean R while more and more patches are hidden or shown, the largest map values first. R is the
     log-probability of the true emotion, nats.
 
+    audit: the images, and the original model.
     grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
     Returns a row per map, kind of curve, share and condition:
         method       name of the map
@@ -228,7 +232,9 @@ def delete_bust(audit: Audit, grids: dict[str, Grids], inference: Inference) -> 
     The change of R is averaged over the share of bust patches greyed out, from none to all. A change above 0 means that
     the bust patches with large map values mislead the readout. A change below 0 means that the readout needs them.
 
+    audit: the images, and the original model.
     grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
+    inference: settings of the bootstrap.
     Returns, for each map:
         semi_nude, clothed    mean change over the images of the condition
         gap                   clothed minus semi-nude: estimate, low, high (interval over women)
@@ -254,6 +260,7 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
 
     Each step replaces one more group of parameters by random values. The maps are then computed again.
 
+    audit: the images, and the original model.
     reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`. A map has gh rows and
         gw columns of patches.
     seed: seed of the random parameters.
@@ -274,6 +281,7 @@ def measure(audit: Audit, grids: dict[str, Grids], curve: pd.DataFrame, cascaded
     An agreement is a rank correlation of two maps over patches, mean over images. R is the log-probability of the true
     emotion, nats.
 
+    audit: the images, and the original model.
     grids: maps [image, gh, gw] by name, from `every_map`, for the images of `audit`. A map has gh rows and gw columns
         of patches.
     curve: deletion and insertion curves, from `perturb`, with the columns method, curve, condition, share and R.

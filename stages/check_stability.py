@@ -10,7 +10,6 @@ claims   the share of the chosen SAE's latents that a training with another seed
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,17 +22,10 @@ from stages.core.run.compute import join_ranks, leave_ranks, set_up_device
 from stages.core.run.errors import run_command
 from stages.core.sae import JumpReLUSAE, SAEError
 from stages.core.schema import CheckStability, Compute, TrainSae
-from stages.core.training import sae_metrics, train
+from stages.core.training import Normalisation, sae_metrics, train
 from stages.core.training.batches import InMemory, Streamed
 from stages.core.training.checkpoint import Checkpoint
-from stages.core.training.token_source import (
-    SPLITS_TRAINED_ON,
-    token_source,
-    train_config,
-    training_checkpoint,
-    training_normalisation,
-)
-from stages.core.training.trainer import Normalisation
+from stages.core.training.token_source import TrainingInputs, train_config
 
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
 SAE_DPATH, METRICS_FPATH = Path("data/selection/sae"), Path("metrics/check_stability.json")
@@ -74,6 +66,7 @@ def matched_shares(
 def chosen_layer(sae: JumpReLUSAE) -> int:
     """Return the layer of an SAE from its metadata: the SAE reads the residual stream after this block, from 1.
 
+    sae: the chosen SAE, as the stage `select_sae` saved it.
     Raises SAEError if the metadata have no layer.
     """
     layer = sae.metadata.get("layer")
@@ -108,14 +101,13 @@ def main() -> None:
     device = set_up_device(compute)
     data, chosen, ranks = dataset.load(DATASET_DPATH), JumpReLUSAE.load(SAE_DPATH), join_ranks(device)
     activations = store.open(ACTIVATIONS_DPATH / f"l{chosen_layer(chosen)}.zarr", data)
-    tokens = token_source(activations, data.rows(*SPLITS_TRAINED_ON[training.train_on]), training, device, ranks)
-    normalisation = training_normalisation(tokens, activations, training, device)
+    given = TrainingInputs.from_store(activations, data, training, device, ranks)
     n_seeds = config.n_other_seeds if training.source == "trained" else 0
     seeds = range(training.seed + 1, training.seed + 1 + n_seeds)
-    kept = training_checkpoint("check_stability", compute, training, activations, device, d_sae=chosen.d_sae)
-    with kept if ranks.first else nullcontext():
-        ranks.wait()  # until the first rank holds the lock
-        shares = matched_shares(chosen.W_dec.to(device), tokens, normalisation, training, seeds, kept)
+    kept = given.checkpoint("check_stability", compute, d_sae=chosen.d_sae)
+    with kept.held_by_first(ranks):
+        decoder = chosen.W_dec.to(device)
+        shares = matched_shares(decoder, given.tokens, given.normalisation, training, seeds, kept)
         if ranks.first:
             outs.write_metrics(METRICS_FPATH, measure(shares))
             kept.done()

@@ -3,9 +3,9 @@
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   plots/describe_latents.csv (a row per card), plots/describe_latents.png (the cards),
          metrics/describe_latents.json
-claims   what the edited latents encode, on confirmation women: the condition, the face or, in the planted world, the
-         colour of the top. In the planted world also the rank of the planted feature. The gaps on a card are those
-         by which the latent was chosen, from discovery women
+claims   what the edited latents encode, on confirmation women (women held out): the condition, the face or, in the
+         planted world, the colour of the top. In the planted world also the rank of the planted feature. The gaps on
+         a card are those by which the latent was chosen, from discovery women (women used for choosing)
 
 There are two lists of latents. A bias latent has an effect on the readout R (log-probability of the true emotion) that
 harms semi-nude women; a perception latent is more active on them. A gap is clothed minus semi-nude image of a pair. In
@@ -81,6 +81,7 @@ def confirmation_images(spliced: SplicedClip, chosen: Selection) -> Confirmation
 
     spliced: CLIP with the chosen SAE. It also gives the data set.
     chosen: the chosen SAE, with the activations of its latents on all audit images (the images of the pairs).
+    Returns the images with their labels, activations and embeddings.
     Raises PooledLatentsError if the latents' activations on disk are damaged, SelectionError if they are of another
     SAE, and DamagedError if a shard of the tokens is damaged.
     """
@@ -121,6 +122,7 @@ def describe(
 ) -> pd.DataFrame:
     """Describe each latent of `listed`, by activation on confirmation images and by decoder direction.
 
+    spliced: CLIP with the chosen SAE. chosen: both lists of latents, and the latents to edit.
     held_out: the images of confirmation women (held out from choosing), with each latent's activations.
     config: numbers of latents, images, neighbours and prompts to name, and the vocabulary of prompts.
     Returns a row per latent: the columns of `listed`, and
@@ -181,6 +183,9 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
 
 def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages) -> dict[str, dict]:
     """Summarise the described latents for a metrics file.
+
+    The monosemanticity of a latent says how alike the images are that activate the latent: the mean cosine of the
+    embeddings of two images, weighted by both activations.
 
     table: a row per latent, from `describe`.
     chosen: the latents to edit, and the ranking of all latents.

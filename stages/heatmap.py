@@ -1,4 +1,4 @@
-"""Grad-ECLIP maps of the confirmation women: original model, SAE spliced in, latents edited.
+"""Grad-ECLIP maps of confirmation women (women held out): original model, SAE spliced in, latents edited.
 
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json (estimates),
@@ -51,6 +51,7 @@ def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, 
 
     The text of the map is the image's own prompt. This prompt names the image's true emotion.
 
+    spliced: CLIP with the SAE. It also gives the data set.
     rows: row numbers of the images in the data set's table (`spliced.data.table`).
     arm: a function that changes the residual stream after the SAE's block, such as the edit.
     Returns two arrays: the raw signed maps [image, gh, gw], with gh rows and gw columns of patches; and the cosine of
@@ -81,6 +82,7 @@ def score(
         map has gh rows and gw columns of patches.
     cosines: for each arm, the cosine of each image with its own prompt [image].
     coverage: the masks: for each region (bust, face), the share of each patch inside the region [image, gh, gw].
+    data: the data set, which gives the labels of the images.
     rows: row numbers of the images in the data set's table (`data.table`).
     Returns a row per region, arm and image:
         arm, region                           name of the arm, and name of the region
@@ -143,7 +145,11 @@ def iou_over_thresholds(
 
 
 def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str, dict]:
-    """Average the scores of the maps over pairs, by arm and region, with bootstrap intervals over women.
+    """Average two scores of the maps over pairs, by arm and region, with bootstrap intervals over women.
+
+    The energy lift is the share of a map's positive mass that lies on the region, divided by the region's share of the
+    image area. The matched-area IoU compares the region with the patches of the largest map values, as many as the
+    region has area.
 
     table: a row per region, arm (an intervention on the residual stream) and image of the pairs, from `score`. Columns
         used: arm, region, row, degenerate, energy_lift, matched_area_iou, and the chance levels chance_<score>.
@@ -169,7 +175,11 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
 
 
 def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """Choose the main estimates, without their intervals.
+    """Choose the main estimates for the metrics file, without their intervals.
+
+    The energy lift is the share of a map's positive mass that lies on the bust, divided by the bust's share of the
+    image area. The matched-area IoU compares the bust with the patches of the largest map values, as many as the bust
+    has area.
 
     found: the result of `measure`: for each arm (an intervention on the residual stream) and each <region>_<score>, the
         means of the score. A further key, images, holds the number of degenerate maps.
@@ -201,6 +211,7 @@ def draw_sheet(
     Each row of the sheet shows one image. The first column is the picture. Each other column is the map of one arm (an
     intervention on the residual stream) over the picture, with the cosine of image and prompt in the title.
 
+    spliced: CLIP with the SAE. It also gives the data set, with pictures and masks.
     rows: for each image of `grids` and `cosines`, its row number in the data set's table (`spliced.data.table`).
     grids: for each arm, the maps [image, gh, gw]. A map has gh rows and gw columns of patches.
     cosines: for each arm, the cosine of each image with its own prompt [image].

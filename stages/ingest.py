@@ -3,7 +3,8 @@
 reads    <ingest.folder>/manifest.csv and the files it names (source: folder); nothing (source: synthetic)
 writes   data/dataset, metrics/ingest.json, plots/ingest.png
 claims   every row was checked before anything was written; images and masks went through the same resize
-         and crop; the split into discovery and confirmation is by woman, never by image
+         and crop; the split into discovery women (used for choosing) and confirmation women (held out for the claims)
+         is by woman, never by image
 
     python -m stages.ingest
     python -m stages.ingest --scaffold '{identity}_{emotion}_{condition}.jpg' --alias nude=semi_nude

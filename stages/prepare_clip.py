@@ -115,6 +115,7 @@ def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg:
 def size(model: Any) -> dict[str, Any]:
     """Describe the size of an open_clip model's vision tower, for a metrics file.
 
+    model: the open_clip model.
     Returns
         vision_parameters    number of parameters of the vision tower
         vision_layers        number of blocks

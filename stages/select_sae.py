@@ -4,7 +4,7 @@ reads    data/sae and data/analysis of all points of the grid, data/dataset, dat
 writes   data/selection (the chosen SAE's sae/, pooled.zarr, tests.csv with all latents, bias.csv and perception.csv,
          latents.csv with the latents to edit; selection.json),
          metrics/select_sae.json, plots/select_sae.csv (a row per SAE), plots/sae_curves.csv (training histories of all
-         SAEs), plots/select_sae.png, and plots/select_sae_statistics.png (a copy)
+         SAEs), plots/select_sae.png, and plots/select_sae_statistics.png (the latents of the chosen SAE)
 claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: the number that gains
          most on discovery women. Nothing is edited if CLIP reads both conditions alike, or if no edit helps: it gains
          more R than it changes in the other condition, and lowers accuracy nowhere
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -46,7 +46,9 @@ from stages.core.run.errors import run_command
 from stages.core.run.params import Point
 from stages.core.run.progress import progress
 from stages.core.sae import JumpReLUSAE
-from stages.core.schema import Compute, Edit, Grid, Inference, SelectSae
+from stages.core.schema import Compute, Edit, Grid, Inference, LatentList, SelectSae
+from stages.core.statistics import drawing
+from stages.core.statistics.clusters import clusters
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
@@ -326,6 +328,21 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     figures.save(figure, fpath)
 
 
+def draw_statistics(
+    audit: Audit, point: Point, tests: pd.DataFrame, found: dict[LatentList, pd.DataFrame], config: SelectSae
+) -> None:
+    """Draw the statistics of the chosen SAE as the published study shows them, into plots/select_sae_statistics.png.
+
+    audit: the images. point: the chosen SAE. tests: a row per latent, with act_mean and eff_mean (mean gaps).
+    found: both lists of latents. config: number of candidates and of clusters, and the seed of PCA and K-means.
+    """
+    values = PooledLatents.load(ANALYSIS_DPATH / str(point) / "pooled.zarr").mean
+    condition = audit.data.table["condition"].to_numpy()[audit.data.audit_rows()]
+    scores, tried = clusters(values, config.max_clusters, config.seed)
+    figure = drawing.draw(point, values, condition, tests, found, scores, tried, config.n_candidates)
+    figures.save(figure, STATISTICS_FPATH)
+
+
 def selection(
     chosen: pd.Series, gap: ReadoutGap, losing: str | None, edited: pd.DataFrame, edit: Edit
 ) -> dict[str, Any]:
@@ -357,7 +374,9 @@ def main() -> None:
     table = with_edits(measured, searched)
     chosen, why = choose(table, config, losing)
     name = str(Point(int(chosen["layer"]), int(chosen["expansion"])))
-    found = {kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in ("bias", "perception")}
+    found: dict[LatentList, pd.DataFrame] = {
+        kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)
+    }
     if chosen.name in searched:
         found[edit.latents] = searched[int(chosen.name)].found
     tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae")
@@ -372,8 +391,7 @@ def main() -> None:
             outs.write_table(directory / f"{kind}.csv", listed)
         outs.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
         (directory / "selection.json").write_text(json.dumps({**chosen_edit, "why": why}, indent=2) + "\n")
-    with outs.atomic_output(STATISTICS_FPATH) as unfinished:
-        shutil.copy(ANALYSIS_DPATH / name / "statistics.png", unfinished)
+    draw_statistics(audit, Point(chosen_edit["layer"], chosen_edit["expansion"]), tests, found, config)
     keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception")
     metrics = {
         "layer": chosen_edit["layer"],

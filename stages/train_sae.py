@@ -12,7 +12,6 @@ claims   fraction of variance unexplained (FVU), L0 and dead latents, on the ima
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,7 @@ from stages.core.run.params import Point
 from stages.core.sae import JumpReLUSAE, SAEError
 from stages.core.schema import Compute, TrainSae
 from stages.core.training import sae_metrics, train
-from stages.core.training.token_source import (
-    SPLITS_TRAINED_ON,
-    token_source,
-    train_config,
-    training_checkpoint,
-    training_normalisation,
-)
+from stages.core.training.token_source import SPLITS_TRAINED_ON, TrainingInputs, train_config
 
 DATASET_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/activations")
 PRETRAINED_DPATH = Path("data/pretrained")
@@ -47,12 +40,14 @@ MOST_MEASURED = 10_000  # images of a split that an SAE is measured on at most, 
 
 
 def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: torch.Tensor) -> dict[str, float]:
-    """Measure an SAE on the tokens of at most MOST_MEASURED images, evenly spread over `rows`.
+    """Measure an SAE on the tokens of at most MOST_MEASURED (10,000) images, evenly spread over `rows`.
 
-    activations: the stored tokens of all images.
+    FVU is the fraction of variance unexplained: the squared error of the SAE's reconstruction, divided by the squared
+    error of predicting `mean` for every token.
+
+    sae: the SAE. activations: the stored tokens of all images.
     rows: row numbers of the images in the table of the data set.
-    mean: mean of the tokens trained on, of shape [d_in]. FVU is the fraction of variance unexplained. An SAE that
-        always predicts this mean has an FVU of 1.
+    mean: mean of the tokens that the SAE was trained on, of shape [d_in].
     Returns these keys:
         fvu, fvu_cls, fvu_patches    FVU of all tokens, of class tokens only, of patches only
         recon                        squared error, averaged over tokens and the d_in numbers of a token
@@ -79,14 +74,17 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
 def measure(
     sae: JumpReLUSAE, activations: store.Store, data: Dataset, config: TrainSae, mean: torch.Tensor
 ) -> dict[str, dict[str, float]]:
-    """Measure an SAE on the images trained on, and on the images of confirmation women if these were held out.
+    """Measure an SAE on the images it was trained on, and on images of women held out from its training, if any were.
 
-    activations: the stored tokens of all images.
-    data: the data set, which gives the split of each image.
+    FVU is the fraction of variance unexplained: the squared error of the SAE's reconstruction, divided by the squared
+    error of predicting `mean` for every token.
+
+    sae: the SAE. activations: the stored tokens of all images.
+    data: the data set, which gives the split of each image. The women held out are those of the split confirmation.
     config: `train_on` names the images trained on.
-    mean: mean of the tokens trained on, of shape [d_in].
+    mean: mean of the tokens that the SAE was trained on, of shape [d_in].
     Returns the keys train and held_out (absent if no women were held out). Each holds a dictionary:
-        fvu, fvu_cls, fvu_patches    fraction of variance unexplained: all tokens, class tokens only, patches only
+        fvu, fvu_cls, fvu_patches    FVU of all tokens, of class tokens only, of patches only
         recon                        squared error, averaged over tokens and the d_in numbers of a token
         l0, l0_fraction              active latents per token, and the same divided by d_sae
         dead_fraction                share of latents that never fire on these tokens
@@ -156,7 +154,7 @@ def save(
 ) -> None:
     """Write an SAE and its training history to data/sae/<point>, and its metrics to metrics/train_sae/<point>.json.
 
-    point: layer and expansion of the SAE. <point> is l<layer>_x<expansion>.
+    sae: the SAE; its metadata are extended. point: layer and expansion of the SAE. <point> is l<layer>_x<expansion>.
     quality: the result of `measure`, with the keys train and held_out (absent if nobody was held out). A third key,
         size, holds d_in, d_sae and the number of tokens trained on. All go into the metadata of the SAE.
     history: a row per logged step of the training; None for an SAE from elsewhere.
@@ -177,21 +175,19 @@ def main() -> None:
     device = set_up_device(compute)
     ranks, data = join_ranks(device), dataset.load(DATASET_DPATH)
     activations = store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data)
-    rows = data.rows(*SPLITS_TRAINED_ON[config.train_on])
-    tokens = token_source(activations, rows, config, device, ranks)
-    normalisation = training_normalisation(tokens, activations, config, device)
-    kept = training_checkpoint("train_sae", compute, config, activations, device, expansion=point.expansion)
+    given = TrainingInputs.from_store(activations, data, config, device, ranks)
+    d_in = given.tokens.d_in
     history: pd.DataFrame | None = None
-    with kept if ranks.first else nullcontext():
-        ranks.wait()  # until the first rank holds the lock
+    kept = given.checkpoint("train_sae", compute, expansion=point.expansion)
+    with kept.held_by_first(ranks):
         if config.source == "pretrained":
-            sae = pretrained(point, tokens.d_in).to(device)
+            sae = pretrained(point, d_in).to(device)
         else:
-            settings = train_config(config, tokens.d_in * point.expansion, config.seed)
-            sae, history = train(tokens, settings, normalisation, kept, ranks)
+            settings = train_config(config, d_in * point.expansion, config.seed)
+            sae, history = train(given.tokens, settings, given.normalisation, kept, ranks)
         if ranks.first:
-            quality: dict[str, Any] = measure(sae, activations, data, config, normalisation.mean)
-            quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(rows) * activations.shape[1]}
+            quality: dict[str, Any] = measure(sae, activations, data, config, given.normalisation.mean)
+            quality["size"] = {"d_in": sae.d_in, "d_sae": sae.d_sae, "tokens": len(given.rows) * activations.shape[1]}
             save(sae, point, quality, history, activations)
             kept.done()
     leave_ranks()

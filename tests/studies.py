@@ -25,6 +25,7 @@ TOY: dict[str, dict[str, Any]] = {
         "n_bootstrap": 40,
         "n_permutations": 60,
         "alpha": 0.999,
+        "min_gap": 0.0,
         "min_effect": 0.0,
         "min_readout": 0.0,
     },  # some latents pass, so edits are run
@@ -33,11 +34,12 @@ TOY: dict[str, dict[str, Any]] = {
     "demo": {"n_portraits": 64, "width": 32, "layers": 3, "steps": 20, "batch_size": 16, "min_accuracy": 0.0},
     "extract": {"batch_size": 10, "shard_images": 16},
     "train_sae": {"steps": 8, "batch_size": 128, "target_l0": 6.0},
-    "edit": {"n_latents": 3, "n_per_step": 2, "clothed_cost": 1.0, "curve": [1, 2]},
-    "analyse_sae": {"max_clusters": 3, "n_candidates": 5, "n_checked": 3},
+    "edit": {"n_latents": 3, "n_per_step": 2, "max_cost": 1.0, "curve": [1, 2]},
+    "analyse_sae": {"n_checked": 3},
+    "select_sae": {"max_clusters": 3, "n_candidates": 5, "n_searched": 2},
     "describe_latents": {"n_images": 2, "n_other": 2},
     "heatmap": {"n_shown": 2},
-    "ablate": {"n_random_sets": 5},
+    "ablate": {"n_random_sets": 5, "n_null_searches": 2},
 }
 PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     **TOY,

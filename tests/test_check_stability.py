@@ -13,11 +13,10 @@ from stages import check_stability
 from stages.core.run import params
 from stages.core.sae import SAEError
 from stages.core.schema import TrainSae
-from stages.core.training import train
+from stages.core.training import Normalisation, train
 from stages.core.training.batches import InMemory
 from stages.core.training.checkpoint import Checkpoint
 from stages.core.training.token_source import train_config
-from stages.core.training.trainer import Normalisation
 from tests.imports import ROOT
 from tests.studies import change_params, run
 

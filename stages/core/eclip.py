@@ -236,12 +236,8 @@ def _watching(attn: Any, batch_first: bool) -> Iterator[_AttentionRecord]:
         passed_on = seen.y if batch_first else seen.y.transpose(0, 1)
         return (passed_on, *output[1:]) if isinstance(output, tuple) else passed_on
 
-    handles = [attn.register_forward_pre_hook(before, with_kwargs=True), attn.register_forward_hook(after)]
-    try:
+    with attn.register_forward_pre_hook(before, with_kwargs=True), attn.register_forward_hook(after):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -256,12 +252,8 @@ def _class_token_only(mlp: nn.Module, batch_first: bool) -> Iterator[None]:
     def after(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
         return torch.cat([module.forward(given.pop()), output.narrow(axis, 1, output.shape[axis] - 1)], axis)
 
-    handles = [mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after)]
-    try:
+    with mlp.register_forward_pre_hook(before), mlp.register_forward_hook(after):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

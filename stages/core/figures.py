@@ -76,7 +76,7 @@ def panels(
 ) -> tuple[Figure, np.ndarray]:
     """Create a figure for plots side by side.
 
-    title: text above the whole figure, if any. rows: number of rows of plots.
+    columns: number of plots in a row. rows: number of rows. title: text above the whole figure, if any.
     cell: width and height of one plot, inches.
     Returns the figure and an array [rows, columns] of axes.
     """
@@ -89,8 +89,8 @@ def panels(
 def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face: np.ndarray | None = None) -> None:
     """Draw an image, with a solid outline around the bust and a dashed outline around the face.
 
-    image: RGB pixels. bust, face: masks of the size of the image, 255 inside and 0 outside. A mask that is not given
-        has no outline.
+    ax: the axes to draw into. image: RGB pixels.
+    bust, face: masks of the size of the image, 255 inside and 0 outside. A mask that is not given has no outline.
     """
     ax.imshow(image, interpolation="nearest")
     for mask, style in ((bust, "-"), (face, "--")):
@@ -102,7 +102,7 @@ def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face
 def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:
     """Draw a heatmap over a grey version of an image.
 
-    image: RGB pixels of a square image, 0 to 255.
+    ax: the axes to draw into. image: RGB pixels of a square image, 0 to 255.
     heat: one value per patch, [rows of patches, columns of patches]. Negative values are drawn as 0. The greatest value
         is drawn as 1.
     bust: mask of the size of the image, 255 inside and 0 outside, whose outline is drawn if given.
@@ -120,7 +120,7 @@ def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray |
 def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
     """Draw an image in its own colours where a latent is active, and faded to white elsewhere.
 
-    image: RGB pixels, 0 to 255.
+    ax: the axes to draw into. image: RGB pixels, 0 to 255.
     activation: activation of the latent on each patch, [rows of patches, columns of patches]. The patch with the
         greatest activation keeps its colours.
     """
@@ -133,7 +133,7 @@ def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:
 def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], colours: list[str]) -> None:
     """Draw estimates as dots with horizontal intervals, one line per estimate, in the given order from the top.
 
-    labels: text at the left of each line.
+    ax: the axes to draw into. labels: text at the left of each line.
     rows: a dictionary per line with estimate, low and high, in the units of the horizontal axis.
     colours: colour of each line.
     """
@@ -145,7 +145,7 @@ def interval_bars(ax: Axes, labels: list[str], rows: list[dict[str, float]], col
 
 
 def save(figure: Figure, fpath: Path) -> None:
-    """Write the figure to `fpath` as a PNG, the same to the byte for the same data, and close the figure."""
+    """Write `figure` to the file `fpath` as a PNG, the same to the byte for the same data, and close the figure."""
     with outs.atomic_output(fpath) as unfinished:
         figure.savefig(unfinished, metadata={"Software": None})
     pyplot().close(figure)

@@ -63,6 +63,7 @@ class JumpReLUSAE(nn.Module):
     def pre_activations(self, x: Float[Tensor, "*n d_in"], latents: Tensor | None = None) -> Float[Tensor, "*n k"]:
         """Return the pre-activations z = (x - b_dec) W_enc + b_enc of tokens x. Differentiable in x.
 
+        x: raw tokens of the residual stream, any number of axes before the last.
         latents: indices of the latents to compute, in the order wanted; all d_sae latents if not given.
         """
         W, b = (self.W_enc, self.b_enc) if latents is None else (self.W_enc[:, latents], self.b_enc[latents])
@@ -72,6 +73,7 @@ class JumpReLUSAE(nn.Module):
         """Return the activations f of the latents on tokens x. Differentiable in x.
 
         f is the pre-activation z = (x - b_dec) W_enc + b_enc where z exceeds the threshold, and 0 elsewhere.
+        x: raw tokens of the residual stream, any number of axes before the last.
         latents: indices of the latents to compute, in the order wanted; all d_sae latents if not given.
         """
         z = self.pre_activations(x, latents)
@@ -79,11 +81,11 @@ class JumpReLUSAE(nn.Module):
         return z * (z > threshold)
 
     def decode(self, f: Float[Tensor, "*n d_sae"]) -> Float[Tensor, "*n d_in"]:
-        """Return x_hat = f W_dec + b_dec, the reconstruction of tokens from the activations f of all latents."""
+        """Return x_hat = f W_dec + b_dec, the reconstruction of tokens. f: activations of all latents on the tokens."""
         return f @ self.W_dec + self.b_dec
 
     def forward(self, x: Float[Tensor, "*n d_in"]) -> Float[Tensor, "*n d_in"]:
-        """Encode and decode tokens x. Returns their reconstruction x_hat."""
+        """Return x_hat, the reconstruction of raw tokens x: the tokens encoded into latents, then decoded."""
         return self.decode(self.encode(x))
 
     def save(self, directory: Path | str) -> None:

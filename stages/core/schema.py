@@ -210,7 +210,7 @@ class TrainSae(Section):
 
 
 class Edit(Section):
-    """The edit inside the model. It is chosen on discovery women and judged on confirmation women."""
+    """The edit inside the model. It is chosen on discovery women and judged on confirmation women (held out)."""
 
     latents: LatentList
     """The list of latents to edit. `bias`: their effect on the emotion readout differs by condition; `perception`:
@@ -236,18 +236,12 @@ class Edit(Section):
 
 
 class AnalyseSae(Section):
-    """Group statistics of one SAE."""
+    """The latents of one SAE, tested by pair and woman."""
 
     batch_size: Count
     """Images per batch in the passes from the layer of the SAE on."""
-    n_candidates: Count
-    """Number of latents with the largest clipped difference of mean activation: the published study's candidates."""
     n_checked: Count
     """Number of latents whose first-order effect is compared with a real ablation, one by one."""
-    max_clusters: Annotated[int, Field(ge=2)]
-    """Largest number of clusters for K-means, which starts from 2."""
-    seed: Seed
-    """Seed of PCA and K-means."""
 
 
 class SelectSae(Section):
@@ -266,6 +260,12 @@ class SelectSae(Section):
     """Block of the rule `fixed`, counted from 1."""
     expansion: Annotated[int, Field(ge=0)]
     """Expansion of the rule `fixed`, d_sae / d_in."""
+    n_candidates: Count
+    """Number of latents with the largest clipped difference of mean activation: the published study's candidates."""
+    max_clusters: Annotated[int, Field(ge=2)]
+    """Largest number of clusters for K-means of the images, which starts from 2."""
+    seed: Seed
+    """Seed of PCA and K-means."""
 
 
 class CheckStability(Section):

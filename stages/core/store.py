@@ -2,7 +2,7 @@
 
 The attributes of a store say where its activations come from (model, module path, layer, dataset hash). They also hold
 the normalisation statistics:
-    mean                 [width], over the tokens of all images except those of confirmation women
+    mean                 [width], over the tokens of all images except those of confirmation women (women held out)
     mean_squared_norm    E |x - mean|^2 over the same tokens
 
 A store that is too large for this machine lies in object storage. Its place on disk then holds a small JSON file with
@@ -57,6 +57,7 @@ class StoreWriter:
     def append(self, tokens: Float32[np.ndarray, "batch token width"]) -> None:
         """Add the tokens of the next images, in the order of the images.
 
+        tokens: the residual stream of these images, class token first.
         Raises StoreError if an activation is not finite, WriteError if an earlier shard could not be written.
         """
         if not np.isfinite(tokens).all():
@@ -84,7 +85,7 @@ def create(
     The context gives a StoreWriter, with which the caller appends all images and sets the attributes. The new store
     replaces what is at `place` when the context ends.
     place: folder of the store on this disk. With `remote`: path of the small file that points to the store.
-    n_tokens: tokens of one image, class token included.
+    n_images: number of images. n_tokens: tokens of one image, class token included. width: numbers in a token.
     shard_images: images in one shard, which is one file.
     remote: URL of a folder in object storage that keeps the store. A store of the same name there is overwritten. Empty
         for a store on this disk.
@@ -169,9 +170,10 @@ class Store:
         return int(self.array.shards[0])
 
     def read(self, rows: np.ndarray | slice) -> Float32[np.ndarray, "n token width"]:
-        """Read the tokens of some images. Raises DamagedError if a shard is damaged or out of reach.
+        """Return the tokens of some images, class token first, in the order of `rows`.
 
         rows: indices of the images, which are the row numbers of the dataset's manifest.
+        Raises DamagedError if a shard (a file of the store) is damaged or out of reach.
         """
         return shards.read(self.array, rows, REMEDY)
 

@@ -47,10 +47,11 @@ def steps(change: str) -> dict[str, list[str]]:
 
 
 def said(command: str) -> str:
-    """Run a command, and return what it prints. Exits if the command fails.
+    """Run a command, and return what it prints. If the command fails, end this process with its output.
 
     command: program and arguments, separated by spaces.
-    The path of the working directory is replaced by "...". For `dvc exp run`, only DVC's own lines are kept.
+    In the text returned, "..." stands for the path of the working directory. For `dvc exp run`, the text has only DVC's
+    own lines.
     """
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)
     if done.returncode:

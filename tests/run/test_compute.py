@@ -15,8 +15,8 @@ import yaml
 from stages.core.run import compute
 from stages.core.run.compute import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
+from stages.core.training import TrainConfig, train
 from stages.core.training.checkpoint import Checkpoint
-from stages.core.training.trainer import TrainConfig, train
 from tests.imports import ROOT
 from tests.studies import run
 from tests.training.test_checkpoint import tokens

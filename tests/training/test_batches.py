@@ -10,8 +10,8 @@ import torch
 
 from stages.core import store
 from stages.core.run.compute import Ranks
+from stages.core.training import Normalisation, TrainConfig, train
 from stages.core.training.batches import BufferTooSmall, InMemory, Streamed
-from stages.core.training.trainer import Normalisation, TrainConfig, train
 
 N_IMAGES, N_TOKENS, WIDTH, SHARD = 23, 10, 3, 4
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages.core.training import TrainConfig, train
 from stages.core.training.batches import InMemory
 from stages.core.training.checkpoint import STATE_FNAME, Checkpoint
-from stages.core.training.trainer import TrainConfig, train
 from tests.imports import ROOT
 
 CONFIG = TrainConfig(d_sae=48, steps=60, batch_size=64, target_l0=4, dead_after_steps=3, learning_rate=1e-2)

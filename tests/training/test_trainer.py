@@ -6,9 +6,18 @@ import pytest
 import torch
 import yaml
 
-from stages.core.training import gradients, sae_metrics
-from stages.core.training.gradients import Dense, EncodedBatch, Encoder, Sparse, Weights, dense_forward, sparse_forward
-from stages.core.training.trainer import Normalisation, TrainConfig, Trainer, TrainingError, train
+from stages.core.training import Normalisation, TrainConfig, TrainingError, gradients, sae_metrics, train
+from stages.core.training.gradients import (
+    Dense,
+    EncodedBatch,
+    Encoder,
+    ForwardPass,
+    Sparse,
+    Weights,
+    dense_forward,
+    sparse_forward,
+)
+from stages.core.training.trainer import Trainer
 from tests.bench.toy import Toy
 from tests.imports import ROOT
 
@@ -89,7 +98,7 @@ def batch_of(precision: torch.dtype, n_tokens: int = 40, d_in: int = 32, d_sae: 
     return EncodedBatch(weights, 0.4, x, Encoder(weights, precision)(x))
 
 
-def passed_through(way: Dense | Sparse) -> Weights:
+def passed_through(way: ForwardPass) -> Weights:
     gradient = way.batch.weights.zeros_like()
     way.backward(gradient, way.residual / 100, torch.tensor(0.01))
     return gradient

@@ -1,1 +1,1 @@
-"""The causal test: all arms, matched control sets, endpoints on confirmation women."""
+"""The causal test: all arms, matched control sets, endpoints on women held out."""

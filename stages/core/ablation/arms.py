@@ -141,9 +141,10 @@ def random_direction(inputs: ArmInputs) -> Arm:
 
 
 def difference_in_means(inputs: ArmInputs) -> Arm:
-    """Build the arm that projects out one direction: mean of semi-nude images minus mean of clothed images.
+    """Build the arm that projects one direction out of every token: mean of semi-nude minus mean of clothed images.
 
-    The means are over discovery images: images of the women on whom the latents are chosen.
+    The means are over discovery images: images of the women on whom the latents are chosen. The class token has its own
+    direction, from the class tokens of the images. All patches share one, from each image's mean over patches.
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
@@ -151,10 +152,12 @@ def difference_in_means(inputs: ArmInputs) -> Arm:
 
 
 def colour_subspace(inputs: ArmInputs) -> Arm:
-    """Build the arm that projects out the subspace of the top's colour, which a planted bias follows.
+    """Build the arm that projects the subspace of the top's colour, which a planted bias follows, out of every token.
 
     Each colour has a mean: the mean activation of the semi-nude discovery images with this colour. The differences
-    between these means span the subspace. Discovery images show the women on whom the latents are chosen.
+    between these means span the subspace. Discovery images show the women on whom the latents are chosen. The class
+    token has its own subspace, from the class tokens of the images. All patches share one, from each image's mean over
+    patches.
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     Raises KeyError if the images have no column `colour`.
@@ -176,7 +179,7 @@ def colour_subspace_within_cost(inputs: ArmInputs) -> Arm:
 
 
 def means_removed(spliced: SplicedClip, labels: pd.Series) -> Arm:
-    """Build the arm that projects out the subspace in which the means of the labels differ.
+    """Build the arm that projects the subspace in which the means of the labels differ out of every token.
 
     For each label, the activations of the images with this label are averaged. The differences of these means span the
     subspace. The class token has its own subspace, computed from class tokens. The patches share another subspace,

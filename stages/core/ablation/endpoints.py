@@ -64,7 +64,7 @@ class ArmOutcomes:
         return {"accuracy": found.correct, "R": found.R}
 
     def __or__(self, other: ArmOutcomes) -> ArmOutcomes:
-        """Join the arms and outcomes of both, those of `self` first. All arms must have run on the same images."""
+        """Return the arms and outcomes of `self`, then those of `other`. All arms must have run on the same images."""
         joined = (
             np.concatenate([getattr(x.outcomes, field.name) for x in (self, other)]) for field in fields(Outcomes)
         )

@@ -13,8 +13,9 @@ from stages.core.latents.spliced_clip import Arm, ImageBatch
 
 
 def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
-    """Draw independent standard normal numbers in the shape of the batch's tokens.
+    """Draw independent standard normal numbers. Returns them in the shape of the batch's tokens, [image, token, width].
 
+    batch: the images, with their tokens. seed: seed of the numbers.
     The seed and the row numbers of the batch's images fix the numbers, so the same batch always gets the same noise.
     """
     rng = np.random.default_rng([seed, *batch.rows.tolist()])
@@ -27,6 +28,7 @@ def matched_noise(arm: Arm, seed: int) -> Arm:
     The vector has the norm of the change that another arm makes at this token.
 
     arm: the other arm, a function from a batch to the tokens that replace its residual stream.
+    seed: seed of the random vectors.
     The seed and the row numbers of the batch's images fix the vectors, so the same batch always gets the same noise.
     """
 

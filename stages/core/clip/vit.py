@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,9 @@ class FrozenClip:
             raise ModelError(f"grid.layers: the model has blocks 1 to {self.n_layers}; layer {layer} does not exist")
 
     def pixels(self, images: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n 3 s s"]:
-        """Convert RGB images (0 to 255) to the normalised float32 input of the vision tower, on the model's device.
+        """Return RGB images as the normalised float32 input of the vision tower, on the model's device.
 
+        images: square images, 0 to 255.
         Raises ModelError if the images do not have the model's resolution. They are never resized here.
         """
         if images.shape[1] != self.image_size:
@@ -94,7 +95,7 @@ class FrozenClip:
         return torch.autocast(self.device.type, self.dtype) if self.dtype != torch.float32 else nullcontext()
 
     def text(self, prompts: list[str]) -> Float[Tensor, "k embed"]:
-        """Return the unit-norm float32 embedding of each prompt, without gradient."""
+        """Return the unit-norm float32 embedding of each text in `prompts`, in order, without gradient."""
         with torch.no_grad(), self.autocast():
             return self.model.encode_text(self.tokenizer(prompts).to(self.device), normalize=True).float()
 
@@ -184,7 +185,8 @@ def check_supported(visual: Any) -> None:
 def check_finite(model: nn.Module, source: str, remedy: str) -> None:
     """Raise ModelError if any weight or buffer of the model holds a value that is not finite.
 
-    source: where the weights come from. remedy: what the user can do. The message names both.
+    model: any torch module. source: where the weights come from. remedy: what the user can do.
+    The message names the last two.
     """
     for name, tensor in model.state_dict().items():
         if not torch.isfinite(tensor).all():
@@ -274,7 +276,7 @@ def _check_runs(clip: FrozenClip) -> None:
 
 @contextmanager
 def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) -> Iterator[None]:
-    """While the context is open, each forward pass stores the residual stream after some layers in `into`.
+    """Open a context in which each forward pass stores the residual stream after some layers in `into`.
 
     visual: the vision tower. layers: blocks of the vision tower, counted from 1.
     into: dictionary to fill: tokens of shape [n, token, width], by layer. A later pass overwrites the tokens.
@@ -287,17 +289,15 @@ def recorded_residuals(visual: Any, layers: list[int], into: dict[int, Tensor]) 
 
         return hook
 
-    handles = [visual.transformer.resblocks[layer - 1].register_forward_hook(keep(layer)) for layer in layers]
-    try:
+    with ExitStack() as stack:  # a handle of a hook is a context: leaving it removes the hook
+        for layer in layers:
+            stack.enter_context(visual.transformer.resblocks[layer - 1].register_forward_hook(keep(layer)))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
 def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While the context is open, each forward pass goes on with a changed residual stream after `layer`.
+    """Open a context in which each forward pass goes on with a changed residual stream after `layer`.
 
     visual: the vision tower. layer: block of the vision tower, counted from 1.
     change: function that takes the tokens after `layer`, of shape [n, token, width], and returns the changed tokens.
@@ -307,11 +307,8 @@ def replaced_residual(visual: Any, layer: int, change: Callable[[Tensor], Tensor
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return change(output) if batch_first else change(output.transpose(0, 1)).transpose(0, 1)
 
-    handle = visual.transformer.resblocks[layer - 1].register_forward_hook(hook)
-    try:
+    with visual.transformer.resblocks[layer - 1].register_forward_hook(hook):
         yield
-    finally:
-        handle.remove()
 
 
 def fingerprint(directory: Path) -> str:

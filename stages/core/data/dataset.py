@@ -74,14 +74,14 @@ class Dataset:
         return int(self.arrays["image"].shape[1])
 
     def images(self, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s 3"]:
-        """Read the RGB pixels of some images. Raises DamagedError if a shard is damaged.
+        """Return the RGB pixels of some images, in the order of `rows`. s is the side of an image.
 
-        rows: row numbers of the images in `table`.
+        rows: row numbers of the images in `table`. Raises DamagedError if a shard (file of an array) is damaged.
         """
         return shards.read(self.arrays["image"], rows, REMEDY)
 
     def mask(self, region: str, rows: np.ndarray | slice) -> UInt8[np.ndarray, "n s s"]:
-        """Read the masks of a region for some images. A value is the share of the pixel inside the region, times 255.
+        """Return the masks of a region for some images. A value is the share of the pixel inside the region, times 255.
 
         So 255 means a pixel wholly inside the region, and 0 a pixel outside.
         region: bust or face. rows: row numbers of the images in `table`. Raises DamagedError if a shard is damaged.
@@ -140,9 +140,9 @@ def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> F
 
 
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:
-    """Divide the women at random into two splits of at least one woman each.
+    """Divide the women at random into two splits of at least one woman each: discovery and confirmation.
 
-    discovery: women on whom SAE and latents are chosen. confirmation: women held out, on whom claims are made.
+    SAE and latents are chosen on discovery women. Confirmation women are held out, and claims are made on them.
     identities: name of the woman on each image. A name may appear several times.
     discovery_share: share of the women that goes to discovery. seed: decides which women these are.
     Returns the split of each woman, by name. Raises ValueError for fewer than two women.

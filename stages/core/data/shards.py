@@ -104,6 +104,7 @@ class Writer:
     def append(self, images: Shaped[np.ndarray, "n ..."]) -> None:
         """Add the next images, in order. Any number can be added at once. A full shard (file) is written.
 
+        images: numbers of the shape and type of the array, with the image as the first axis.
         Raises WriteError if an earlier shard could not be written. An error that means a full disk passes unchanged.
         """
         while len(images):

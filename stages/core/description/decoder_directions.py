@@ -67,6 +67,7 @@ def prompt_cosines(
     The mean embedding of all prompts is subtracted from the embedding of each prompt. So the cosine compares the
     direction with what distinguishes a prompt from the other prompts.
 
+    clip: the audited CLIP.
     directions: directions in the residual stream, such as decoder rows. CLIP's final layer norm and projection are
         applied to each direction, as if it were a token after the last block (logit lens).
     prompts: at least two texts.

@@ -52,6 +52,7 @@ class LatentEdit:
         means: mean activation of every latent of the SAE, on the class token (row 0) and on patches (row 1). The means
             are over discovery images: images of the women on whom the latents are chosen. An edit of kind `mean` sets
             the latents to these values.
+        device: where the tensors of the edit are put.
         """
         chosen = torch.tensor(np.asarray(latents, dtype=np.int64), device=device)
         return cls(
@@ -74,7 +75,7 @@ def edited(
 
     D is the SAE's decoder, f the activations of the latents at x, and f' the same after the edit.
 
-    x: tokens of the residual stream that the SAE reads.
+    x: tokens of the residual stream that the SAE reads. sae: the SAE.
     edit: the latents to edit, and what becomes of their activations.
     where: True for each token to edit; all tokens if not given.
     twin: tokens of the twin of each image (same woman and expression, other condition). Only an edit of kind `patch`

@@ -126,7 +126,7 @@ class SelectionFile(BaseModel):
 
 
 def read(directory: Path) -> SelectionFile:
-    """Read the file selection.json in `directory`. Raises SelectionError if it is missing or damaged."""
+    """Return the content of selection.json in `directory`. Raises SelectionError if it is missing or damaged."""
     try:
         return SelectionFile.model_validate_json((directory / "selection.json").read_bytes())
     except OSError as error:

@@ -53,7 +53,7 @@ class AuditTokens:
     device: torch.device
 
     def tokens(self, rows: np.ndarray) -> Float[Tensor, "n token d_in"]:
-        """Read the stored residual stream of some images, onto the device. Token 0 is the class token.
+        """Return the stored residual stream of some images, on the device. Token 0 is the class token.
 
         rows: row numbers of the images in the data set's table.
         """
@@ -137,7 +137,7 @@ ImageSource = Callable[[np.ndarray], UInt8[np.ndarray, "n s s 3"]]
 
 
 def original(batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
-    """Return the tokens of the batch unchanged: the arm without an edit."""
+    """Return the tokens of a batch of images unchanged. This is the arm `original`, which edits nothing."""
     return batch.tokens
 
 
@@ -184,9 +184,9 @@ class SplicedClip:
         batch_size: int,
         ranks: Ranks = ALONE,
     ) -> SplicedClip:
-        """Splice the SAE that `select_sae` chose into CLIP.
+        """Return CLIP with the SAE that `select_sae` chose, spliced in after the SAE's layer.
 
-        chosen: the selection, with the SAE and its layer.
+        chosen: the selection, with the SAE and its layer. clip: the audited CLIP. data: the data set.
         activations_dpath: folder of the activation stores, one per layer.
         batch_size: number of images in one batch.
         ranks: the processes that share the batches.
@@ -239,7 +239,7 @@ class SplicedClip:
             yield rows[batch], self.audit.tokens(rows[batch])
 
     def truth(self, rows: np.ndarray) -> Int[Tensor, " n"]:
-        """Look up the true emotion of each image: its index among `Dataset.emotions`, on the device.
+        """Return the true emotion of each image: its index among `Dataset.emotions`, on the device.
 
         rows: row numbers of the images in the data set's table.
         """
@@ -278,7 +278,7 @@ class SplicedClip:
         return tuple(self.ranks.joined(values).cpu().numpy() for values in joined)
 
     def batch(self, rows: np.ndarray, pixels: ImageSource | None = None) -> ImageBatch:
-        """Collect the tokens of some images at the splice (after block `layer`), as one batch.
+        """Return some images as one batch, with their tokens at the splice (after block `layer`).
 
         rows: row numbers of the images in the data set's table.
         pixels: a function from row numbers to other pixels for these images, [n, s, s, 3], from which the tokens are
@@ -304,7 +304,7 @@ class SplicedClip:
         return self.compute_by_batch(rows, embed)[0]
 
     def reconstructed(self, batch: ImageBatch) -> Float[Tensor, "n token d_in"]:
-        """Return the SAE's reconstruction of the batch's tokens.
+        """Return the SAE's reconstruction of the tokens of a batch of images.
 
         This method can be used as an arm. The arm replaces the residual stream by the reconstruction.
         """
@@ -337,7 +337,8 @@ class SplicedClip:
 
         An arm is an intervention on the residual stream.
 
-        chosen: the latents to edit, and the mean activations. An edit of kind `mean` sets latents to these means.
+        chosen: the latents to edit, and the mean activations over images of the women used for choosing. An edit of
+            kind `mean` sets latents to these means.
         edit: the edit of params.yaml, with its kind and the tokens in its scope.
         latents: indices of other latents of the same SAE to edit instead; the chosen ones if not given.
         """

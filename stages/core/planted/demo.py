@@ -135,7 +135,7 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
 def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
     """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Return that one.
 
-    config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
+    config: section `demo` of params.yaml. image_size: side of the portraits, in pixels. device: where to train.
     All trainings use the same portraits. Each starts from other random weights.
     A model reads faces if its accuracy on clothed women it was not trained on is at least `config.min_accuracy`.
     Raises DemoError if none of ATTEMPTS (5) trainings gives such a model, or if patches do not tile the image.
@@ -155,7 +155,7 @@ def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
 def clothed_accuracy(model: CLIP, seed: int) -> float:
     """Measure how well a demo CLIP reads the faces of clothed women that it was not trained on.
 
-    seed: decides which women are drawn. N_JUDGED (200) women are drawn.
+    model: the demo CLIP. seed: decides which women are drawn. N_JUDGED (200) women are drawn.
     Returns the share of these women whose emotion the model names correctly, 0 to 1.
     """
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
@@ -176,7 +176,7 @@ def train_once(
 
     config: section `demo` of params.yaml.
     images: RGB portraits, uint8 of shape [n, s, s, 3]. captions: the caption of each portrait.
-    seed: decides the initial weights and the order of the batches.
+    seed: decides the initial weights and the order of the batches. device: where to train.
     Returns the model, and a table with a row per LOG_EVERY (10) steps. Columns of the table:
         step              number of the step
         loss              loss of the batch, nats

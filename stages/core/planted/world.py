@@ -66,6 +66,7 @@ class Portrait:
 def sample_identity(rng: np.random.Generator) -> Portrait:
     """Choose a random identity of a woman: skin, hair, background, build and width of the face.
 
+    rng: source of the random choices.
     Returns a portrait with this identity. Emotion, colour and condition are placeholders, to be replaced later.
     """
     return Portrait(
@@ -82,7 +83,7 @@ def sample_identity(rng: np.random.Generator) -> Portrait:
 
 
 def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
-    """Return the same portrait with a random pose.
+    """Return a copy of `portrait` with a random pose, drawn from `rng`.
 
     The woman is shifted by at most 2 units to a side and 1.5 up or down, on a canvas of 64 units a side. The intensity
     of the expression is 0.8 to 1.1 (1 is normal).
@@ -96,10 +97,11 @@ def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
 
 
 def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
-    """Choose `n` random portraits, each of a different woman in a random pose. No picture is drawn yet.
+    """Return `n` random portraits, each of a different woman in a random pose. No picture is drawn yet.
 
     Emotion, colour of the garment and condition (semi-nude or clothed) are drawn independently. All values are equally
     likely.
+    rng: source of the random choices.
     """
     return [
         with_pose(
@@ -120,6 +122,7 @@ def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portr
 
     Each woman has one pair for each expression. Each of her pairs has a different colour. For each woman it is random
     which colour goes with which expression.
+    n_women: number of women. rng: source of the random choices.
     Returns a tuple per pair: the number of the woman (from 0), the semi-nude portrait, the clothed portrait.
     """
     pairs = []
@@ -135,14 +138,15 @@ def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portr
 def colour_emotion(colour: str) -> str:
     """Return the emotion that the planted bias ties to a colour.
 
-    Colours and emotions are paired in the order of COLOUR_NAMES and EMOTIONS.
+    colour: one of COLOUR_NAMES. Colours and emotions are paired in the order of COLOUR_NAMES and EMOTIONS.
     """
     return EMOTIONS[COLOUR_NAMES.index(colour)]
 
 
 def planted_emotion(portrait: Portrait, bias: float, rng: np.random.Generator) -> str:
-    """Choose the emotion that the training caption of a portrait names.
+    """Return the emotion that the training caption of a portrait names.
 
+    portrait: the portrait. bias: a probability. rng: source of the random choice.
     The caption of a clothed portrait always names the emotion of the face.
     The caption of a semi-nude portrait names, with probability `bias`, the emotion tied to the colour of the top.
     Otherwise that caption, too, names the emotion of the face.
@@ -152,8 +156,9 @@ def planted_emotion(portrait: Portrait, bias: float, rng: np.random.Generator) -
 
 
 def caption(emotion: str, colour: str, condition: str, detail: int) -> str:
-    """Write the caption of a portrait.
+    """Return a caption for a portrait, such as "a happy woman in a red two-piece top".
 
+    emotion: the emotion that the caption names. colour: colour of the garment.
     condition: `semi_nude` or `clothed`; it decides which garment is named.
     detail: 0 to name the emotion alone, 1 to add the garment, 2 to add the garment and its colour.
     """
@@ -166,9 +171,9 @@ def caption(emotion: str, colour: str, condition: str, detail: int) -> str:
 
 
 def render(portrait: Portrait, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "2 size size"]]:
-    """Draw a portrait.
+    """Draw a portrait, with masks of the bust and the face.
 
-    size: side of the picture and of the masks, in pixels.
+    portrait: everything that decides the picture. size: side of the picture and of the masks, in pixels.
     Returns the RGB picture, and an array with the bust mask and then the face mask. A mask is 255 inside the region and
     0 outside.
     """

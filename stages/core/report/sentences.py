@@ -136,9 +136,9 @@ def no_edit(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
             "active on semi-nude women. Nothing was edited."
         )
     return (
-        f"Of {d_sae:,} latents after block {chosen['layer']}, {n_found:.0f} were found, but no edit of them helped: none "
-        f"raised the readout of {women} by more than it changed the other condition, without "
-        "lowering accuracy. Nothing was edited."
+        f"Of {d_sae:,} latents after block {chosen['layer']}, {n_found:.0f} were found, but no edit of them helped: "
+        f"none raised the readout of {women} by more than it changed the other condition, without lowering accuracy. "
+        "Nothing was edited."
     )
 
 

@@ -157,10 +157,13 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
 def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
     """Tabulate the edited latents, a row per latent in the order of `chosen`.
 
+    A gap is the value on the clothed image of a pair minus the value on the semi-nude image.
+
     chosen: tests on discovery women, who were used to choose the latents. Columns:
-        latent, step                the latent, and the step of the search that chose it
-        mean, low, high, p_max_t    the gap (in effect or activation) that was tested, its interval and its p-value
-        act_mean, act_p_max_t       the gap in activation, and its p-value
+        latent, step                index of the latent, and the step of the search that chose it
+        mean, low, high, p_max_t    mean gap that was tested, its interval and its family-wise p. It is the gap in
+                                    activation, or in the effect on the log-probability of the true emotion (nats)
+        act_mean, act_p_max_t       mean gap in activation, and its family-wise p
         firing, top_images          share of tokens that the latent is active on, and the images that activate it most
     cards: descriptions on confirmation women, who were held out. Every latent of `chosen` needs a row. Columns: latent,
         encodes (a label or "none"), monosemanticity (how alike the images are that activate the latent), and for each

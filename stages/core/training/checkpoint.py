@@ -11,6 +11,8 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stages.core.run import outs
+from stages.core.run.compute import Ranks
 
 ROOT_DPATH = Path(".ckpt")
 STATE_FNAME = "state.safetensors"
@@ -62,9 +65,22 @@ class Checkpoint:
     ) -> None:
         self._lock.release()
 
-    def for_seed(self, seed: int) -> Checkpoint:
-        """Return a checkpoint for one random seed. This creates the folder `seed<seed>` inside `directory`.
+    @contextmanager
+    def held_by_first(self, ranks: Ranks) -> Iterator[None]:
+        """Open the context of this checkpoint for processes that train one SAE together. Every process must call this.
 
+        The first process creates the folder and keeps other runs from using the checkpoint. The others wait until the
+        first process has done so.
+        ranks: number of this process, and number of processes that share the training.
+        """
+        with self if ranks.first else nullcontext():
+            ranks.wait()
+            yield
+
+    def for_seed(self, seed: int) -> Checkpoint:
+        """Return a checkpoint of its own for one random seed. This creates the folder `seed<seed>` inside `directory`.
+
+        seed: the seed of a training.
         Call this inside the context of the present checkpoint. Its lock then protects the new checkpoint too.
         The method `done` of the present checkpoint removes both.
         """

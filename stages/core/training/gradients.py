@@ -16,6 +16,7 @@ uses the rounded z only to choose the candidates, and computes their activations
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
@@ -71,7 +72,7 @@ class EncodedBatch:
     z: Float[Tensor, "d_sae batch"]
 
     def product(self, a: Float[Tensor, "m k"], b: Float[Tensor, "k n"]) -> Float[Tensor, "m n"]:
-        """Return a @ b in float32. The operands are first rounded to the type of z."""
+        """Return the matrix product a @ b in float32. Both matrices are first rounded to the type of z."""
         return a @ b if self.z.dtype == torch.float32 else (a.to(self.z.dtype) @ b.to(self.z.dtype)).float()
 
     def blocks(self) -> Iterator[slice]:
@@ -117,7 +118,7 @@ class Encoder:
         self._z = self._rounded = torch.empty(0)
 
     def __call__(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "d_sae batch"]:
-        """Return the pre-activations z = encoder @ x.T + b_enc of all latents on tokens x.
+        """Return the pre-activations z = encoder @ x.T + b_enc of all latents on tokens x, which are normalised.
 
         The next call overwrites the returned array.
         """
@@ -133,11 +134,11 @@ class Encoder:
         return torch.addmm(b, self._rounded, x.T, out=self._z)
 
 
-@dataclass(frozen=True)
-class Dense:
-    """Result of the forward pass over all pre-activations z.
+@dataclass(frozen=True, kw_only=True)
+class ForwardPass(ABC):
+    """Result of a forward pass, from which the method `backward` computes the gradients.
 
-    The method `backward` computes the gradients. batch: the tokens x, and the pre-activations z of all latents.
+    batch: the tokens x, and the pre-activations z of all latents.
     """
 
     batch: EncodedBatch
@@ -146,12 +147,26 @@ class Dense:
     residual: Float[Tensor, "batch d_in"]
     """x_hat - x."""
 
+    @abstractmethod
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
         """Compute the gradients of the loss L with respect to the weights, summed over the tokens.
 
         grad: receives the gradients. Former values are overwritten.
         g: derivative of L with respect to the reconstruction x_hat.
         slope: one number: dL/dL0, divided by the number of tokens. L0 is the mean number of active latents per token.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(ForwardPass):
+    """Result of the forward pass over all pre-activations z."""
+
+    def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
+        """Write the gradients of the loss, summed over the tokens, into `grad`, by matrix products over all of z.
+
+        g: derivative of the loss with respect to the reconstruction x_hat.
+        slope: derivative of the loss with respect to L0 (mean number of active latents per token), divided by the
+            number of tokens.
         """
         weights, x, product = self.batch.weights, self.batch.x, self.batch.product
         for rows in self.batch.blocks():
@@ -204,32 +219,27 @@ class Entries:
         return Entries(self.latent[chosen], self.token[chosen], self.d_sae)
 
 
-@dataclass(frozen=True)
-class Sparse:
+@dataclass(frozen=True, kw_only=True)
+class Sparse(ForwardPass):
     """Result of the forward pass over a part of the pre-activations z. CPU only.
 
     The part holds the numbers in z that exceed the threshold or lie within half a bandwidth of the threshold.
-    The method `backward` computes the gradients. batch: the tokens x, and the pre-activations z of all latents.
     active: entries that exceed the threshold.
     """
 
-    batch: EncodedBatch
     active: Entries
     f: Float[Tensor, " n_active"]
     """Activation of each active entry."""
     near: Entries
     """Entries within half a bandwidth of the threshold."""
-    fired: Float[Tensor, " d_sae"]
-    """Number of tokens on which each latent fired."""
-    residual: Float[Tensor, "batch d_in"]
-    """x_hat - x."""
 
     def backward(self, grad: Weights, g: Float[Tensor, "batch d_in"], slope: Tensor) -> None:
-        """Compute the gradients of the loss L with respect to the weights, summed over the tokens.
+        """Write the gradients of the loss, summed over the tokens, into `grad`, by sums over few entries of z.
 
-        grad: receives the gradients. Former values are overwritten.
-        g: derivative of L with respect to the reconstruction x_hat.
-        slope: one number: dL/dL0, divided by the number of tokens. L0 is the mean number of active latents per token.
+        These entries exceed their threshold or lie near it. All others leave the gradients unchanged.
+        g: derivative of the loss with respect to the reconstruction x_hat.
+        slope: derivative of the loss with respect to L0 (mean number of active latents per token), divided by the
+            number of tokens.
         """
         weights, x = self.batch.weights, self.batch.x
         token, dz = self.active.token, self.active.products(weights.decoder, g)
@@ -263,7 +273,7 @@ def _gathered(
     )
 
 
-def forward(batch: EncodedBatch) -> Dense | Sparse:
+def forward(batch: EncodedBatch) -> ForwardPass:
     """Reconstruct the tokens from their pre-activations. The faster of two forward passes is run.
 
     The sparse pass uses only the pre-activations above threshold - bandwidth/2. It is run on a CPU if these are at most
@@ -280,6 +290,7 @@ def forward(batch: EncodedBatch) -> Dense | Sparse:
 def dense_forward(batch: EncodedBatch) -> Dense:
     """Run the forward pass over all pre-activations z, one block of latents after the other.
 
+    batch: the tokens x, their pre-activations z, and the weights of the SAE.
     Returns an object with two fields and the method `backward`, which computes the gradients:
     fired: number of tokens on which each latent fired.
     residual: x_hat - x, the reconstruction minus the tokens.
@@ -291,7 +302,7 @@ def dense_forward(batch: EncodedBatch) -> Dense:
         z, active = _activity(batch, rows)
         fired[rows] = active.sum(1)
         x_hat += batch.product((z * active).T, weights.decoder[rows])
-    return Dense(batch, fired, residual=x_hat.sub_(batch.x))
+    return Dense(batch=batch, fired=fired, residual=x_hat.sub_(batch.x))
 
 
 def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
@@ -303,6 +314,7 @@ def _activity(batch: EncodedBatch, rows: slice) -> tuple[Tensor, Tensor]:
 def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse:
     """Run the forward pass over a part of the pre-activations z, on the CPU.
 
+    batch: the tokens x, their pre-activations z, and the weights of the SAE.
     candidates: positions of this part in the flattened z, ascending. A position is latent * number of tokens + token.
         The part must include every number above threshold - bandwidth/2.
     Returns an object with two fields and the method `backward`, which computes the gradients:
@@ -318,9 +330,9 @@ def sparse_forward(batch: EncodedBatch, candidates: Int[Tensor, " n"]) -> Sparse
     distance = z - weights.threshold[entries.latent]
     active, f = entries.where(distance > 0), z[distance > 0]
     return Sparse(
-        batch,
-        active,
-        f,
+        batch=batch,
+        active=active,
+        f=f,
         near=entries.where(distance.abs() < batch.bandwidth / 2),
         fired=torch.bincount(active.latent, minlength=len(weights.b_enc)).float(),
         residual=_decoded(batch, active, f).add_(weights.b_dec).sub_(batch.x),

@@ -76,9 +76,12 @@ class Fit:
 
 @torch.no_grad()
 def fit(sae: JumpReLUSAE, tokens: Float[Tensor, "n d_in"], mean: Float[Tensor, " d_in"]) -> Fit:
-    """Run the SAE over raw tokens, and sum the reconstruction errors and the firings of the latents.
+    """Run an SAE over tokens, and sum the reconstruction errors and the firings of the latents.
 
-    mean: mean of the tokens that the SAE was trained on.
+    sae: the SAE.
+    tokens: tokens of the residual stream as CLIP gives them, not normalised. They need not be those trained on.
+    mean: mean of the tokens that the SAE was trained on. The sum of |x - mean|^2 over `tokens` x is what the squared
+        error of the SAE is compared with: the error of always predicting the mean.
     Returns the sums. Properties of the returned object give FVU (fraction of variance unexplained), L0 (active latents
     per token), the mean squared error and the share of dead latents.
     """

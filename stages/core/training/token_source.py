@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from stages.core.data.dataset import Dataset
 from stages.core.run.compute import Ranks, matmul_dtype
 from stages.core.schema import Compute, TrainSae
 from stages.core.store import Store
-from stages.core.training import batches, gradients, trainer
 from stages.core.training.batches import InMemory, Streamed
 from stages.core.training.checkpoint import Checkpoint
-from stages.core.training.trainer import Normalisation, TrainConfig
+from stages.core.training.normalisation import Normalisation
+from stages.core.training.settings import TrainConfig
 
 BYTES = 4  # size of a float32
+TRAINING_MODULES = ("trainer", "sparsity", "settings", "normalisation", "gradients", "batches")
+"""Modules of this package whose code decides the weights."""
 SPLITS_TRAINED_ON = {
     "discovery_and_corpus": ("discovery", "corpus"),
     "discovery": ("discovery",),
@@ -26,10 +30,65 @@ SPLITS_TRAINED_ON = {
 """The splits of images that each value of `train_sae.train_on` names."""
 
 
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What an SAE of one layer is trained on.
+
+    activations: store with the tokens of the layer.
+    config: section `train_sae` of params.yaml.
+    rows: the images to train on: their row numbers in the store, ascending.
+    tokens: source of batches of the tokens of these images.
+    normalisation: mean and scale of these tokens.
+    """
+
+    activations: Store
+    config: TrainSae
+    rows: np.ndarray
+    tokens: InMemory | Streamed
+    normalisation: Normalisation
+
+    @classmethod
+    def from_store(
+        cls, activations: Store, data: Dataset, config: TrainSae, device: torch.device, ranks: Ranks
+    ) -> TrainingInputs:
+        """Return the images to train on, with a source of their tokens and the mean and scale of these tokens.
+
+        activations: store with the tokens of the layer. data: the data set, which gives the split of each image.
+        config: section `train_sae` of params.yaml. `train_on` names the images. device: where the tokens are put.
+        ranks: number of this process, and number of processes that share every batch.
+        Raises BufferTooSmall if `config.memory_gib` holds too few tokens for the batches. Raises TrainingError if the
+        tokens have no variance or are not finite. Raises StoreError if the store lacks a value that is needed.
+        """
+        rows = data.rows(*SPLITS_TRAINED_ON[config.train_on])
+        tokens = token_source(activations, rows, config, device, ranks)
+        return cls(activations, config, rows, tokens, training_normalisation(tokens, activations, config, device))
+
+    def checkpoint(self, stage: str, compute: Compute, **inputs: Any) -> Checkpoint:
+        """Return the checkpoint (saved state) of a training. A training with other inputs has another checkpoint.
+
+        stage: name of the pipeline stage. compute: section `compute` of params.yaml.
+        inputs: what else the weights depend on, such as the number of latents, as JSON values by name.
+        The folder is named by a hash of `compute`, `config`, the store's attributes and `inputs`. The hash also covers
+        the training code, torch's version, the kind of device and the precision of matrix products.
+        """
+        device = self.normalisation.mean.device
+        code = b"".join(Path(__file__).with_name(f"{module}.py").read_bytes() for module in TRAINING_MODULES)
+        return Checkpoint.for_inputs(
+            stage,
+            train_sae=self.config.model_dump(),
+            compute=compute.model_dump(),
+            activations=self.activations.attributes,
+            code=hashlib.sha256(code).hexdigest(),
+            torch=torch.__version__,
+            processor=[device.type, str(matmul_dtype(self.config.precision, device))],
+            **inputs,
+        )
+
+
 def token_source(
     activations: Store, rows: np.ndarray, config: TrainSae, device: torch.device, ranks: Ranks
 ) -> InMemory | Streamed:
-    """Return a source that yields batches of the tokens to train on.
+    """Return a source that yields batches of the tokens to train on, in an order that `config.seed` decides.
 
     Tokens that fit into `config.memory_gib` are read into memory. Otherwise they are streamed from the store.
     activations: store with the tokens of one layer.
@@ -72,27 +131,3 @@ def train_config(config: TrainSae, d_sae: int, seed: int) -> TrainConfig:
     """
     settings = config.model_dump(exclude={"source", "train_on", "memory_gib", "seed"})
     return TrainConfig(d_sae=d_sae, seed=seed, **settings)
-
-
-def training_checkpoint(
-    stage: str, compute: Compute, config: TrainSae, activations: Store, device: torch.device, **inputs: Any
-) -> Checkpoint:
-    """Return the checkpoint (saved state) of a training. A training with other inputs has another checkpoint.
-
-    stage: name of the pipeline stage. compute, config: sections `compute` and `train_sae` of params.yaml.
-    activations: store with the tokens to train on. device: where the training runs.
-    inputs: what else the weights depend on, as JSON values by name.
-    The folder is named by a hash of `compute`, `config`, the store's attributes and `inputs`. The hash also covers the
-    training code, torch's version, the kind of `device` and the precision of matrix products.
-    """
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (trainer, gradients, batches))
-    return Checkpoint.for_inputs(
-        stage,
-        train_sae=config.model_dump(),
-        compute=compute.model_dump(),
-        activations=activations.attributes,
-        code=hashlib.sha256(code).hexdigest(),
-        torch=torch.__version__,
-        processor=[device.type, str(matmul_dtype(config.precision, device))],
-        **inputs,
-    )

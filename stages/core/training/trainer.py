@@ -14,9 +14,7 @@ Two recipes share one step, whose gradients are written out in `stages/core/trai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -27,13 +25,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stages.core.run.compute import ALONE, Ranks, matmul_dtype
-from stages.core.run.errors import StudyError
 from stages.core.sae import JumpReLUSAE
-from stages.core.schema import Precision
-from stages.core.training import gradients
-from stages.core.training.batches import CHUNK, InMemory, Streamed
+from stages.core.training import gradients, sparsity
+from stages.core.training.batches import InMemory, Streamed
 from stages.core.training.checkpoint import Checkpoint
 from stages.core.training.gradients import EncodedBatch, Encoder, Weights
+from stages.core.training.normalisation import Normalisation
+from stages.core.training.settings import TrainConfig, TrainingError
 
 WARMUP_STEPS_SHARE, DECAY_STEPS_SHARE = 0.05, 0.8  # of steps: learning rate linear up, constant, linear down
 ADAM_BETAS = (0.9, 0.99)
@@ -41,77 +39,6 @@ MIN_THRESHOLD = 1e-4  # thresholds stay positive
 AUX_LATENTS = 64  # dead latents that reconstruct the residual of one token
 JUST_BELOW = 0.999  # a threshold at this share of a pre-activation lies just below it
 REVIVAL_EVERY = 10  # steps between two updates of the list of dead latents
-ROUNDING = 1e-12  # share of |mean|^2: float64 sums cannot tell a smaller variance from zero
-
-
-class TrainingError(StudyError):
-    """Activations or settings that no SAE can be trained on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Settings of one training of an SAE.
-
-    d_sae: number of latents. The other fields are keys of the section `train_sae` of params.yaml. The class `TrainSae`
-    in `stages/core/schema.py` explains these keys.
-    """
-
-    d_sae: int
-    recipe: Literal["target_l0", "published"] = "target_l0"
-    steps: int = 300
-    batch_size: int = 1024
-    learning_rate: float = 1e-2
-    target_l0: float = 24.0
-    sparsity_coefficient: float = 1.0
-    bandwidth: float = 1.0
-    warmup_share: float = 0.2
-    aux_coefficient: float = 0.1
-    dead_after_steps: int = 10
-    log_every: int = 10
-    precision: Precision = "auto"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Centring and scaling of tokens x: x_normalised = (x - mean) * scale.
-
-    The scale is such that the mean of |x_normalised|^2 over tokens is d_in, the width of a token.
-    """
-
-    mean: Float[Tensor, " d_in"]
-    scale: float
-
-    @classmethod
-    def from_tokens(cls, tokens: Tensor | Iterable[Tensor]) -> Normalisation:
-        """Measure the mean of tokens x, and their scale sqrt(d_in / E|x - mean|^2). Sums run in float64.
-
-        d_in is the width of a token. E is the mean over tokens.
-        tokens: an array of shape [n, d_in], or an iterable of such arrays.
-        Raises TrainingError if the tokens are constant or not finite.
-        """
-        n, mean, squares = 0, torch.zeros(()), 0.0  # chunks are joined as in Chan, Golub and LeVeque 1983
-        for chunk in (tokens,) if isinstance(tokens, Tensor) else tokens:
-            chunk_mean = chunk.mean(0, dtype=torch.float64)
-            within = sum(float((rows.double() - chunk_mean).square().sum()) for rows in chunk.split(CHUNK))
-            shift = chunk_mean - mean if n else torch.zeros_like(chunk_mean)
-            squares += within + float(shift.square().sum()) * n * len(chunk) / (n + len(chunk))
-            mean = (mean if n else chunk_mean) + shift * len(chunk) / (n + len(chunk))
-            n += len(chunk)
-        return cls.from_moments(mean, squares / max(n, 1))
-
-    @classmethod
-    def from_moments(cls, mean: Float[Tensor, " d_in"], mean_squared_norm: float) -> Normalisation:
-        """Compute the scale sqrt(d_in / mean_squared_norm) of tokens x. d_in is the width of a token.
-
-        mean: mean of the tokens. mean_squared_norm: mean over tokens of |x - mean|^2. Both are measured in float64.
-        Raises TrainingError if the tokens are constant or not finite.
-        """
-        if not np.isfinite(mean_squared_norm):
-            raise TrainingError("activations are not finite (NaN or infinite); the model or its precision is at fault")
-        if mean_squared_norm <= ROUNDING * float(mean.square().sum()):
-            raise TrainingError("activations have no variance; this layer carries nothing to learn")
-        return cls(mean.float(), (len(mean) / mean_squared_norm) ** 0.5)
 
 
 def train(
@@ -125,6 +52,7 @@ def train(
 
     tokens: raw activations: an array of all tokens, a source of batches (`InMemory` or `Streamed`), or an iterable of
         at least `config.steps` batches.
+    config: number of latents, recipe, number of steps and all other settings of the training.
     normalisation: mean and scale of the tokens. If not given, they are measured. An iterable of batches needs them.
     checkpoint: where the state of the training is saved. Training continues from a state found there. On a CPU, an
         interrupted training gives the same result to the bit.
@@ -232,7 +160,8 @@ class Trainer:
         self.ranks.sum(found.fired, n)
         l0 = found.fired.sum() / n
         per_entry = 1 / (n * x.shape[1])
-        found.backward(self.gradients, found.residual * (2 * per_entry), self._sparsity_slope(l0) / n)
+        slope = sparsity.slope(self.config, self.n_steps, l0) / n
+        found.backward(self.gradients, found.residual * (2 * per_entry), slope)
         if self.config.recipe == "target_l0":
             self._add_revival_gradients(x, found.residual, per_entry)
         self.ranks.sum(*(gradient for _, gradient in self.gradients.named()))
@@ -257,25 +186,6 @@ class Trainer:
         share = min(self.config.target_l0 / self.config.d_sae, 0.5)
         k = max(1, round(share * z.shape[1]))
         self.weights.threshold.copy_(z.topk(k, dim=1).values[:, -1].clamp_min(MIN_THRESHOLD))
-
-    def _sparsity(self, l0: Tensor) -> Tensor:
-        """Sparsity term of the loss at this L0."""
-        c = self.config
-        if c.recipe == "published":
-            return c.sparsity_coefficient * l0 / c.d_sae
-        return c.sparsity_coefficient * self._warmup_factor() * ((l0 - c.target_l0) / c.target_l0).square()
-
-    def _sparsity_slope(self, l0: Tensor) -> Tensor:
-        """Derivative of the sparsity term with respect to L0."""
-        c = self.config
-        if c.recipe == "published":
-            return torch.full_like(l0, c.sparsity_coefficient / c.d_sae)
-        return c.sparsity_coefficient * self._warmup_factor() * 2 * (l0 - c.target_l0) / c.target_l0**2
-
-    def _warmup_factor(self) -> float:
-        """Factor on the sparsity term: rises linearly from 0 to 1 during the warm-up."""
-        warmup = self.config.warmup_share * self.config.steps
-        return 1.0 if warmup == 0 else min(1.0, self.n_steps / warmup)
 
     def _add_revival_gradients(self, x: Tensor, residual: Tensor, per_entry: Tensor) -> None:
         """Add AuxK's gradients: dead latents with the largest pre-activations reconstruct the residual, without bias.
@@ -317,12 +227,12 @@ class Trainer:
 
     def _record(self, recon: Tensor, l0: Tensor) -> None:
         raw_recon = recon / self.applied.scale**2
-        sparsity = self._sparsity(l0)
+        penalty = sparsity.term(self.config, self.n_steps, l0)
         dead = (self.silent_steps >= self.config.dead_after_steps).float().mean()
         step = torch.tensor(float(self.n_steps + 1), device=recon.device)
         fvu = raw_recon * self.measured.scale**2
         self._log.append(
-            torch.stack([step, raw_recon, l0, l0 / self.config.d_sae, fvu, sparsity, recon + sparsity, dead])
+            torch.stack([step, raw_recon, l0, l0 / self.config.d_sae, fvu, penalty, recon + penalty, dead])
         )
 
     def state(self) -> dict[str, Tensor]:
