@@ -21,8 +21,8 @@ CHOSEN = (
     "ablate",
 )  # stages that read the store of a layer that is chosen
 SECTION_OF = {cls.__name__: name for name, cls in schema.SECTIONS.items()}
-SIDE = r"\[(CLOTHED|SEMI_NUDE|losing|other|OTHER_CONDITION\[losing\])\]\S*"
-SUBTRACTION = re.compile(rf"{SIDE} - \S*{SIDE}")
+SIDES = [("CLOTHED", "SEMI_NUDE"), ("losing", r"(other|OTHER_CONDITION\[losing\])")]
+SUBTRACTION = re.compile("|".join(rf"\[{a}\]\S* - \S*\[{b}\]" for side in SIDES for a, b in (side, side[::-1])))
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 

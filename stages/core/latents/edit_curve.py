@@ -59,16 +59,16 @@ def edit_curve(
         {condition: values.mean(1) for condition, values in pairs.split(found).items()}
         for found in (outcomes.R, outcomes.correct)
     )
-    gain = {condition: values - values[0] for condition, values in R.items()}
     other = OTHER_CONDITION[losing]
+    gain, other_change = (R[condition] - R[condition][0] for condition in (losing, other))
     return pd.DataFrame(
         {
             "n_latents": sizes,
             "R_losing": R[losing],
             "R_other": R[other],
-            "gain": gain[losing],
-            "other_change": gain[other],
-            "net_gain": gain[losing] - np.abs(gain[other]),
+            "gain": gain,
+            "other_change": other_change,
+            "net_gain": gain - np.abs(other_change),
             "accuracy_gain": correct[losing] - correct[losing][0],
             "other_accuracy_loss": correct[other][0] - correct[other],
         }

@@ -1,1 +1,1 @@
-"""Statistics of one SAE's latents as the published study shows them: `clusters` of images, and the figure (`drawing`)."""
+"""Statistics of one SAE's latents as the published study shows them: `clusters` of images, and their `drawing`."""
