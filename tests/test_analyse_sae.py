@@ -1,23 +1,36 @@
-"""Bias latents are sought only in a model that reads faces."""
+"""Bias latents are named only where there is a gap to explain."""
 
 from __future__ import annotations
 
-import pandas as pd
+import numpy as np
 
 from stages import analyse_sae
 from stages.core import schema
 from stages.core.latents.lists import COLUMNS
 
+INFERENCE = schema.Inference.model_construct(
+    confidence=0.95, alpha=1.0, min_effect=0.0, n_bootstrap=50, n_permutations=60, seed=0
+)
 
-def test_a_random_model_reads_no_face(spliced):
-    assert analyse_sae.reads_faces(spliced, 0.0)
-    assert not analyse_sae.reads_faces(spliced, 0.99)
+
+def test_one_pass_pools_and_compares(spliced):
+    rows = spliced.data.audit_rows()
+    pooled, faithful = analyse_sae.one_pass(spliced, rows)
+    f = spliced.sae.encode(spliced.audit.tokens(rows))
+    assert np.allclose(pooled.mean, f[:, 1:].mean(1), atol=1e-6)
+    assert np.allclose(pooled.max, f[:, 1:].amax(1), atol=1e-6)
+    discovery = (spliced.data.table["split"] == "discovery").to_numpy()[rows]
+    assert np.allclose(pooled.firing, (f[discovery] > 0).float().mean((0, 1)))
+    assert not np.allclose(pooled.firing, (f > 0).float().mean((0, 1)))  # women held out do not count
+    assert faithful["row"].tolist() == rows.tolist()
+    assert (faithful["cosine_original"] != faithful["cosine_reconstructed"]).all()
 
 
-def test_no_bias_latents_are_sought_in_a_model_that_reads_no_face(spliced, monkeypatch):
-    sought = pd.DataFrame([[7, 1, -1.0, -2.0, -0.5, 0.01]], columns=COLUMNS)
-    monkeypatch.setattr(analyse_sae, "find_bias_latents", lambda *given, **options: sought)
-    edit = schema.Edit.model_construct(n_per_step=4, n_latents=4)
-    for least, expected in ((0.0, sought), (0.99, sought[:0])):
-        inference = schema.Inference.model_construct(min_readout=least)
-        assert len(analyse_sae.bias_latents(spliced, None, inference, edit, None)) == len(expected)
+def test_no_latent_is_named_without_a_gap(spliced):
+    rows = spliced.data.audit_rows()
+    pooled, _ = analyse_sae.one_pass(spliced, rows)
+    none = analyse_sae.bias_latents(pooled, spliced.data, rows, None, INFERENCE)
+    assert none.empty and list(none) == COLUMNS
+    named = [analyse_sae.bias_latents(pooled, spliced.data, rows, c, INFERENCE) for c in ("semi_nude", "clothed")]
+    assert sum(map(len, named)) > 0
+    assert not set(named[0]["latent"]) & set(named[1]["latent"])

@@ -18,7 +18,7 @@ def test_effect_is_the_first_order_loss_of_zeroing(spliced):
     tokens, truth = spliced.audit.tokens(rows), spliced.truth(rows)
     slope = gradient(spliced.clip, spliced.readout, tokens, truth, 2)
     f = spliced.sae.encode(tokens)
-    effect = attribution_patching_effect(spliced.sae, f, slope)
+    effect = attribution_patching_effect(spliced.sae.W_dec, f, slope)
     latent, h = int(effect.abs().sum(0).argmax()), 1e-2
     edit = LatentEdit(latents=torch.tensor([latent]), kind="scale", factor=1 - h)
     outcomes = spliced.outcomes(rows, [original, spliced.edit_arm(edit, "all")])

@@ -1,6 +1,8 @@
-"""Seeing is not bias: which latents stand on which list."""
+"""Seeing is not bias, and helping the twin is no harm: which latents stand on which list."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,11 +10,19 @@ import pytest
 
 from stages.core import paired, schema
 from stages.core.latents import lists
-from stages.core.latents.search import find_bias_latents, harmful_latents
+from stages.core.latents.search import find_step_by_step, harmful_latents, most_harmful
+from stages.core.run.labels import CLOTHED, SEMI_NUDE
 
 INFERENCE = schema.Inference(
-    confidence=0.95, alpha=0.05, min_effect=0.01, min_readout=0.0, n_bootstrap=200, n_permutations=199, seed=0
-)  # fmt: skip
+    confidence=0.95,
+    alpha=0.05,
+    min_gap=0.1,
+    min_effect=0.01,
+    min_readout=0.0,
+    n_bootstrap=200,
+    n_permutations=199,
+    seed=0,
+)
 TESTS = (
     pd.DataFrame(
         [
@@ -35,40 +45,65 @@ def test_perception_latents_rise_on_the_semi_nude_twin_the_largest_first():
     assert found["latent"].tolist() == [1, 0] and found["mean"].tolist() == [-0.5, -0.2]
 
 
-def gaps(*means: float, seed: int = 0) -> np.ndarray:
-    """Effect gaps of twelve women, two pairs each, around the means given; above 0 the latent harms semi-nude women."""
-    return np.array(means) + 0.002 * np.random.default_rng(seed).normal(size=(24, len(means)))
+def harm(*means: float, seed: int = 0) -> dict[str, np.ndarray]:
+    """Effects of latents that harm semi-nude women by the means given and do nothing to clothed ones: twelve women."""
+    noise = 0.002 * np.random.default_rng(seed).normal(size=(24, len(means)))
+    return {SEMI_NUDE: -np.array(means) - noise, CLOTHED: np.zeros((24, len(means)))}
 
 
 WOMEN = np.repeat(np.arange(12), 2)
+RANK = partial(harmful_latents, losing=SEMI_NUDE, clusters=WOMEN, inference=INFERENCE)
 
 
 def test_harmful_latents_lower_the_readout_for_certain_and_by_enough():
-    found = harmful_latents(gaps(0.0, 0.3, 0.5, 0.009, -0.4), WOMEN, INFERENCE)
+    found = RANK(harm(0.0, 0.3, 0.5, 0.009, -0.4))
     assert found["latent"].tolist() == [2, 1]
     assert (found["low"] < found["mean"]).all() and (found["mean"] < found["high"]).all()
     every = INFERENCE.model_copy(update={"min_effect": 0.0})
-    assert harmful_latents(gaps(0.0, 0.3, 0.5, 0.009, -0.4), WOMEN, every)["latent"].tolist() == [2, 1, 3]
+    found = harmful_latents(harm(0.0, 0.3, 0.5, 0.009, -0.4), SEMI_NUDE, WOMEN, every)
+    assert found["latent"].tolist() == [2, 1, 3]
+
+
+def test_a_latent_that_helps_the_twin_more_does_no_harm():
+    """Latent 0 harms semi-nude women. Latent 1 has the same gap, because it helps clothed women."""
+    effects = harm(0.3, 0.0)
+    effects[CLOTHED][:, 1] = 0.3 + 0.002 * np.random.default_rng(1).normal(size=24)
+    assert RANK(effects)["latent"].tolist() == [0]
+
+
+def test_the_losing_condition_may_be_the_clothed_one():
+    mirrored = dict(zip((CLOTHED, SEMI_NUDE), harm(0.0, 0.3, -0.4).values(), strict=True))
+    assert harmful_latents(mirrored, CLOTHED, WOMEN, INFERENCE)["latent"].tolist() == [1]
+    assert harmful_latents(mirrored, SEMI_NUDE, WOMEN, INFERENCE).empty
+    assert most_harmful(mirrored, CLOTHED)["latent"].tolist()[0] == 1
+
+
+def test_a_ranking_without_a_test_takes_every_latent_that_does_harm():
+    effects = harm(0.1, 0.3, -0.2)
+    effects[CLOTHED][:, 0] = -0.3  # latent 0 harms clothed women more: no gap, but the most harm in both conditions
+    assert most_harmful(effects, SEMI_NUDE)["latent"].tolist() == [1]
+    assert most_harmful(effects, SEMI_NUDE, twins=False)["latent"].tolist() == [0, 1]
 
 
 def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
-    """Latent 2 does nothing while 0 saturates the readout, 3 nothing before 2 is gone; 1 never harms."""
+    """Latent 22 does nothing while 20 saturates the readout, 23 nothing before 22 is gone; 21 never harms."""
     asked = []
 
-    def effect_gaps(edited: list[int]) -> np.ndarray:
+    def effects(edited: list[int]) -> dict[str, np.ndarray]:
         asked.append(list(edited))
-        return gaps(0.5, 0.0, 0.3 if 0 in edited else 0.0, 0.1 if 2 in edited else 0.0)
+        return harm(0.5, 0.0, 0.3 if 20 in edited else 0.0, 0.1 if 22 in edited else 0.0)
 
-    found = find_bias_latents(effect_gaps, WOMEN, INFERENCE, n_per_step=2, n_most=10)
-    assert found[["latent", "step"]].to_numpy().tolist() == [[0, 1], [2, 2], [3, 3]]
-    assert asked == [[], [0], [0, 2], [0, 2, 3]]
+    found = find_step_by_step(effects, 20 + np.arange(4), RANK, n_per_step=2, n_most=10)
+    assert found[["latent", "step"]].to_numpy().tolist() == [[20, 1], [22, 2], [23, 3]]
+    assert asked == [[], [20], [20, 22], [20, 22, 23]]
 
 
 def test_no_more_latents_than_asked_for_and_none_where_none_harms(tmp_path):
-    harm = gaps(0.5, 0.4, 0.3, 0.2, 0.1)
-    found = find_bias_latents(lambda edited: harm.copy(), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    candidates = np.arange(5)
+    search = partial(find_step_by_step, rank=RANK, n_per_step=2, n_most=3)
+    found = search(lambda edited: harm(0.5, 0.4, 0.3, 0.2, 0.1), candidates)
     assert found["latent"].tolist() == [0, 1, 2] and found["step"].tolist() == [1, 1, 2]
-    none = find_bias_latents(lambda edited: gaps(0.0, -0.1), WOMEN, INFERENCE, n_per_step=2, n_most=3)
+    none = search(lambda edited: harm(0.0, -0.1), candidates[:2])
     assert none.empty and list(none) == lists.COLUMNS
     none.to_csv(tmp_path / "none.csv", index=False)
     assert lists.load(tmp_path / "none.csv")["latent"].tolist() == []
@@ -91,12 +126,14 @@ def study(bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     activation, effect = noise(), noise()
     activation[:, np.concatenate([CLOTHING, BIASED])] -= 1
 
-    def effect_gaps(edited: list[int]) -> np.ndarray:
+    def effects(edited: list[int]) -> dict[str, np.ndarray]:
         shown = BIASED if set(BIASED[:2]) <= set(edited) else BIASED[:2]
-        return effect + 0.5 * bias * np.isin(np.arange(N_LATENTS), shown)
+        semi_nude = -effect - 0.5 * bias * np.isin(np.arange(N_LATENTS), shown)
+        return {SEMI_NUDE: semi_nude, CLOTHED: np.zeros_like(semi_nude)}
 
     inference = INFERENCE.model_copy(update={"seed": seed})
-    found = find_bias_latents(effect_gaps, women, inference, n_per_step=2, n_most=8)
+    rank = partial(harmful_latents, losing=SEMI_NUDE, clusters=women, inference=inference)
+    found = find_step_by_step(effects, np.arange(N_LATENTS), rank, n_per_step=2, n_most=8)
     tests = paired.paired_tests(activation, women, n_permutations=199, n_bootstrap=1, seed=seed).add_prefix("act_")
     seen = lists.perception_latents(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
     return found["latent"].to_numpy(), seen["latent"].to_numpy()
@@ -114,16 +151,6 @@ def test_power_and_false_positives_over_the_planted_bias():
     steps = 3  # each step is tested at alpha: one for the first two, one for the third, one that ends the search
     wrong = [set(found) - set(BIASED) for found in named[0.9]]
     assert np.mean([len(extra) > 0 for extra in wrong]) <= 1 - 0.95**steps + 2 * np.sqrt(0.14 * 0.86 / 60)
-
-
-def test_the_edit_taken_gains_most_of_those_within_the_cost():
-    curve = pd.DataFrame(
-        {"n_latents": [0, 4, 8], "net_gain": [0.0, 1.0, 2.0], "clothed_accuracy_loss": [0.0, 0.01, 0.03]}
-    )
-    assert lists.best_edit(curve, 0.05)["n_latents"] == 8
-    assert lists.best_edit(curve, 0.02)["n_latents"] == 4
-    assert lists.best_edit(curve, 0.0)["n_latents"] == 0
-    assert lists.best_edit(curve[:1], 0.0)["n_latents"] == 0
 
 
 def test_latents_that_see_clothing_are_not_called_biased():

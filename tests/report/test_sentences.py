@@ -18,11 +18,12 @@ def found(estimate: float, low: float, high: float) -> dict[str, float]:
 
 def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((-0.5, -0.6, -0.4), (-0.1, -0.2, 0.0)), skill=0.9) -> dict:
     accuracy = {"clothed": found(0.9, 0.8, 1.0), "semi_nude": found(0.3, 0.2, 0.4), "gap": found(*gap)}
-    edit = {"semi_nude_gain": found(*gain), "clothed_loss": found(0.01, 0.0, 0.02), "p_random_sets": 0.005}
+    edit = {"gain": found(*gain), "cost": found(0.01, 0.0, 0.02), "p_random_sets": 0.005}
     return {
         "ablate": {
             "accuracy": {"original": accuracy},
             "edit": {"accuracy": edit, "R": edit},
+            "null_searches": {"labels_swapped": {"n": 40, "p_accuracy": 1 / 41}},
             "guardrails": {"readout_skill": skill},
         },
         "extract": {"accuracy": {"chance": 0.25}},
@@ -33,34 +34,52 @@ def metrics(gap=(0.6, 0.5, 0.7), gain=(0.4, 0.3, 0.5), lift=((-0.5, -0.6, -0.4),
     }
 
 
-def test_a_gap_and_its_edit_are_told_with_interval_and_controls():
-    says = sentences.finding(metrics(), {"latents": [1, 2], "layer": 4}, INFERENCE)
+def selection(latents=(1, 2), losing="semi_nude", gap=(2.0, 1.8, 2.2)) -> dict:
+    return {"latents": list(latents), "layer": 4, "list": "bias", "losing": losing, "gap": found(*gap)}
+
+
+def test_a_gap_and_its_edit_are_told_with_interval_and_the_same_search_on_swapped_labels():
+    says = sentences.finding(metrics(), selection(), INFERENCE)
     assert "on 90 % [80, 100] of the images of women in a shirt, but on 30 % [20, 40] of the images" in says
     assert "30 % [20, 40] of the images of the same women semi-nude" in says
-    assert "Editing 2 of 2,048 latents after block 4 changes accuracy on semi-nude images by 40 points [30, 50]" in says
-    assert "(p = 0.005 against matched random sets of latents)" in says
-    assert "and lowers accuracy on clothed images by 1 points [0, 2]" in says
+    assert "Editing 2 of 2,048 latents after block 4 raises accuracy on semi-nude women by 40 points [30, 50]" in says
+    assert "(p = 0.024 against 40 such searches on swapped labels, the smallest possible being 0.024)" in says
+    assert "and lowers it on women in a shirt by 1 points [0, 2]" in says
+    without = metrics()
+    without["ablate"]["null_searches"] = {}
+    assert "(p = 0.005 against matched random sets" in sentences.finding(without, selection(), INFERENCE)
 
 
-def test_nothing_to_edit_is_the_first_thing_said():
-    says = sentences.finding(metrics(gap=(0.0, -0.1, 0.1)), {"latents": [], "layer": 4}, INFERENCE)
-    assert says.startswith(
-        "No bias latents were found. After block 4, 117 of 2,048 latents are more active on semi-nude women, "
-        "but no latent"
-    )
-    assert "by more than 0.01 nats (family-wise error rate 0.005). No emotion gap was found: clothed minus" in says
+def test_a_gap_the_other_way_is_told_the_other_way():
+    says = sentences.finding(metrics(gap=(-0.6, -0.7, -0.5)), selection(losing="clothed"), INFERENCE)
+    assert "of the images of women semi-nude, but on 90 % [80, 100] of the images of the same women in a shirt" in says
+    assert "raises accuracy on women in a shirt by 40 points" in says and "lowers it on semi-nude women by" in says
+
+
+def test_without_a_gap_nothing_is_named_and_the_reason_is_told():
+    none = selection((), "none", (0.02, -0.05, 0.09))
+    says = sentences.finding(metrics(gap=(0.0, -0.1, 0.1)), none, INFERENCE)
+    assert says.startswith("No emotion gap was found: clothed minus semi-nude accuracy is 0 points [-10, 10].")
+    assert "No latent was named and none was edited" in says and "by 0.02 [-0.05, 0.09] nats" in says
+
+
+def test_a_gap_without_a_bias_latent_is_told():
+    says = sentences.finding(metrics(), selection(()), INFERENCE)
+    assert "No bias latents were found: after block 4, none of 2,048 latents is shown to differ" in says
+    assert "(family-wise error rate 0.005). 117 are more active on semi-nude women. Nothing was edited." in says
 
 
 def test_a_model_that_reads_no_face_is_said_to_have_no_readout():
-    says = sentences.finding(metrics(skill=0.1), {"latents": [1], "layer": 4}, INFERENCE)
+    says = sentences.finding(metrics(skill=0.1), selection(), INFERENCE)
     assert says.startswith("This CLIP does not read faces") and "where chance is 25%" in says
 
 
-def test_bias_latents_whose_every_edit_costs_too_much_are_told():
+def test_bias_latents_of_which_no_edit_helps_are_told():
     with_bias = metrics()
     with_bias["select_sae"]["n_bias"] = 3.0
-    says = sentences.finding(with_bias, {"latents": [], "layer": 4}, INFERENCE)
-    assert "Bias latents were found (3 of 2,048 after block 4), but every edit of them costs" in says
+    says = sentences.finding(with_bias, selection(()), INFERENCE)
+    assert "Of 2,048 latents after block 4, 3 were found, but no edit of them helped" in says
+    assert says.endswith("Nothing was edited.")
 
 
 def test_how_many_latents_come_back_is_told_where_another_seed_was_tried():
@@ -98,7 +117,7 @@ def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank()
     ],
 )
 def test_a_heatmap_that_moves_is_not_yet_a_bias_that_shrank(gain, lift, says):
-    assert says in sentences.heatmaps(metrics(gain=gain, lift=lift))
+    assert says in sentences.heatmaps(metrics(gain=gain, lift=lift), selection())
 
 
 def test_the_planted_truth_is_told_only_where_it_was_planted():

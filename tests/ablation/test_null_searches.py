@@ -1,0 +1,112 @@
+"""Searches on labels that mean nothing: what they search for, and how the edit stands beside them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core.ablation import null_searches
+from stages.core.ablation.arms import ArmInputs
+from stages.core.latents.edited_effects import EditedEffects
+from stages.core.latents.pooling import Pooling
+from stages.core.latents.selection import Selection
+from stages.core.paired import Pairs
+from stages.core.schema import Edit
+
+EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all", n_per_step=2)
+
+
+@pytest.fixture
+def real(spliced) -> EditedEffects:
+    pairs = Pairs.from_images(spliced.data.table, "discovery")
+    return EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64))
+
+
+@pytest.fixture
+def inputs(spliced, tmp_path) -> ArmInputs:
+    rows = spliced.data.audit_rows()
+    pooling = Pooling(len(rows), 64, np.ones(len(rows), bool))
+    f = spliced.sae.encode(spliced.audit.tokens(rows))
+    pooling.add(f, f.mean(1))
+    pooling.result().save(tmp_path / "pooled.zarr")
+    tests = pd.DataFrame({"latent": np.arange(64), "mean_cls": 0.0, "mean_patch": 0.0, "firing": 0.1, "eff_mean": 0.0})
+    chosen = Selection(
+        layer=2,
+        latents=np.array([4, 8, 15]),
+        losing="semi_nude",
+        edited_list="bias",
+        lists={},
+        tests=tests,
+        sae=spliced.sae,
+        pooled_dpath=tmp_path / "pooled.zarr",
+    )
+    return ArmInputs(spliced, chosen, EDIT, seed=0)
+
+
+class Known(EditedEffects):
+    """Effects that are known already, whatever is edited."""
+
+    def __init__(self, pairs: Pairs, effects: dict[str, np.ndarray]):
+        object.__setattr__(self, "pairs", pairs)
+        object.__setattr__(self, "effects", effects)
+
+    def __call__(self, edited: list[int]) -> dict[str, np.ndarray]:
+        return self.effects
+
+
+def test_every_search_finds_as_many_latents_as_the_edit_has(inputs):
+    found = null_searches.null_searches(inputs, 2)
+    assert {kind: sets.shape for kind, sets in found.items()} == {
+        "labels_swapped": (2, 3),
+        "emotions_shuffled": (2, 3),
+        "wrong_emotion": (2, 3),
+        "condition_ignored": (1, 3),
+    }
+    for sets in found.values():
+        assert all(len(set(latents)) == 3 for latents in sets.tolist())
+    assert null_searches.null_searches(inputs, 0) == {}
+
+
+def test_labels_are_swapped_woman_by_woman(real):
+    truth, flips = real([]), set()
+    known = Known(real.pairs, truth)
+    for seed in range(12):
+        effects = null_searches.labels_swapped(known, np.random.default_rng(seed))([])
+        kept = np.array([np.array_equal(a, b) for a, b in zip(effects["clothed"], truth["clothed"], strict=True)])
+        swapped = np.array([np.array_equal(a, b) for a, b in zip(effects["clothed"], truth["semi_nude"], strict=True)])
+        assert (kept ^ swapped).all()
+        of_women = pd.Series(kept).groupby(real.pairs.women)
+        assert of_women.min().equals(of_women.max())
+        flips.add(tuple(of_women.first()))
+    assert len(flips) == 4  # two women: all four ways come up
+
+
+def test_emotions_are_wrong_or_those_of_the_womans_other_pairs(real):
+    truth, n = real.spliced.data.emotion_index(real.pairs.semi_nude), len(real.pairs)
+    wrong = null_searches.wrong_emotion(real, np.random.default_rng(0)).emotions
+    assert (wrong[:n] != truth).all() and np.array_equal(wrong[:n], wrong[n:])
+    shuffled = null_searches.emotions_shuffled(real, np.random.default_rng(0)).emotions
+    for woman in np.unique(real.pairs.women):
+        own = real.pairs.women == woman
+        assert sorted(shuffled[:n][own]) == sorted(truth[own])
+
+
+def test_the_edit_is_compared_with_the_gains_of_the_searches():
+    gains = pd.DataFrame(
+        {
+            "search": ["labels_swapped"] * 4 + ["condition_ignored"],
+            "accuracy_gain": [0.1, 0.2, 0.3, 0.6, 0.7],
+            "R_gain": [0.0, 0.0, 0.1, 0.2, 2.0],
+            "accuracy_cost": [0.1, 0.1, 0.3, 0.5, 0.0],
+            "R_cost": [0.0] * 5,
+        }
+    )
+    found = null_searches.judge(gains, {"accuracy": 0.5, "R": 1.0})
+    swapped = found["labels_swapped"]
+    assert swapped["n"] == 4
+    assert swapped["p_accuracy"] == pytest.approx(2 / 5) and swapped["p_R"] == pytest.approx(1 / 5)
+    assert swapped["median_accuracy_gain"] == pytest.approx(0.25) and swapped["largest_R_gain"] == pytest.approx(0.2)
+    assert swapped["median_accuracy_cost"] == pytest.approx(0.2)
+    assert "p_accuracy" not in found["condition_ignored"]
+    assert null_searches.judge(gains[:0], {"accuracy": 0.5}) == {}

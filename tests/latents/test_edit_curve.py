@@ -1,0 +1,58 @@
+"""How many latents are edited: the number that gains most, and none that hurts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.core.latents.edit_curve import best_edit, edit_curve, edit_sizes
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.spliced_clip import original
+from stages.core.paired import Pairs
+from stages.core.run.labels import CLOTHED, SEMI_NUDE
+from stages.core.schema import Edit
+
+EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all", n_latents=8, curve=[1, 2, 4, 99])
+
+
+def curve(**columns: list[float]) -> pd.DataFrame:
+    given = {"accuracy_gain": 0.1, "other_accuracy_loss": 0.0} | columns
+    return pd.DataFrame({"n_latents": [0, 4, 8], **given})
+
+
+def test_the_edit_taken_gains_most_of_those_within_the_cost():
+    costly = curve(net_gain=[0.0, 1.0, 2.0], other_accuracy_loss=[0.0, 0.01, 0.03])
+    assert best_edit(costly, 0.05)["n_latents"] == 8
+    assert best_edit(costly, 0.02)["n_latents"] == 4
+    assert best_edit(costly, 0.0)["n_latents"] == 0
+    assert best_edit(costly[:1], 0.0)["n_latents"] == 0
+
+
+def test_no_edit_is_taken_that_hurts():
+    assert best_edit(curve(net_gain=[0.0, -0.1, -0.2]), 1.0)["n_latents"] == 0
+    falling = curve(net_gain=[0.0, 1.0, 2.0], accuracy_gain=[0.0, 0.0, -0.28])  # R rises while the argmax falls
+    assert best_edit(falling, 1.0)["n_latents"] == 4
+
+
+def test_sizes_end_with_as_many_as_may_be_edited():
+    assert edit_sizes(EDIT, 6) == [0, 1, 2, 4, 6]
+    assert edit_sizes(EDIT, 20) == [0, 1, 2, 4, 8]
+    assert edit_sizes(EDIT, 0) == [0]
+
+
+@pytest.mark.parametrize("losing", [SEMI_NUDE, CLOTHED])
+def test_gains_are_counted_in_the_losing_condition_and_changes_in_the_other(spliced, losing):
+    pairs, ranked = Pairs.from_images(spliced.data.table, "discovery"), np.array([3, 17, 40])
+    found = edit_curve(spliced, pairs, losing, ranked, EDIT, np.zeros((2, 64)))
+    device = spliced.clip.device
+    arm = spliced.edit_arm(LatentEdit.from_params(EDIT, ranked, np.zeros((2, 64)), device), "all")
+    outcomes = spliced.outcomes(pairs.rows, [original, arm])
+    R, correct = pairs.split(outcomes.R), pairs.split(outcomes.correct)
+    other = CLOTHED if losing == SEMI_NUDE else SEMI_NUDE
+    last = found.iloc[-1]
+    assert last["n_latents"] == 3
+    assert last["gain"] == pytest.approx((R[losing][1] - R[losing][0]).mean())
+    assert last["net_gain"] == pytest.approx(last["gain"] - abs((R[other][1] - R[other][0]).mean()))
+    assert last["accuracy_gain"] == pytest.approx((correct[losing][1] - correct[losing][0]).mean())
+    assert last["other_accuracy_loss"] == pytest.approx((correct[other][0] - correct[other][1]).mean())
