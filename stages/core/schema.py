@@ -11,6 +11,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 EditKind = Literal["zero", "mean", "scale", "patch"]
 EditScope = Literal["all", "cls", "patches", "bust", "not_bust"]
 LatentList = Literal["bias", "perception"]
+Plant = Literal["cue", "lost"]
+Biased = Literal["semi_nude", "clothed", "both"]
 
 LARGEST = 2**31 - 1  # largest whole number allowed: counts and their products then fit the integers of torch and NumPy
 
@@ -136,7 +138,12 @@ class Demo(Section):
     """The demo CLIP and the bias planted in its training captions."""
 
     bias: Annotated[float, Field(ge=0, le=1)]
-    """Probability that a semi-nude portrait's caption names the emotion of the top's colour, not of the face."""
+    """Probability that the caption of a portrait in the biased condition errs."""
+    plant: Plant
+    """How such a caption errs. `cue`: it names the emotion tied to the colour of the garment, so a cue misleads.
+    `lost`: it names an emotion drawn at random, so the signal of the face is lost in part."""
+    biased: Biased
+    """The condition whose captions err: `semi_nude`, `clothed` or `both`."""
     n_portraits: Count
     """Number of captioned portraits for the training."""
     width: Annotated[int, Field(ge=32, multiple_of=32)]
@@ -152,7 +159,8 @@ class Demo(Section):
     learning_rate: Positive
     """Peak learning rate of the one-cycle schedule."""
     min_accuracy: Annotated[float, Field(ge=0, le=1)]
-    """Smallest accuracy on new clothed women. Below it, the demo is trained again from other initial weights."""
+    """Smallest accuracy on new women in the condition whose captions are true (clothed if both err). Below it, the demo
+    is trained again from other initial weights."""
     seed: Seed
     """Seed of the portraits, the captions and the initial weights."""
 

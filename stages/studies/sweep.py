@@ -69,7 +69,7 @@ def found_by(sha: str) -> dict[str, float]:
     sha: the git commit of the experiment.
     Returns the numbers of one row of sweep.csv by column. R is the log-probability of the true emotion. A gap is
     clothed minus semi-nude.
-        demo_*                      clothed accuracy of the demo CLIP, and number of its trainings
+        demo_*                      accuracy of the demo CLIP on new women, and number of its trainings
         accuracy_*                  emotion accuracy, 0 to 1, by model and edit; semi-nude unless the name says clothed
         R_gap*                      gap in R, nats, without and with the edit
         *_reliance_R*               change of R on semi-nude images when bust or face is greyed out, nats
@@ -97,7 +97,7 @@ def found_by(sha: str) -> dict[str, float]:
     accuracy, edit = ablate["accuracy"], ablate["edit"]["accuracy"]
     training = metrics("prepare_clip")["training"]
     return {
-        "demo_clothed_accuracy": training["clothed_accuracy"],
+        "demo_accuracy": training["accuracy"],
         "demo_attempts": training["attempts"],
         "accuracy_clothed": accuracy["original"][CLOTHED]["estimate"],
         "accuracy_semi_nude": accuracy["original"][SEMI_NUDE]["estimate"],

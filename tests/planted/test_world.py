@@ -44,6 +44,34 @@ def test_the_planted_share_of_semi_nude_captions_follows_the_colour(rng, bias):
         assert np.mean(named) == pytest.approx(expected, abs=4 * np.sqrt(0.25 / len(chosen)))
 
 
+@pytest.mark.parametrize("biased", ["semi_nude", "clothed", "both"])
+def test_lost_signal_is_an_emotion_drawn_at_random_in_the_biased_condition(rng, biased):
+    portraits = world.sample_portraits(6000, rng)
+    for condition in ("semi_nude", "clothed"):
+        chosen = [p for p in portraits if p.condition == condition]
+        named = [world.planted_emotion(p, 0.6, rng, plant="lost", biased=biased) for p in chosen]
+        wrong = [emotion != p.emotion for emotion, p in zip(named, chosen, strict=True)]
+        follows = [emotion == world.colour_emotion(p.colour) for emotion, p in zip(named, chosen, strict=True)]
+        expected = 0.6 * 3 / 4 if biased in (condition, "both") else 0.0
+        assert np.mean(wrong) == pytest.approx(expected, abs=4 * np.sqrt(0.25 / len(chosen)))
+        assert np.mean(follows) == pytest.approx(0.25, abs=4 * np.sqrt(0.25 / len(chosen)))
+
+
+def test_the_cue_may_mislead_in_the_clothed_condition(rng):
+    portraits = [p for p in world.sample_portraits(2000, rng) if world.colour_emotion(p.colour) != p.emotion]
+    follows = {
+        condition: np.mean(
+            [
+                world.planted_emotion(p, 1.0, rng, biased="clothed") == world.colour_emotion(p.colour)
+                for p in portraits
+                if p.condition == condition
+            ]
+        )
+        for condition in ("semi_nude", "clothed")
+    }
+    assert follows == {"semi_nude": 0, "clothed": 1}
+
+
 def test_masks_lie_where_face_and_top_are_drawn(rng):
     _, semi_nude, _ = world.audit_pairs(1, rng)[0]
     picture, (bust, face) = world.render(semi_nude, 64)

@@ -123,4 +123,7 @@ def test_a_heatmap_that_moves_is_not_yet_a_bias_that_shrank(gain, lift, says):
 def test_the_planted_truth_is_told_only_where_it_was_planted():
     ingest, clip, demo = params.load(Ingest, Clip, Demo, fpath=ROOT / "params.yaml")
     assert "with probability 0.9" in sentences.truth(ingest, clip, demo)
+    assert "a semi-nude woman follows the colour of her garment" in sentences.truth(ingest, clip, demo)
+    lost = demo.model_copy(update={"plant": "lost", "biased": "clothed"})
+    assert "the emotion of a woman in a shirt is drawn at random" in sentences.truth(ingest, clip, lost)
     assert sentences.truth(ingest.model_copy(update={"source": "folder"}), clip, demo) == ""

@@ -5,7 +5,7 @@ the garment and its colour. All portraits that share a caption are its positives
 arXiv 2204.03610), so the loss of a batch is image -> caption and caption -> images.
 
 So short a training may never leave its first plateau, and such a model reads no face. Each trained model is therefore
-judged on clothed women it has not seen, whose captions are true at any bias. A model that fails is trained again from
+judged on women it has not seen, in the condition whose captions are true. A model that fails is trained again from
 other weights.
 """
 
@@ -29,7 +29,7 @@ from stages.core.clip.readout import Readout
 from stages.core.clip.vit import FrozenClip
 from stages.core.planted import world
 from stages.core.run.errors import StudyError
-from stages.core.run.labels import CLOTHED
+from stages.core.run.labels import CLOTHED, SEMI_NUDE
 from stages.core.schema import Demo
 
 CONTEXT_LENGTH = 16
@@ -58,15 +58,15 @@ class DemoError(StudyError):
 class TrainedDemo:
     """A small CLIP trained on drawn portraits, with the record of the training.
 
-    The model names the emotion of clothed women correctly often enough (`train` says when).
+    The model names the emotion of new women correctly often enough (`train` says when).
     """
 
     model: CLIP
     history: pd.DataFrame
     """A row per LOG_EVERY (10) steps. Columns: step, loss (nats), image_accuracy (share of images whose own caption has
     the highest cosine among the captions of the batch)."""
-    clothed_accuracy: float
-    """Share of new clothed women whose emotion the model names correctly."""
+    accuracy: float
+    """Share of new women, in the condition whose captions are true, whose emotion the model names correctly."""
     attempts: int
     """Number of trainings, this one included."""
 
@@ -75,13 +75,13 @@ class TrainedDemo:
 
         loss: loss in nats, mean over the last ten rows of `history`.
         image_accuracy: share of images matched to their own caption, mean over the same rows.
-        clothed_accuracy: share of new clothed women whose emotion the model names correctly.
+        accuracy: share of new women, in the condition whose captions are true, whose emotion the model names correctly.
         attempts: number of trainings, the successful one included.
         """
         last = self.history.tail(10).mean()
         return {
             **{key: float(last[key]) for key in ("loss", "image_accuracy")},
-            "clothed_accuracy": self.clothed_accuracy,
+            "accuracy": self.accuracy,
             "attempts": self.attempts,
         }
 
@@ -115,7 +115,7 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
 def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
     """Draw the portraits that the demo CLIP is trained on, and write a caption for each portrait.
 
-    In the captions of some semi-nude portraits, the emotion follows the colour of the top: this is the planted bias.
+    The captions of some portraits err: this is the planted bias (`world.planted_emotion`).
 
     config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
     Returns `config.n_portraits` RGB pictures, uint8 of shape [n, image_size, image_size, 3], and their captions.
@@ -126,24 +126,24 @@ def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
     images = np.stack([world.render(portrait, image_size)[0] for portrait in portraits])
     captions = []
     for portrait in portraits:
-        emotion = world.planted_emotion(portrait, config.bias, caption_rng)
+        emotion = world.planted_emotion(portrait, config.bias, caption_rng, plant=config.plant, biased=config.biased)
         detail = int(caption_rng.choice(len(DETAIL_SHARES), p=DETAIL_SHARES))
         captions.append(world.caption(emotion, portrait.colour, portrait.condition, detail))
     return images, captions
 
 
 def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
-    """Train demo CLIPs, one after the other, until one reads the faces of clothed women. Return that one.
+    """Train demo CLIPs, one after the other, until one reads faces. Return that one.
 
     config: section `demo` of params.yaml. image_size: side of the portraits, in pixels. device: where to train.
     All trainings use the same portraits. Each starts from other random weights.
-    A model reads faces if its accuracy on clothed women it was not trained on is at least `config.min_accuracy`.
+    A model reads faces if `accuracy_on_new_women` is at least `config.min_accuracy`.
     Raises DemoError if none of ATTEMPTS (5) trainings gives such a model, or if patches do not tile the image.
     """
     images, captions = training_set(config, image_size)
     for attempt in range(ATTEMPTS):
         model, history = train_once(config, images, captions, config.seed + attempt * SEED_STRIDE, device)
-        accuracy = clothed_accuracy(model, config.seed)
+        accuracy = accuracy_on_new_women(model, config)
         if accuracy >= config.min_accuracy:
             return TrainedDemo(model, history, accuracy, attempt + 1)
     raise DemoError(
@@ -152,19 +152,24 @@ def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
     )
 
 
-def clothed_accuracy(model: CLIP, seed: int) -> float:
-    """Measure how well a demo CLIP reads the faces of clothed women that it was not trained on.
+def accuracy_on_new_women(model: CLIP, config: Demo) -> float:
+    """Measure how well a demo CLIP reads the faces of women that it was not trained on.
 
-    model: the demo CLIP. seed: decides which women are drawn. N_JUDGED (200) women are drawn.
+    The women are shown in the condition whose training captions are true. If the captions of both conditions err, they
+    are shown clothed.
+
+    model: the demo CLIP.
+    config: section `demo` of params.yaml. The seed decides which N_JUDGED (200) women are drawn.
     Returns the share of these women whose emotion the model names correctly, 0 to 1.
     """
+    condition = SEMI_NUDE if config.biased == CLOTHED else CLOTHED
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
     clip = FrozenClip(model, tokenizer, PREPROCESSING["mean"], PREPROCESSING["std"])
-    readout = Readout.from_prompts(clip, [world.caption(emotion, "", CLOTHED, 0) for emotion in world.EMOTIONS])
-    portraits = world.sample_portraits(N_JUDGED, np.random.default_rng([seed, 2]))
-    clothed = [replace(portrait, condition=CLOTHED) for portrait in portraits]
-    images = np.stack([world.render(portrait, clip.image_size)[0] for portrait in clothed])
-    truth = torch.tensor([world.EMOTIONS.index(portrait.emotion) for portrait in clothed], device=clip.device)
+    readout = Readout.from_prompts(clip, [world.caption(emotion, "", condition, 0) for emotion in world.EMOTIONS])
+    portraits = world.sample_portraits(N_JUDGED, np.random.default_rng([config.seed, 2]))
+    shown = [replace(portrait, condition=condition) for portrait in portraits]
+    images = np.stack([world.render(portrait, clip.image_size)[0] for portrait in shown])
+    truth = torch.tensor([world.EMOTIONS.index(portrait.emotion) for portrait in shown], device=clip.device)
     with torch.no_grad():
         return float(readout.correct(clip.embed(clip.pixels(images)), truth).mean())
 

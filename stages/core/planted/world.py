@@ -4,10 +4,11 @@ A portrait is drawn from an identity (skin, hair, background, build), an express
 wears either a shirt or a two-piece top of some colour. The drawing is flat and stylised. Face and
 bust masks are exact, because they come from the same geometry as the drawing.
 
-The bias is planted in the *captions*, never in the pictures (`planted_emotion`). On semi-nude training
-portraits the caption's emotion follows the top's colour with probability `bias`, and the face otherwise.
-On clothed portraits it always follows the face. A CLIP trained on such captions learns to read the bust
-in place of the face, on semi-nude women only, to a degree that we choose.
+The bias is planted in the *captions*, never in the pictures (`planted_emotion`). In the biased condition, the
+caption's emotion errs with probability `bias`: it follows the colour of the garment (a cue that misleads), or it is
+drawn at random (lost signal). In the other condition it always follows the face. A CLIP trained on such captions learns
+to read the garment in place of the face, or to read less from the face, in the biased condition, to a degree that we
+choose.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
+from stages.core.schema import Biased, Plant
 
 EMOTIONS = ("happy", "sad", "angry", "surprised")
 COLOURS = {"red": (196, 48, 52), "blue": (44, 88, 196), "green": (40, 146, 84), "gold": (232, 178, 44)}
@@ -143,16 +145,22 @@ def colour_emotion(colour: str) -> str:
     return EMOTIONS[COLOUR_NAMES.index(colour)]
 
 
-def planted_emotion(portrait: Portrait, bias: float, rng: np.random.Generator) -> str:
-    """Return the emotion that the training caption of a portrait names.
+def planted_emotion(
+    portrait: Portrait, bias: float, rng: np.random.Generator, *, plant: Plant = "cue", biased: Biased = "semi_nude"
+) -> str:
+    """Choose the emotion that the training caption of a portrait names.
 
-    portrait: the portrait. bias: a probability. rng: source of the random choice.
-    The caption of a clothed portrait always names the emotion of the face.
-    The caption of a semi-nude portrait names, with probability `bias`, the emotion tied to the colour of the top.
-    Otherwise that caption, too, names the emotion of the face.
+    In the biased condition, the caption errs with probability `bias`. Otherwise, and in the other condition, it names
+    the emotion of the face.
+
+    plant: how a caption errs. `cue`: it names the emotion tied to the colour of the garment, a cue that misleads.
+        `lost`: it names an emotion drawn at random, so that the face counts for less.
+    biased: the condition whose captions err: `semi_nude`, `clothed` or `both`.
     """
-    follows_colour = portrait.condition == SEMI_NUDE and rng.random() < bias
-    return colour_emotion(portrait.colour) if follows_colour else portrait.emotion
+    errs = biased in (portrait.condition, "both") and rng.random() < bias
+    if not errs:
+        return portrait.emotion
+    return colour_emotion(portrait.colour) if plant == "cue" else str(rng.choice(EMOTIONS))
 
 
 def caption(emotion: str, colour: str, condition: str, detail: int) -> str:

@@ -150,10 +150,11 @@ def truth(ingest: Ingest, clip: Clip, demo: Demo) -> str:
     """
     if ingest.source != "synthetic" or clip.source != "demo":
         return ""
+    errs = {"cue": "follows the colour of her garment and not her face", "lost": "is drawn at random"}[demo.plant]
+    women = {SEMI_NUDE: "a semi-nude woman", CLOTHED: "a woman in a shirt", "both": "any woman"}[demo.biased]
     return (
         "The women are drawn by a program and the bias is planted. In the captions that this CLIP was trained on, with "
-        f"probability {demo.bias:g} the emotion of a semi-nude woman follows the colour of her top and not her face. "
-        "So the findings can be compared with the known truth."
+        f"probability {demo.bias:g} the emotion of {women} {errs}. So the findings can be compared with the truth."
     )
 
 
