@@ -1,6 +1,6 @@
 """How often a rule names a latent that does no harm (family-wise error), and how often it finds one that does (power).
 
-    python -m tests.bench.family_wise_error [--women 12 20 40] [--latents 500] [--replicates 500]
+    python -m tests.bench.family_wise_error [--women 12 20 40] [--latents 500] [--replicates 300] [--shapes NAME ...]
 
 A replicate draws the gaps of some women for some latents, and asks each rule for the latents that harm. A woman has 4
 to 7 pairs. The gaps of a latent vary over women with a standard deviation of .1 nats (SD), and half as much over the
@@ -16,7 +16,7 @@ Rules; each demands a family-wise p of at most the level, and an estimate above 
     flips, shifted     the same, of gap - .01
     halves             the eight largest t of half of the women, then one-sided sign flips of the other half
     bootstrap          `romano_wolf.step_down` over the latents that act
-    harm_p             the same, over the latents that act on at least 5 women: the rule in use
+    harm_p             the same, over the latents that act on at least log2(1 / level) women: the rule in use
     harm_p, shifted    the same, of gap - .01
 """
 
@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from stages.core.paired.bootstrap import resample_women
 from stages.core.paired.clusters import by_cluster, means_and_errors
-from stages.core.paired.romano_wolf import EFFECTIVE_WOMEN, effective_women, step_down
+from stages.core.paired.romano_wolf import step_down, testable
 from tests.bench.table import markdown
 
 SD, MIN_EFFECT = 0.1, 0.01
@@ -134,7 +135,6 @@ class Family:
         self.seed = int(rng.integers(2**31))
         self.weights = resample_women(len(counts), N_RESAMPLES, self.seed)
         self.acts = np.abs(sums).sum(0) / counts.sum() >= MIN_EFFECT
-        self.acts_widely = self.acts & (effective_women(sums) >= EFFECTIVE_WOMEN)
 
     def among(self, kept: np.ndarray, test: Callable[[np.ndarray], np.ndarray], sums: np.ndarray) -> np.ndarray:
         p = np.ones(sums.shape[1])
@@ -160,7 +160,8 @@ class Family:
     def _step_down(self, sums: np.ndarray) -> np.ndarray:
         return step_down(sums, self.counts, self.weights)
 
-    def p_by_rule(self) -> dict[str, np.ndarray]:
+    @cached_property
+    def p_at_any_level(self) -> dict[str, np.ndarray]:
         def flip(sums: np.ndarray) -> np.ndarray:
             return flips(sums, self.signs)
 
@@ -170,8 +171,14 @@ class Family:
             "flips, shifted": self.among(self.acts, flip, self.shifted),
             "halves": self.halves(),
             "bootstrap": self.among(self.acts, self._step_down, self.sums),
-            "harm_p": self.among(self.acts_widely, self._step_down, self.sums),
-            "harm_p, shifted": self.among(self.acts_widely, self._step_down, self.shifted),
+        }
+
+    def p_by_rule(self, level: float) -> dict[str, np.ndarray]:
+        widely = testable(self.sums, self.counts, level, MIN_EFFECT)
+        return {
+            **self.p_at_any_level,
+            "harm_p": self.among(widely, self._step_down, self.sums),
+            "harm_p, shifted": self.among(widely, self._step_down, self.shifted),
         }
 
 
@@ -180,31 +187,30 @@ def percent(share: float, n: int) -> str:
     return f"{100 * share:.1f} ± {100 * np.sqrt(share * (1 - share) / n):.1f}"
 
 
+def average(replicates: Iterator[Family], score: Callable[[np.ndarray], float]) -> dict[str, list[float]]:
+    """For each rule, the mean over replicates of a score of the named latents (True or False for each), by level."""
+    scores: dict[str, list] = {}
+    for family in replicates:
+        for level in LEVELS:
+            for rule, p in family.p_by_rule(level).items():
+                scores.setdefault(rule, [[] for _ in LEVELS])[LEVELS.index(level)].append(score(p <= level))
+    return {rule: [float(np.mean(values)) for values in by_level] for rule, by_level in scores.items()}
+
+
 def errors(replicates: Iterator[Family], n: int) -> list[str]:
-    """For each rule, the share of replicates in which it names any latent, at both levels."""
-    named: dict[str, np.ndarray] = {}
-    for family in replicates:
-        for rule, p in family.p_by_rule().items():
-            named[rule] = named.get(rule, 0) + np.array([(p <= level).any() for level in LEVELS])
-    return [" / ".join(percent(share, n) for share in count / n) for count in named.values()]
+    """For each rule, the share of replicates in which it names any latent."""
+    return [" / ".join(percent(share, n) for share in by_level) for by_level in average(replicates, np.any).values()]
 
 
-def found(replicates: Iterator[Family], n: int) -> list[str]:
-    """For each rule, the share of harmful latents (the first five) that it names, at both levels."""
-    named: dict[str, np.ndarray] = {}
-    for family in replicates:
-        for rule, p in family.p_by_rule().items():
-            named[rule] = named.get(rule, 0) + np.array([(p[:N_HARMFUL] <= level).mean() for level in LEVELS])
-    return [" / ".join(f"{100 * share:.0f}" for share in count / n) for count in named.values()]
+def found(replicates: Iterator[Family]) -> list[str]:
+    """For each rule, the share of harmful latents (the first five) that it names."""
+    shares = average(replicates, lambda named: named[:N_HARMFUL].mean())
+    return [" / ".join(f"{100 * share:.0f}" for share in by_level) for by_level in shares.values()]
 
 
-def numbers(replicates: Iterator[Family], n: int) -> list[str]:
-    """For each rule, the mean number of latents that it names, at both levels."""
-    named: dict[str, np.ndarray] = {}
-    for family in replicates:
-        for rule, p in family.p_by_rule().items():
-            named[rule] = named.get(rule, 0) + np.array([(p <= level).sum() for level in LEVELS])
-    return [" / ".join(f"{mean:.1f}" for mean in count / n) for count in named.values()]
+def numbers(replicates: Iterator[Family]) -> list[str]:
+    """For each rule, the mean number of latents that it names."""
+    return [" / ".join(f"{mean:.1f}" for mean in by_level) for by_level in average(replicates, np.sum).values()]
 
 
 def null_families(shape: Shape, women: int, latents: int, n: int) -> Iterator[Family]:
@@ -260,29 +266,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--women", type=int, nargs="+", default=[12, 20, 40])
     parser.add_argument("--latents", type=int, default=500)
-    parser.add_argument("--replicates", type=int, default=500)
+    parser.add_argument("--replicates", type=int, default=300)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, help="the errors of these shapes alone, and no power")
     args = parser.parse_args()
     n, gaps = args.replicates, own_gaps()
-    rules = list(next(null_families(SHAPES["normal"], 12, 9, 1)).p_by_rule())
+    rules = list(next(null_families(SHAPES["normal"], 12, 9, 1)).p_by_rule(LEVELS[0]))
+    chosen = {name: SHAPES[name] for name in args.shapes or SHAPES}
     for women in args.women:
         print(f"\n{women} women, {args.latents} latents, {n} replicates. Error in percent, at {LEVELS}:\n")
-        rows = [[name, *errors(null_families(shape, women, args.latents, n), n)] for name, shape in SHAPES.items()]
-        for kind in ("centred", "flipped") if gaps else ():
+        rows = [[name, *errors(null_families(shape, women, args.latents, n), n)] for name, shape in chosen.items()]
+        for kind in ("centred", "flipped") if gaps and not args.shapes else ():
             rows.append([f"default run, {kind}", *errors(own_families(gaps, women, n, kind), n)])
         print(markdown(["no latent harms", *rules], rows), flush=True)
-        few = max(1, n // 5)
-        print(f"\n{women} women, {args.latents} latents, {few} replicates. Percent of the harmful latents named:\n")
-        rows = [
-            [
-                f"{name}, mean of {shift:g} SD",
-                *found(harmful_families(SHAPES[name], shift, women, args.latents, few), few),
-            ]
-            for name in ("normal", "half normal, half 95 % zeros", "exponential, tail of harm")
-            for shift in SHIFTS
-        ]
-        if gaps:
-            rows.append(["default run: latents named", *numbers(own_families(gaps, women, few, "as found"), few)])
-        print(markdown(["five latents harm", *rules], rows), flush=True)
+        if not args.shapes:
+            print_power(rules, gaps, women, args.latents, max(1, n // 5))
+
+
+def print_power(rules: list[str], gaps: list, women: int, latents: int, n: int) -> None:
+    print(f"\n{women} women, {latents} latents, {n} replicates. Percent of the harmful latents named:\n")
+    rows = [
+        [f"{name}, mean of {shift:g} SD", *found(harmful_families(SHAPES[name], shift, women, latents, n))]
+        for name in ("normal", "half normal, half 95 % zeros", "exponential, tail of harm")
+        for shift in SHIFTS
+    ]
+    if gaps:
+        rows.append(["default run: latents named", *numbers(own_families(gaps, women, n, "as found"))])
+    print(markdown(["five latents harm", *rules], rows), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from stages.core.paired import bootstrap, romano_wolf
 from stages.core.paired.romano_wolf import harm_p
 from tests.bench import family_wise_error as bench
 
-SETTINGS = {"min_effect": 0.0, "n_bootstrap": 200, "seed": 0}
+SETTINGS = {"alpha": 0.05, "min_effect": 0.0, "n_bootstrap": 200, "seed": 0}
 
 
 def plain_step_down(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -57,19 +57,23 @@ def test_latents_that_hardly_act_or_act_on_few_women_are_not_tested(rng):
     gaps[:, 0] = rng.normal(0.5, 0.1, size=20)
     gaps[:, 1] = 0.009
     gaps[:4, 2] = 1.0
-    p = harm_p([gaps], np.arange(20), min_effect=0.01, n_bootstrap=200, seed=0)[0]
+    p = harm_p([gaps], np.arange(20), alpha=0.05, min_effect=0.01, n_bootstrap=200, seed=0)[0]
     assert p.tolist() == [1 / 201, 1, 1, 1]
     assert romano_wolf.effective_women(gaps)[1:].tolist() == pytest.approx([20, 4, 0])
 
 
 def test_the_choice_of_tested_latents_ignores_signs(rng):
     gaps, signs = rng.normal(size=(15, 50)) * 0.02, rng.choice([-1, 1], size=(15, 1))
-    tested = [romano_wolf._acts(values, np.ones(15), 0.015) for values in (gaps, gaps * signs)]
+    tested = [romano_wolf.testable(values, np.ones(15), 0.05, 0.015) for values in (gaps, gaps * signs)]
     assert (tested[0] == tested[1]).all() and 0 < tested[0].sum() < 50
 
 
-def test_four_women_can_name_nothing():
-    assert (harm_p([np.ones((8, 3))], np.repeat(np.arange(4), 2), **SETTINGS)[0] == 1).all()
+def test_too_few_women_can_name_nothing():
+    """The signs of four women have no p below 1/16, and those of seven none below 1/128."""
+    for n_women, alpha in ((4, 0.05), (7, 0.005)):
+        settings = {**SETTINGS, "alpha": alpha}
+        assert (harm_p([np.ones((n_women, 3))], np.arange(n_women), **settings)[0] == 1).all()
+        assert (harm_p([np.ones((n_women + 1, 3))], np.arange(n_women + 1), **settings)[0] <= alpha).all()
     assert (harm_p([np.zeros((8, 3))], np.arange(8), **SETTINGS)[0] == 1).all()
 
 
@@ -84,7 +88,7 @@ def test_skewed_gaps_with_a_mean_of_zero_are_not_named():
     named = {"flips, harm": 0, "harm_p": 0}
     shape = bench.SHAPES["rare strong help, frequent weak harm"]
     for family in bench.null_families(shape, women=20, latents=200, n=40):
-        for rule, p in family.p_by_rule().items():
+        for rule, p in family.p_by_rule(0.05).items():
             if rule in named:
                 named[rule] += (p <= 0.05).any()
     assert named["harm_p"] <= 5  # 40 x .05 and two standard errors
@@ -94,16 +98,16 @@ def test_skewed_gaps_with_a_mean_of_zero_are_not_named():
 @pytest.mark.slow
 def test_power_at_one_and_a_half_standard_deviations():
     families = bench.harmful_families(bench.SHAPES["normal"], 1.5, women=20, latents=200, n=20)
-    p = np.array([family.p_by_rule()["harm_p"][: bench.N_HARMFUL] for family in families])
+    p = np.array([family.p_by_rule(0.05)["harm_p"][: bench.N_HARMFUL] for family in families])
     assert (p <= 0.05).mean() >= 0.7
 
 
 def test_the_bench_applies_the_rule_in_use(rng):
-    """Same latents tested, same p: the tables are those of `harm_p`, and not of a copy that drifted away."""
+    """The same p: the tables are those of `harm_p`, and not of a copy that drifted away."""
     sums, counts = bench.draw(rng, bench.SHAPES["half normal, half 95 % zeros"], 12, 40)
     family = bench.Family(rng, sums, counts)
-    assert (family.acts_widely == romano_wolf._acts(sums, counts, bench.MIN_EFFECT)).all()
     women, pairs = np.repeat(np.arange(12), counts), np.repeat(sums / counts[:, None], counts, axis=0)
-    ours = harm_p([pairs], women, min_effect=bench.MIN_EFFECT, n_bootstrap=bench.N_RESAMPLES, seed=family.seed)[0]
+    settings = {"alpha": 0.05, "min_effect": bench.MIN_EFFECT, "n_bootstrap": bench.N_RESAMPLES}
+    ours = harm_p([pairs], women, seed=family.seed, **settings)[0]
     named = family.means > bench.MIN_EFFECT
-    assert family.p_by_rule()["harm_p"][named] == pytest.approx(ours[named])
+    assert family.p_by_rule(0.05)["harm_p"][named] == pytest.approx(ours[named])

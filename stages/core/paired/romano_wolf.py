@@ -17,18 +17,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from stages.core.paired.bootstrap import bootstrap_t, column_chunks, resample_women
 from stages.core.paired.clusters import by_cluster, means_and_errors
-
-EFFECTIVE_WOMEN = 5  # a latent in fewer women is not tested: the signs of 5 women are the fewest with a p below .05
 
 
 def harm_p(
     families: Iterable[Float[np.ndarray, "pair _"]],
     clusters: np.ndarray,
     *,
+    alpha: float,
     min_effect: float,
     n_bootstrap: int,
     seed: int,
@@ -38,18 +37,19 @@ def harm_p(
     families: for each SAE, the gap of each pair and latent (clothed minus semi-nude twin; above 0: harm). The pairs are
         the same for all SAEs. Each array is reduced to sums of women before the next one is taken.
     clusters: the woman of each pair.
-    min_effect: smallest gap that counts, in the units of the gaps. A latent is tested if the mean of |gap of a woman|
-        is at least `min_effect` (and above 0), and if `effective_women` are at least EFFECTIVE_WOMEN (5).
+    alpha: family-wise error rate at which latents will be named. A latent on few women is not tested (`testable`).
+    min_effect: smallest gap that counts, in the units of the gaps. A latent that does less is not tested.
     n_bootstrap: number of resamples of women.
     seed: seed of the resamples.
     Returns for each SAE the family-wise p of each latent, one-sided; 1 for a latent that is not tested. The smallest
-    possible p is 1 / (1 + n_bootstrap). With fewer than 5 women, every p is 1.
+    possible p is 1 / (1 + n_bootstrap). Fewer than log2(1 / alpha) women can name nothing: every p is 1. At .05 these
+    are fewer than 5 women, at .005 fewer than 8.
     """
     reduced = [by_cluster(np.asarray(gaps, dtype=np.float64), clusters) for gaps in families]
     widths, counts = [sums.shape[1] for sums, _ in reduced], reduced[0][1]
     sums = np.concatenate([sums for sums, _ in reduced], axis=1)
     p = np.ones(sums.shape[1])
-    tested = np.flatnonzero(_acts(sums, counts, min_effect))
+    tested = np.flatnonzero(testable(sums, counts, alpha, min_effect))
     p[tested] = step_down(sums[:, tested], counts, resample_women(len(counts), n_bootstrap, seed))
     return np.split(p, np.cumsum(widths)[:-1])
 
@@ -63,10 +63,17 @@ def effective_women(sums: Float[np.ndarray, "woman latent"]) -> Float[np.ndarray
     return np.divide(np.abs(sums).sum(0) ** 2, squares, out=np.zeros(len(squares)), where=squares > 0)
 
 
-def _acts(sums: np.ndarray, counts: np.ndarray, min_effect: float) -> np.ndarray:
-    """Whether a latent is tested. The signs of the gaps play no part, so the choice favours no direction."""
+def testable(
+    sums: Float[np.ndarray, "woman latent"], counts: np.ndarray, alpha: float, min_effect: float
+) -> Bool[np.ndarray, " latent"]:
+    """Find the latents that could be named at all; the others only add to the family (Tarone 1990, Biometrics 46:515).
+
+    The mean over pairs of |mean gap of the woman| must be at least `min_effect`, since a mean gap above it is demanded.
+    The latent must act on at least log2(1 / alpha) effective women, because the signs of k women have no p below 2^-k.
+    The signs of the gaps play no part, so the choice favours neither harm nor help.
+    """
     size = np.abs(sums).sum(0) / counts.sum()
-    return (size >= min_effect) & (effective_women(sums) >= EFFECTIVE_WOMEN)
+    return (size >= min_effect) & (effective_women(sums) >= max(np.log2(1 / alpha), 1e-9))
 
 
 def step_down(
