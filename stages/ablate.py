@@ -133,11 +133,11 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
     inputs: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), and how latents are edited (`edit`).
     scales: the factors.
     pairs: the pairs of images to measure on.
-    inference: settings of the bootstrap.
+    inference: settings of the intervals.
     Returns a row per dose, condition and endpoint:
         dose, value            kind of dose (n_latents or scale), and the number of latents or the factor
         condition, endpoint    semi_nude or clothed; accuracy or R
-        estimate, low, high    mean over images, with its bootstrap interval over women
+        estimate, low, high    mean over images, with its interval over women
     """
     spliced, chosen, edit = inputs.spliced, inputs.chosen, inputs.edit
     sizes = edit_sizes(edit, len(chosen.latents))
@@ -150,7 +150,7 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
     for i, (kind, dose) in enumerate(doses):
         for condition in CONDITIONS:
             for name, values in (("accuracy", outcomes.correct), ("R", outcomes.R)):
-                found = pairs.interval(pairs.split(values[i])[condition], inference)
+                found = pairs.interval(pairs.split(values[i])[condition], inference, ENDPOINTS[name])
                 rows.append(
                     {"dose": kind, "value": dose, "condition": condition, "endpoint": name, **found.as_metrics()}
                 )

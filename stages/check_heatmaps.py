@@ -30,7 +30,7 @@ from stages.core.clip.readout import Readout
 from stages.core.clip.vit import FrozenClip
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
-from stages.core.paired import Pairs
+from stages.core.paired import SHARE, Bounds, Pairs, difference_bounds
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import INSIDE, REGIONS
@@ -138,19 +138,21 @@ class Audit:
                     found[name][i, part] = R
         return found
 
-    def by_condition(self, values: np.ndarray, inference: Inference) -> dict[str, Any]:
+    def by_condition(self, values: np.ndarray, inference: Inference, bounds: Bounds | None = None) -> dict[str, Any]:
         """Average a value per image over the pairs of confirmation women (women held out from choosing), by condition.
 
         values: a value for each image of this audit. The audit must have both images of every confirmation pair.
-        inference: settings of the bootstrap.
+        inference: settings of the intervals.
+        bounds: the smallest and the largest possible value, if there are any.
         Returns
             semi_nude, clothed    mean of the condition
-            gap                   mean of clothed minus semi-nude: estimate, low, high (bootstrap interval over women)
+            gap                   mean of clothed minus semi-nude: estimate, low, high (interval over women)
         """
         pairs = Pairs.from_images(self.data.table, "confirmation")
         values = values[pairs.positions(self.rows)]
         means = {condition: float(part.mean()) for condition, part in pairs.split(values).items()}
-        return {**means, "gap": pairs.interval(pairs.gap(values), inference).as_metrics()}
+        gap = pairs.interval(pairs.gap(values), inference, difference_bounds(bounds))
+        return {**means, "gap": gap.as_metrics()}
 
 
 def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
@@ -188,15 +190,15 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
         <region>_matched_area_iou    IoU of the region with the patches of largest map values. The number of patches is
                                      chosen so that they cover the same area as the region
     Each key holds semi_nude and clothed (means), and gap (clothed minus semi-nude). The gap has estimate, low and high
-    (bootstrap interval over women, with the settings in `inference`).
+    (interval over women, with the settings in `inference`).
     """
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
         coverage = audit.data.coverage(region, audit.rows, audit.clip.grid)
         for name, maps in grids.items():
-            for score in (localise.energy_lift, localise.matched_area_iou):
+            for score, bounds in ((localise.energy_lift, None), (localise.matched_area_iou, SHARE)):
                 values = np.array([score(heat, mask) for heat, mask in zip(maps, coverage, strict=True)])
-                metrics[name][f"{region}_{score.__name__}"] = audit.by_condition(values, inference)
+                metrics[name][f"{region}_{score.__name__}"] = audit.by_condition(values, inference, bounds)
     return metrics
 
 

@@ -30,7 +30,7 @@ from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
 from stages.core.latents import selection
 from stages.core.latents.spliced_clip import Arm, SplicedClip, original
-from stages.core.paired import Pairs
+from stages.core.paired import SHARE, Bounds, Pairs
 from stages.core.run import outs, params
 from stages.core.run.compute import join_ranks, leave_ranks
 from stages.core.run.errors import run_command
@@ -43,7 +43,8 @@ METRICS_FPATH, FULL_FPATH = Path("metrics/heatmap.json"), Path("metrics/full/hea
 TABLE_FPATH, IOU_FPATH = Path("plots/heatmap.csv"), Path("plots/heatmap_iou.csv")
 SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
-IN_METRICS = ("energy_lift", "matched_area_iou")  # the other scores are in plots/heatmap.csv
+IN_METRICS: dict[str, Bounds | None] = {"energy_lift": None, "matched_area_iou": SHARE}
+"""Scores in the metrics, and the bounds of their values. The other scores are in plots/heatmap.csv."""
 
 
 def maps(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +146,7 @@ def iou_over_thresholds(
 
 
 def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str, dict]:
-    """Average two scores of the maps over pairs, by arm and region, with bootstrap intervals over women.
+    """Average two scores of the maps over pairs, by arm and region, with intervals over women.
 
     The energy lift is the share of a map's positive mass that lies on the region, divided by the region's share of the
     image area. The matched-area IoU compares the region with the patches of the largest map values, as many as the
@@ -154,7 +155,7 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
     table: a row per region, arm (an intervention on the residual stream) and image of the pairs, from `score`. Columns
         used: arm, region, row, degenerate, energy_lift, matched_area_iou, and the chance levels chance_<score>.
     pairs: the pairs of images.
-    inference: settings of the bootstrap.
+    inference: settings of the intervals.
     Returns, for each arm, the keys <region>_energy_lift and <region>_matched_area_iou, for bust and face. Each key
     holds:
         semi_nude, clothed    mean of the condition: estimate, low, high
@@ -166,8 +167,8 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
     metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):
         by_image = part.set_index("row").loc[pairs.rows]
-        for name in IN_METRICS:
-            found: dict[str, Any] = pairs.summary(by_image[name].to_numpy(), inference)
+        for name, bounds in IN_METRICS.items():
+            found: dict[str, Any] = pairs.summary(by_image[name].to_numpy(), inference, bounds)
             if f"chance_{name}" in part:
                 found["chance"] = float(part[f"chance_{name}"].mean())
             metrics.setdefault(arm, {})[f"{region}_{name}"] = found

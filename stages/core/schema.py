@@ -60,7 +60,7 @@ class Inference(Section):
     """Settings of all intervals and tests."""
 
     confidence: Share
-    """Confidence level of the two-sided bootstrap intervals over women."""
+    """Confidence level of the two-sided intervals over women."""
     alpha: Share
     """Family-wise error rate, over all latents of one SAE, at which a latent is called significant. One SAE of the grid
     is chosen by what was found in it, so the errors of all SAEs add up: divide the rate you want over the whole grid by

@@ -21,11 +21,11 @@ from stages.core import paired
 from stages.core.ablation.controls import control_p
 from stages.core.clip import readout
 from stages.core.latents.spliced_clip import Arm, Outcomes
-from stages.core.paired import Pairs
+from stages.core.paired import SHARE, Bounds, Pairs, difference_bounds
 from stages.core.run.labels import CONDITIONS, OTHER_CONDITION
 from stages.core.schema import Inference
 
-ENDPOINTS = ("accuracy", "R")
+ENDPOINTS: dict[str, Bounds | None] = {"accuracy": SHARE, "R": None}  # and the bounds of their values
 BEFORE_AND_AFTER = ("original", "edited")
 
 
@@ -79,7 +79,7 @@ class CausalTest:
     out (`greyed`).
 
     pairs: the pairs of twins, one semi-nude and one clothed.
-    inference: settings of the bootstrap intervals.
+    inference: settings of the intervals.
     losing: the condition that CLIP reads worse, in which the edit should gain.
     """
 
@@ -90,15 +90,14 @@ class CausalTest:
     greyed: dict[str, ArmOutcomes]
     """Outcomes by the region that is greyed out, `bust` or `face`."""
 
-    def summarise(self, values: np.ndarray) -> dict[str, dict[str, float]]:
-        """Compute the mean of each condition, and the mean gap (clothed minus semi-nude), with bootstrap intervals.
-
-        The bootstrap resamples women.
+    def summarise(self, values: np.ndarray, bounds: Bounds | None) -> dict[str, dict[str, float]]:
+        """Compute the mean of each condition, and the mean gap (clothed minus semi-nude), with intervals over women.
 
         values: one value for each image of `self.pairs.rows`, in that order.
+        bounds: the smallest and the largest possible value, if there are any.
         Returns the keys semi_nude, clothed and gap. Each holds a dictionary with estimate, low and high.
         """
-        return self.pairs.summary(values, self.inference)
+        return self.pairs.summary(values, self.inference, bounds)
 
     def summarise_arms(self, names: list[str]) -> dict[str, dict]:
         """Compute mean accuracy and mean R (log-probability of the true emotion, nats) of some arms, with intervals.
@@ -111,13 +110,13 @@ class CausalTest:
             accuracy, R                the endpoint
             name of an arm             as in `names`, and `bust_greyed`, `face_greyed`
             semi_nude, clothed, gap    gap: clothed minus semi-nude
-            estimate, low, high        mean over pairs, and its bootstrap interval over women
+            estimate, low, high        mean over pairs, and its interval over women
         """
         shown = {name: self.arms.endpoints(name) for name in names}
         shown |= {f"{region}_greyed": found.endpoints("original") for region, found in self.greyed.items()}
         return {
-            endpoint: {name: self.summarise(values[endpoint]) for name, values in shown.items()}
-            for endpoint in ENDPOINTS
+            endpoint: {name: self.summarise(values[endpoint], bounds) for name, values in shown.items()}
+            for endpoint, bounds in ENDPOINTS.items()
         }
 
     def reliance(self, arm: str, region: str) -> dict[str, np.ndarray]:
@@ -142,10 +141,13 @@ class CausalTest:
             bust, face                 the region
             accuracy, R                the endpoint; R is the log-probability of the true emotion, nats
             semi_nude, clothed, gap    gap: clothed minus semi-nude
-            estimate, low, high        mean over pairs, and its bootstrap interval over women
+            estimate, low, high        mean over pairs, and its interval over women
         """
         return {
-            region: {name: self.summarise(change) for name, change in self.reliance(arm, region).items()}
+            region: {
+                endpoint: self.summarise(change, difference_bounds(ENDPOINTS[endpoint]))
+                for endpoint, change in self.reliance(arm, region).items()
+            }
             for region in self.greyed
         }
 
@@ -168,13 +170,15 @@ class CausalTest:
         """
         found: dict[str, dict] = {}
         losing, other = self.losing, OTHER_CONDITION[self.losing]
-        for endpoint in ENDPOINTS:
+        for endpoint, bounds in ENDPOINTS.items():
             before, after = (self.pairs.split(self.arms.endpoints(arm)[endpoint]) for arm in BEFORE_AND_AFTER)
-            gain = self.pairs.interval(after[losing] - before[losing], self.inference)
+            change = difference_bounds(bounds)
+            gain = self.pairs.interval(after[losing] - before[losing], self.inference, change)
+            cost = self.pairs.interval(before[other] - after[other], self.inference, change)
             gap = float(paired.gap(before, losing).mean())
             found[endpoint] = {
                 "gain": gain.as_metrics(),
-                "cost": self.pairs.interval(before[other] - after[other], self.inference).as_metrics(),
+                "cost": cost.as_metrics(),
                 **({"share_of_gap_recovered": gain.estimate / gap} if gap > 0 else {}),
                 **against_controls(gain.estimate, controls[f"{endpoint}_gain"].to_numpy()),
             }

@@ -73,14 +73,21 @@ def harmful_latents(effects: ByCondition, losing: str, clusters: np.ndarray, inf
     p_max_t (family-wise p).
     """
     gaps = paired.gap(effects, losing)
-    p_max_t = paired.max_t(gaps, clusters, inference.n_permutations, inference.seed)
-    promising = (p_max_t <= inference.alpha) & (gaps.mean(0) > inference.min_effect)
+    p = paired.harm_p(
+        [gaps],
+        clusters,
+        alpha=inference.alpha,
+        min_effect=inference.min_effect,
+        n_bootstrap=inference.n_bootstrap,
+        seed=inference.seed,
+    )[0]
+    promising = (p <= inference.alpha) & (gaps.mean(0) > inference.min_effect)
     found = np.flatnonzero(promising & (effects[losing].mean(0) < -inference.min_effect))
     settings = paired.bootstrap_settings(inference)
     low, high = paired.bootstrap_interval(gaps[:, found], clusters, **settings)
     _, least_harm = paired.bootstrap_interval(effects[losing][:, found], clusters, **settings)
     table = pd.DataFrame(
-        {"latent": found, "mean": gaps[:, found].mean(0), "low": low, "high": high, "p_max_t": p_max_t[found]}
+        {"latent": found, "mean": gaps[:, found].mean(0), "low": low, "high": high, "p_max_t": p[found]}
     )
     shown = (table["low"] > inference.min_effect) & (least_harm < -inference.min_effect)
     return table[shown].sort_values("mean", ascending=False, ignore_index=True)

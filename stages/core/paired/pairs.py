@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from stages.core.paired.bootstrap import Interval, bootstrap_settings, interval
+from stages.core.paired.bounded import Bounds, difference_bounds
 from stages.core.run.labels import CLOTHED, CONDITIONS, OTHER_CONDITION, SEMI_NUDE
 from stages.core.schema import Inference
 
@@ -111,22 +112,27 @@ class Pairs:
         """
         return gap(self.split(values, axis))
 
-    def interval(self, values: Float[np.ndarray, " pair"], inference: Inference) -> Interval:
-        """Compute the mean over pairs, with its bootstrap interval over women.
+    def interval(
+        self, values: Float[np.ndarray, " pair"], inference: Inference, bounds: Bounds | None = None
+    ) -> Interval:
+        """Compute the mean over pairs, with its interval over women (`paired.interval`).
 
         values: one value per pair.
         inference: gives the number of resamples, the confidence level and the seed.
+        bounds: the smallest and the largest possible value, if there are any.
         """
-        return interval(values, self.women, **bootstrap_settings(inference))
+        return interval(values, self.women, bounds=bounds, **bootstrap_settings(inference))
 
-    def summary(self, values: Float[np.ndarray, " image"], inference: Inference) -> dict[str, dict[str, float]]:
-        """Compute the mean of each condition, and the mean gap (clothed minus semi-nude), with bootstrap intervals.
-
-        The bootstrap resamples women.
+    def summary(
+        self, values: Float[np.ndarray, " image"], inference: Inference, bounds: Bounds | None = None
+    ) -> dict[str, dict[str, float]]:
+        """Compute the mean of each condition, and the mean gap (clothed minus semi-nude), with intervals over women.
 
         values: one value for each image of `self.rows`, in that order.
         inference: gives the number of resamples, the confidence level and the seed.
+        bounds: the smallest and the largest possible value of an image, if there are any.
         Returns the keys semi_nude, clothed and gap. Each holds a dictionary with estimate, low and high.
         """
-        shown = {**self.split(values), "gap": self.gap(values)}
-        return {label: self.interval(numbers, inference).as_metrics() for label, numbers in shown.items()}
+        shown = {label: self.interval(part, inference, bounds) for label, part in self.split(values).items()}
+        shown["gap"] = self.interval(self.gap(values), inference, difference_bounds(bounds))
+        return {label: found.as_metrics() for label, found in shown.items()}

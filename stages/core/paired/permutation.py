@@ -10,6 +10,8 @@ from jaxtyping import Float, Integer
 from stages.core.paired.bootstrap import bootstrap_interval
 from stages.core.paired.clusters import CHUNK_VALUES, TooFewWomen, by_cluster
 
+EXACT_WOMEN = 12  # up to this number of women, all 2^12 patterns of signs are tried
+
 
 def paired_tests(
     differences: Float[np.ndarray, "pair latent"],
@@ -38,7 +40,7 @@ def paired_tests(
         p                two-sided p of the sign-flip permutation test at the level of women
         p_max_t          family-wise p of the same test, by max-T over all latents (Westfall & Young 1993)
         q                p adjusted by Benjamini-Hochberg over the latents: exploratory
-    The smallest p that W women allow is max(2 / 2^W, 1 / (1 + n_permutations)).
+    At most 12 women have all patterns of signs: p is exact. `smallest_p` gives the smallest possible p.
 
     Raises ValueError if the shapes do not fit or a difference is not finite. Raises TooFewWomen if all pairs are of one
     woman.
@@ -89,10 +91,23 @@ def max_t(
 def smallest_p(n_women: int, n_permutations: int) -> float:
     """Compute the smallest two-sided p that a sign-flip permutation test of `n_women` women can give.
 
-    n_permutations: number of random sign flips.
-    Returns max(2 / 2^n_women, 1 / (1 + n_permutations)).
+    n_permutations: number of random sign flips, drawn if the women are more than EXACT_WOMEN (12).
+    Returns 2 / 2^n_women for at most 12 women, and 1 / (1 + n_permutations) for more.
     """
-    return max(2.0 / 2.0**n_women, 1 / (1 + n_permutations))
+    return 2.0 / 2.0**n_women if n_women <= EXACT_WOMEN else max(2.0 / 2.0**n_women, 1 / (1 + n_permutations))
+
+
+def _signs(n_women: int, n_permutations: int, seed: int) -> Float[np.ndarray, "flip woman"]:
+    """Signs of the women in each flip. The first row is the observation itself: no woman is flipped.
+
+    At most 12 women have all patterns of signs, but for a factor of -1, which changes no two-sided test. More women
+    have `n_permutations` random patterns.
+    """
+    if n_women > EXACT_WOMEN:
+        drawn = np.random.default_rng(seed).integers(0, 2, size=(n_permutations, n_women)) * 2.0 - 1.0
+        return np.concatenate([np.ones((1, n_women)), drawn])
+    patterns = np.arange(2 ** (n_women - 1))[:, None]
+    return 1.0 - 2.0 * (patterns >> np.arange(n_women) & 1)
 
 
 def _sign_flips(
@@ -108,23 +123,21 @@ def _sign_flips(
     norm = np.sqrt(np.square(sums).sum(0))
     scaled = np.divide(sums, norm, out=np.zeros_like(sums), where=norm > 0)
     observed = np.abs(scaled.sum(0))
-    tolerance = 1e-9  # an exact tie is as extreme as the observation, whatever the rounding
+    least = observed - 1e-9  # an exact tie is as extreme as the observation, whatever the rounding
+    signs = _signs(len(sums), n_permutations, seed)
     exceeding = np.zeros(sums.shape[1], dtype=np.int64)
     largest = []
-    rng = np.random.default_rng(seed)
     chunk = max(1, CHUNK_VALUES // sums.shape[1])
-    for start in range(0, n_permutations, chunk):
-        n = min(chunk, n_permutations - start)
-        signs = rng.integers(0, 2, size=(n, len(sums))) * 2.0 - 1.0
-        flipped = np.abs(signs @ scaled)
-        exceeding += (flipped >= observed - tolerance).sum(0)
+    for start in range(0, len(signs), chunk):
+        flipped = np.abs(signs[start : start + chunk] @ scaled)
+        exceeding += (flipped >= least).sum(0)
         largest.append(flipped.max(1))
     maxima = np.sort(np.concatenate(largest))
-    as_extreme = n_permutations - np.searchsorted(maxima, observed - tolerance, side="left")
+    as_extreme = len(signs) - np.searchsorted(maxima, least, side="left")
     women = len(sums)
     spread = np.sqrt(np.maximum(1 - observed**2 / women, 1e-12) * women / (women - 1))
     t = np.sign(scaled.sum(0)) * observed / spread
-    return t, (1 + exceeding) / (1 + n_permutations), (1 + as_extreme) / (1 + n_permutations)
+    return t, exceeding / len(signs), as_extreme / len(signs)
 
 
 def signed_ranks(differences: Float[np.ndarray, "pair latent"]) -> tuple[np.ndarray, np.ndarray]:
