@@ -24,7 +24,8 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
-from stages.core.training.trainer import Normalisation, TrainConfig, Trainer
+from stages.core.training import Normalisation, TrainConfig
+from stages.core.training.trainer import Trainer
 
 PUBLISHED = {  # stages/studies/paper.yaml
     "recipe": "published",

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.core.training.trainer import TrainConfig, train
+from stages.core.training import TrainConfig, train
 from tests.bench.peers import PUBLISHED, Contender, DictionaryLearning, Ours, SaeLens, saelens_quadratic, saelens_tanh
 from tests.bench.table import markdown
 from tests.bench.toy import Toy, dead_share, l0
