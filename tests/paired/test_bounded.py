@@ -78,7 +78,7 @@ def test_intervals_of_conditions_and_gap_have_a_width():
     images = [(pair, f"w{pair // 2}", "sad", "discovery", c) for pair in range(10) for c in ("semi_nude", "clothed")]
     table = pd.DataFrame(images, columns=["pair", "identity", "emotion", "split", "condition"])
     inference = Inference(
-        confidence=0.95, alpha=0.05, min_effect=0, min_readout=0, n_bootstrap=50, n_permutations=50, seed=0
+        confidence=0.95, alpha=0.05, min_gap=0, min_effect=0, min_readout=0, n_bootstrap=50, n_permutations=50, seed=0
     )
     found = paired.Pairs.from_images(table).summary(np.ones(20), inference, paired.SHARE)
     unseen = 1 - 0.025 ** (1 / 5)
