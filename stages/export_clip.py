@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from stages.core import mitigation
+from stages.core.clip import vit
 from stages.core.intervention import selection
 from stages.core.intervention.error_kept_edits import LatentEdit
-from stages.core.run import outs, params
+from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
 from stages.core.schema import Edit
 
@@ -56,6 +57,7 @@ def main() -> None:
     chosen, guardrails = selection.load(SELECTION_DPATH), measured()
     change = LatentEdit.from_params(edit, chosen.latents, chosen.means, torch.device("cpu"))
     with outs.atomic_output(MITIGATED_DPATH) as directory:
+        inputs.remember_file(CLIP_DPATH / vit.WEIGHTS_FNAME)
         shutil.copytree(CLIP_DPATH, directory)
         try:
             mitigation.save(directory, chosen.sae, change, edit.scope, chosen.layer)
