@@ -91,7 +91,7 @@ def test_damage_to_a_file_is_no_fault_of_the_machine():
 
 READ = {
     "an SAE's weights": "from stages.core.sae import JumpReLUSAE as S; S.load(Path('sae'))",
-    "a table": "from stages.core.run import outs; outs.read_table(Path('sae/table.csv'), 'train_sae')",
+    "a table": "from stages.core.run import outs; outs.read_table(Path('sae/table.csv'), 'train_sae', ['step'])",
     "a checkpoint": "from stages.core.training.checkpoint import Checkpoint as C; C(Path('sae')).load()",
 }
 UNREADABLE = {

@@ -132,7 +132,46 @@ def test_metrics_that_no_stage_wrote_are_refused_by_name(tmp_path, text):
 
 def test_a_table_that_is_missing_is_named(tmp_path):
     with pytest.raises(outs.UnreadableError, match=r"history\.csv is missing or damaged.*dvc repro --force train_sae"):
-        outs.read_table(tmp_path / "history.csv", "train_sae")
+        outs.read_table(tmp_path / "history.csv", "train_sae", ["step"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epoch,loss\n1,2\n", "no column step"),
+        ("step\nfirst\n", "column step holds text"),
+        ("step\n", "0 rows"),
+        ("", "No columns to parse"),
+        ("step\n1\n2,3,4\n", "Expected 1 fields"),
+        ("\0" * 50, "no column step"),
+    ],
+)
+def test_a_table_of_another_program_is_refused(tmp_path, text, says):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(outs.UnreadableError, match=rf"history\.csv is missing or damaged \(.*{says}"):
+        outs.read_table(tmp_path / "history.csv", "train_sae", ["step"])
+
+
+def test_a_table_may_have_empty_cells_other_columns_and_if_so_agreed_no_rows(tmp_path):
+    (tmp_path / "history.csv").write_text("step,name\n1,a\n,b\n")
+    assert outs.read_table(tmp_path / "history.csv", "train_sae", ["step"], ["name"])["name"].tolist() == ["a", "b"]
+    (tmp_path / "history.csv").write_text("step,name\n")
+    assert outs.read_table(tmp_path / "history.csv", "train_sae", ["step"], ["name"], least_rows=0).empty
+
+
+@pytest.mark.parametrize(("text", "missing"), [("{}", "edit"), ('{"edit": {"R": {}}}', "edit.R.low")])
+def test_a_key_that_is_missing_is_named_when_it_is_looked_up(tmp_path, text, missing):
+    (tmp_path / "ablate.json").write_text(text)
+    found = outs.read_metrics(tmp_path / "ablate.json", "ablate")
+    assert "accuracy" not in found and found.get("accuracy", 7) == 7
+    with pytest.raises(outs.UnreadableError, match=rf"ablate\.json lacks {missing}; rerun `dvc repro --force ablate`"):
+        _ = found["edit"]["R"]["low"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "ablate.json")
+    with pytest.raises(outs.UnreadableError, match=r"ablate\.json is missing or damaged \(no such file\)"):
+        outs.read_metrics(tmp_path / "ablate.json", "ablate")
 
 
 def test_a_second_writer_waits_for_the_first(tmp_path, monkeypatch, capsys):

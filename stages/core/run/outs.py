@@ -20,13 +20,14 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from pandas.api.types import is_numeric_dtype
 
 from stages.core.run import faults, inputs
 from stages.core.run.errors import StudyError
@@ -47,6 +48,26 @@ class OutputError(StudyError):
 
 class UnreadableError(StudyError):
     """A file of an earlier stage cannot be read. The message names its path and the remedy."""
+
+
+class Record(dict[str, Any]):
+    """The content of a JSON file of an earlier stage. A look at a key that is missing raises UnreadableError.
+
+    values: the content. fpath: the file. stage: name of the stage that wrote it.
+    path: keys that lead to `values` in the file, each with a point behind it.
+    """
+
+    def __init__(self, values: dict[str, Any], fpath: Path, stage: str, path: str = ""):
+        self.fpath, self.stage, self.path = fpath, stage, path
+        super().__init__(
+            {
+                key: Record(value, fpath, stage, f"{path}{key}.") if isinstance(value, dict) else value
+                for key, value in values.items()
+            }
+        )
+
+    def __missing__(self, key: str) -> Any:
+        raise UnreadableError(f"{self.fpath} lacks {self.path}{key}; {_rerun(self.stage)}")
 
 
 def unfinished_path(path: Path) -> Path:
@@ -123,50 +144,76 @@ def write_metrics(fpath: Path, metrics: dict[str, Any]) -> None:
         unfinished.write_text(json.dumps(metrics, indent=2) + "\n")
 
 
-def read_json(fpath: Path, stage: str) -> dict[str, Any]:
+def read_json(fpath: Path, stage: str) -> Record:
     """Read a JSON object from a file of an earlier stage.
 
     stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
+    Returns the keys and values. Whoever looks up a key that is missing gets an UnreadableError.
     Raises UnreadableError if the file is missing, damaged, or holds no JSON object.
     """
-    with _reading(fpath, stage):
+    with reading(fpath, stage):
         found = json.loads(fpath.read_text("utf-8"))
         if not isinstance(found, dict):
             raise ValueError(f"expected keys and values, found {type(found).__name__}")
-        return found
+        return Record(found, fpath, stage)
 
 
-def read_metrics(fpath: Path, stage: str) -> dict[str, Any]:
+def read_metrics(fpath: Path, stage: str) -> Record:
     """Read the metrics of an earlier stage: numbers by name. A value may also be a dictionary of numbers, to any depth.
 
     stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
+    Returns the metrics. Whoever looks up a metric that is missing gets an UnreadableError.
     Raises UnreadableError if the file is missing or damaged, or if a value is not a finite number.
     """
-    with _reading(fpath, stage):
+    with reading(fpath, stage):
         found = read_json(fpath, stage)
         _check_numbers(found, fpath.stem)
         return found
 
 
-def read_table(fpath: Path, stage: str) -> pd.DataFrame:
-    """Read a CSV table of an earlier stage, and return it with the column types that pandas infers.
+def read_table(
+    fpath: Path, stage: str, numbers: Collection[str], text: Collection[str] = (), least_rows: int = 1
+) -> pd.DataFrame:
+    """Read a CSV table of an earlier stage.
 
     stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
-    Raises UnreadableError if the file is missing or damaged.
+    numbers: columns that must hold numbers; a cell may be empty. text: columns that must be present, with any content.
+    least_rows: smallest number of rows.
+    Returns the whole table, with the column types that pandas infers.
+    Raises UnreadableError if the file is missing or damaged, or if the table does not have these columns and rows.
     """
-    with _reading(fpath, stage):
-        return pd.read_csv(fpath)
+    with reading(fpath, stage):
+        table = pd.read_csv(fpath)
+        for name in (*numbers, *text):
+            if name not in table:
+                raise ValueError(f"no column {name}")
+            if name in numbers and len(table) and not is_numeric_dtype(table[name]):
+                raise ValueError(f"column {name} holds text")
+        if len(table) < least_rows:
+            raise ValueError(f"{len(table)} rows")
+        return table
 
 
 @contextmanager
-def _reading(fpath: Path, stage: str) -> Iterator[None]:
+def reading(fpath: Path, stage: str) -> Iterator[None]:
+    """Inside the context, turn an error of a file that is missing or damaged into UnreadableError.
+
+    fpath: the file of an earlier stage that is read. stage: name of that stage, for the remedy in the message.
+    Errors of the machine, such as missing rights, pass unchanged.
+    """
     inputs.remember_file(fpath)
     try:
+        if not fpath.is_file():  # a pipe would be read without end
+            raise FileNotFoundError("no such file")
         yield
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, SyntaxError, RecursionError) as error:  # Pillow has SyntaxError for a broken PNG
         if faults.of_machine(error):
             raise
-        raise UnreadableError(f"{fpath} is missing or damaged ({error}); rerun `dvc repro --force {stage}`") from None
+        raise UnreadableError(f"{fpath} is missing or damaged ({error}); {_rerun(stage)}") from None
+
+
+def _rerun(stage: str) -> str:
+    return f"rerun `dvc repro --force {stage}`"
 
 
 def write_table(fpath: Path, table: pd.DataFrame) -> None:
