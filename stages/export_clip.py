@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from stages.core import mitigation
+from stages.core.clip import vit
 from stages.core.latents import selection
 from stages.core.latents.error_kept_edits import LatentEdit
-from stages.core.run import outs, params
+from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
 from stages.core.schema import Edit
 
@@ -44,10 +45,7 @@ def measured() -> dict[str, Any]:
     Raises UnreadableError if one of these keys is absent.
     """
     found = outs.read_metrics(ABLATE_FPATH, "ablate")
-    try:
-        return {key: found[key] for key in ("edit", "guardrails", "reliance")}
-    except KeyError as missing:
-        raise outs.UnreadableError(f"{ABLATE_FPATH} lacks {missing}; rerun `dvc repro --force ablate`") from None
+    return {key: found[key] for key in ("edit", "guardrails", "reliance")}
 
 
 def main() -> None:
@@ -56,6 +54,7 @@ def main() -> None:
     chosen, guardrails = selection.load(SELECTION_DPATH), measured()
     change = LatentEdit.from_params(edit, chosen.latents, chosen.means, torch.device("cpu"))
     with outs.atomic_output(MITIGATED_DPATH) as directory:
+        inputs.remember_file(CLIP_DPATH / vit.WEIGHTS_FNAME)
         shutil.copytree(CLIP_DPATH, directory)
         try:
             mitigation.save(directory, chosen.sae, change, edit.scope, chosen.layer)

@@ -161,10 +161,11 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
         semi_nude, clothed    mean of the condition: estimate, low, high
         gap                   clothed minus semi-nude: estimate, low, high
         chance                mean chance level
-    A further key, images, holds degenerate. This is the number of rows of `table` whose map has no positive value, or
-    whose mask is empty or full.
+    A further key, images, holds degenerate. This is the number of images with a map, in any arm, that has no positive
+    value, or with a mask, of any region, that is empty or full.
     """
-    metrics: dict[str, dict] = {"images": {"degenerate": int(table["degenerate"].sum())}}
+    n_degenerate = table.loc[table["degenerate"] > 0, "row"].nunique()
+    metrics: dict[str, dict] = {"images": {"degenerate": n_degenerate}}
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):
         by_image = part.set_index("row").loc[pairs.rows]
         for name, bounds in IN_METRICS.items():
@@ -183,7 +184,7 @@ def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
     has area.
 
     found: the result of `measure`: for each arm (an intervention on the residual stream) and each <region>_<score>, the
-        means of the score. A further key, images, holds the number of degenerate maps.
+        means of the score. A further key, images, holds the number of degenerate images.
     Returns three keys:
         images                       the same as in `found`
         bust_energy_lift_gap         for each arm, gap (clothed minus semi-nude) of the energy lift on the bust

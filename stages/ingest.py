@@ -29,7 +29,7 @@ from stages.core.data import dataset
 from stages.core.ingestion import manifest
 from stages.core.ingestion.prefetch import ordered_map
 from stages.core.planted import world
-from stages.core.run import outs, params
+from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, REGIONS, SEMI_NUDE
 from stages.core.schema import Ingest, World
@@ -107,6 +107,8 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
     Raises ManifestError if the manifest, or a file named there, cannot be used.
     """
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
+    inputs.remember_file(folder)  # images added or removed
+    inputs.remember_file(folder / manifest.MANIFEST_FNAME)
     table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
     corpus = manifest.is_corpus(table).to_numpy()
 

@@ -8,6 +8,7 @@ claims   `open_clip.create_model_and_transforms("local-dir:data/clip")` gives th
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from stages.core.clip import vit
-from stages.core.run import outs, params
+from stages.core.run import faults, inputs, outs, params
 from stages.core.run.compute import set_up_device
 from stages.core.run.errors import run_command
 from stages.core.schema import Clip, Compute, Demo, Ingest
@@ -57,6 +58,9 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
         raise vit.ModelError(
             f"clip.pretrained: {pretrained} is not .safetensors; convert it first, pickle is never read"
         )
+    if pretrained is not None and _is_file(pretrained):
+        inputs.remember_file(Path(pretrained))
+        Path(pretrained).open("rb").close()  # safetensors does not find a file that it may not read
     if pretrained == "openai" and not model_cfg.get("quick_gelu"):
         raise vit.ModelError(
             f"clip.architecture: OpenAI's weights need quick-GELU; use {config.architecture}-quickgelu"
@@ -65,6 +69,8 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
     try:
         model = open_clip.create_model(config.architecture, pretrained=pretrained)
     except Exception as error:  # both libraries raise many kinds, such as AssertionError
+        if faults.of_machine(error):
+            raise
         raise vit.ModelError(
             f"clip.pretrained: {config.pretrained} cannot be loaded into {config.architecture}: {error}"
             + without_a_network(config)
@@ -93,7 +99,9 @@ def without_a_network(config: Clip) -> str:
 def _is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
-    except OSError:  # the name is longer than the system allows
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
         return False
 
 

@@ -9,6 +9,7 @@ claims   nothing of its own: sentences (`core/report/sentences.py`) and tables (
 from __future__ import annotations
 
 import base64
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stages.core import figures
 from stages.core.data import dataset
 from stages.core.figures import Axes
 from stages.core.report import sentences, tables
-from stages.core.run import outs, params
+from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.schema import Ablate, Clip, Demo, Inference, Ingest
@@ -40,17 +41,17 @@ prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse
                                                                          └─► ablate ─┬─────────┤
                                                                                      └► export_clip
 ingest, prepare_clip ──────────────────────────────────────────────────────► check_heatmaps ───► report"""
-PICTURES = (
-    "finding",
-    "ablate",
-    "heatmap",
-    "heatmap_pairs",
-    "check_heatmaps",
-    "describe_latents",
-    "select_sae",
-    "select_sae_statistics",
-    "ingest",
-)
+PICTURES = {
+    "finding": "report",
+    "ablate": "ablate",
+    "heatmap": "heatmap",
+    "heatmap_pairs": "heatmap",
+    "check_heatmaps": "check_heatmaps",
+    "describe_latents": "describe_latents",
+    "select_sae": "select_sae",
+    "select_sae_statistics": "select_sae",
+    "ingest": "ingest",
+}  # names in plots/, and the stage that draws each
 N_SHOWN = 3  # pairs beside the finding
 
 
@@ -114,14 +115,48 @@ def _draw_accuracies(ax: Axes, metrics: dict[str, Any], chosen: dict[str, Any]) 
     ax.set(xlim=(0, 1.03), xlabel="emotion accuracy (dotted: chance)", title="CLIP reads the same faces")
 
 
-def embedded(fpath: Path) -> str:
+def embedded(fpath: Path, stage: str) -> str:
     """Return a PNG file as a data URL, to put the picture into the page.
 
-    Raises FileNotFoundError if the file is missing. If the picture is damaged, Pillow's error is raised.
+    stage: name of the stage that drew the picture. The message of an error asks the user to rerun this stage.
+    Raises UnreadableError if the file is missing or damaged.
     """
-    with Image.open(fpath) as picture:
-        picture.load()  # a damaged picture fails here, not in the reader's browser
-    return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
+    with outs.reading(fpath, stage):
+        content = fpath.read_bytes()
+        with Image.open(BytesIO(content), formats=["PNG"]) as picture:
+            picture.load()  # a damaged picture fails here, not in the reader's browser
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def read_chosen() -> dict[str, Any]:
+    """Read data/selection/selection.json: what `select_sae` chose, and why.
+
+    Returns the keys layer and expansion (of the chosen SAE), list (`bias` or `perception`), latents (indices of the
+    latents that are edited) and why. Raises UnreadableError if the file is missing or damaged.
+    """
+    fpath = SELECTION_DPATH / "selection.json"
+    found = outs.read_json(fpath, "select_sae")
+    with outs.reading(fpath, "select_sae"):
+        if not isinstance(found["latents"], list) or found["list"] not in list(sentences.GAPS):
+            raise ValueError(f"list {found['list']!r}, latents {found['latents']!r:.40}")
+    return found
+
+
+def read_cards(latents: pd.DataFrame) -> pd.DataFrame:
+    """Read plots/describe_latents.csv, a row per latent that is described. `tables.latents` lists the columns.
+
+    latents: the edited latents, which must be among those described. The column latent is read.
+    Raises UnreadableError if the file is missing, damaged, or of other latents.
+    """
+    fpath, stage = PLOTS_DPATH / "describe_latents.csv", "describe_latents"
+    cards = outs.read_table(fpath, stage, tables.CARD_NUMBERS, ["encodes"], least_rows=0)
+    with outs.reading(fpath, stage):
+        if not (cards["latent"].is_unique and latents["latent"].isin(cards["latent"]).all()):
+            raise ValueError("the latents are not those that are edited")
+        unknown = set(cards["encodes"]) - {"none", *cards.columns}
+        if unknown:
+            raise ValueError(f"no column {unknown.pop()!r}, which encodes names")
+    return cards
 
 
 def html(table: pd.DataFrame) -> Any:
@@ -136,21 +171,24 @@ def html(table: pd.DataFrame) -> Any:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
+    inputs.remember_file(params.PARAMS_FPATH)  # the page shows the whole file
     inference, ingest, clip, demo, ablate = params.load(Inference, Ingest, Clip, Demo, Ablate)
     metrics = {
         name: outs.read_metrics(METRICS_DPATH / f"{name}.json", name)
         for name in ("ingest", "extract", "select_sae", "check_stability", "describe_latents")
     } | {name: outs.read_metrics(FULL_DPATH / f"{name}.json", name) for name in ("heatmap", "check_heatmaps", "ablate")}
-    chosen = outs.read_json(SELECTION_DPATH / "selection.json", "select_sae")
+    chosen = read_chosen()
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
     draw_finding(metrics, chosen, with_pictures=ingest.source == "synthetic")
-    pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png") for stem in PICTURES}
+    pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png", stage) for stem, stage in PICTURES.items()}
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        TEMPLATE_FPATH.read_text()
+        TEMPLATE_FPATH.read_text("utf-8")
     )
-    saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae")
-    latents = outs.read_table(SELECTION_DPATH / "latents.csv", "select_sae")
-    cards = outs.read_table(PLOTS_DPATH / "describe_latents.csv", "describe_latents")
+    saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae", tables.SAE_NUMBERS)
+    latents = outs.read_table(
+        SELECTION_DPATH / "latents.csv", "select_sae", tables.LATENT_NUMBERS, ["top_images"], least_rows=0
+    )
+    cards = read_cards(latents)
     page = template.render(
         title=TITLE,
         finding=sentences.finding(metrics, chosen, inference),
@@ -182,7 +220,7 @@ def main() -> None:
         parameters=params.text(),
     )
     with outs.atomic_output(REPORT_FPATH) as unfinished:
-        unfinished.write_text(page)
+        unfinished.write_text(page, "utf-8")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analys
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
 CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
 FVU_LABELS = {"held_out_fvu": "FVU on held-out women", "train_fvu": "FVU on the images trained on"}
+LOSSES = ("recon", "l0", "l0_fraction", "fvu", "total")
+TESTS = ("latent", "act_mean", "act_p_max_t", "firing")
 GAINS = ("gain", "other_change", "net_gain", "accuracy_gain", "other_accuracy_loss")
 STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
 CONDITION_WORDS = {"semi_nude": "semi-nude", "clothed": "clothed"}
@@ -63,6 +65,14 @@ CONDITION_WORDS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 def points(grid: Grid) -> list[Point]:
     """List all SAEs of the grid: every layer with every expansion (d_sae / d_in)."""
     return [Point(layer, expansion) for layer in grid.layers for expansion in grid.expansions]
+
+
+def read_history(point: Point) -> pd.DataFrame:
+    """Read the training history of one SAE, a row per logged step. `curves` lists the columns.
+
+    Raises UnreadableError if the file is missing or damaged.
+    """
+    return outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae", ("step", *LOSSES))
 
 
 def collect(grid: Grid, edit: Edit) -> pd.DataFrame:
@@ -91,14 +101,14 @@ def collect(grid: Grid, edit: Edit) -> pd.DataFrame:
     for point in points(grid):
         name = str(point)
         trained = outs.read_json(SAE_DPATH / name / "cfg.json", "train_sae")["metadata"]["quality"]
-        last = outs.read_table(SAE_DPATH / name / "history.csv", "train_sae").iloc[-1]
+        last = read_history(point).iloc[-1]
         analysed = outs.read_json(ANALYSIS_DPATH / name / "summary.json", "analyse_sae")
         bias, perception = (lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in ("bias", "perception"))
         rows.append(
             {
                 "layer": point.layer,
                 "expansion": point.expansion,
-                **{key: float(last[key]) for key in ("recon", "l0", "l0_fraction", "fvu", "total")},
+                **{key: float(last[key]) for key in LOSSES},
                 "train_fvu": trained["train"]["fvu"],
                 "held_out_fvu": trained["held_out"]["fvu"] if "held_out" in trained else float("nan"),
                 "dead_fraction": trained["train"]["dead_fraction"],
@@ -285,12 +295,7 @@ def curves(grid: Grid) -> pd.DataFrame:
         dead_fraction             share of latents that fired in none of the latest training steps
     Raises UnreadableError if a history is missing or damaged.
     """
-    parts = [
-        outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae").assign(
-            layer=point.layer, expansion=point.expansion
-        )
-        for point in points(grid)
-    ]
+    parts = [read_history(point).assign(layer=point.layer, expansion=point.expansion) for point in points(grid)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -379,9 +384,9 @@ def main() -> None:
     }
     if chosen.name in searched:
         found[edit.latents] = searched[int(chosen.name)].found
-    tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae")
+    tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae", TESTS, ["top_images"])
     edited = found[edit.latents][: int(chosen["n_edited"])]
-    described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
+    described = tests[[*TESTS, "top_images"]]
     chosen_edit = selection(chosen, gap, losing, edited, edit)
     with outs.atomic_output(SELECTION_DPATH) as directory:
         shutil.copytree(SAE_DPATH / name, directory / "sae")

@@ -8,6 +8,10 @@ import torch
 from stages import heatmap
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import original
+from stages.core.paired import Pairs
+from stages.core.run import params
+from stages.core.schema import Inference
+from tests.imports import ROOT
 
 
 def test_nothing_edited_has_the_map_and_the_embedding_of_the_original_exactly(spliced):
@@ -18,3 +22,19 @@ def test_nothing_edited_has_the_map_and_the_embedding_of_the_original_exactly(sp
     assert np.array_equal(before, after) and np.array_equal(cosines, same_cosines)
     assert np.array_equal(spliced.embeddings(rows), spliced.embeddings(rows, nothing))
     assert not np.array_equal(before, heatmap.maps(spliced, rows, some)[0])
+
+
+def test_a_degenerate_image_counts_once_in_all_arms_and_regions(spliced):
+    """Image 1 has no map in one arm, image 2 in both; image 0 has an empty bust mask."""
+    rows, grids = np.arange(4), {arm: np.ones((4, 2, 2), np.float32) for arm in ("original", "edited")}
+    grids["original"][1:3] = grids["edited"][2] = 0
+    coverage = {region: np.zeros((4, 2, 2)) for region in ("bust", "face")}
+    for region, masks in coverage.items():
+        masks[:, 0] = 1
+        masks[0] = region == "face" and np.eye(2)
+    cosines = {arm: np.zeros(4, np.float32) for arm in grids}
+    table = heatmap.score(grids, cosines, coverage, spliced.data, rows)
+    inference = params.load(Inference, fpath=ROOT / "params.yaml")
+    pairs = Pairs(Pairs.from_images(spliced.data.table).table.head(2))
+    assert table["degenerate"].sum() == 2 + 2 * 3  # two arms of image 0, two regions of three maps
+    assert heatmap.measure(table, pairs, inference)["images"] == {"degenerate": 3}

@@ -11,7 +11,7 @@ from signal import SIGKILL, SIGTERM
 import pytest
 
 from tests.soak.kill import Kill, differences, mend, running, snapshot, stages, start, strike
-from tests.studies import ENV
+from tests.studies import ENV, change_params, run
 
 
 @pytest.fixture
@@ -45,6 +45,27 @@ def test_a_second_run_of_a_stage_is_refused_and_spoils_nothing(study):
     assert second.returncode != 0 and "is busy, it is being blocked by" in second.stderr
     assert first.wait() == 0
     assert differences(study, reference) == []
+
+
+def test_a_stage_that_outlived_its_dvc_does_not_undo_a_newer_run(study):
+    """DVC is killed and its stage suspended, the study is run with another seed, and the stage is continued."""
+    name = "train_sae@2-4"
+    change_params(study, {"train_sae": {"steps": 5000}})
+    dvc = start(study, "--single-item", "--force", name)
+    while not any((study / ".ckpt" / "train_sae").glob("*/")):
+        assert dvc.poll() is None, (study / "repro.log").read_text()
+        time.sleep(0.01)
+    orphan = running(dvc)
+    orphan.suspend()
+    dvc.kill()
+    dvc.wait()
+    change_params(study, {"train_sae": {"steps": 8, "seed": 5}})
+    run(study, "dvc", "repro", "--single-item", name)
+    newer = snapshot(study)
+    orphan.resume()
+    orphan.wait(300)
+    assert snapshot(study) == newer
+    assert "train_sae) has changed since this command read it" in (study / "repro.log").read_text()
 
 
 def test_what_a_kill_leaves_is_told(study):

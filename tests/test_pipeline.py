@@ -160,8 +160,15 @@ def test_the_exported_model_is_the_edited_one(studies, study):
 def test_any_image_and_any_text_give_a_map(copied):
     from sklearn.datasets import load_sample_image
 
+    raw = copied / "data" / "raw"
     Image.fromarray(load_sample_image("flower.jpg")).save(copied / "flower.jpg")
-    run(copied, sys.executable, "-m", "stages.studies.map_image", "--image", "flower.jpg", "--text", "a flower")
+    shutil.copy(copied / "flower.jpg", raw)
+    before = sorted(raw.iterdir())
+    command = (sys.executable, "-m", "stages.studies.map_image", "--text", "a flower")
+    run(copied, *command, "--image", "data/raw/flower.jpg")
+    run(copied, *command, "--image", "flower.jpg", "--out", "maps/one.png")
+    assert (copied / "flower_map.png").read_bytes() == (copied / "maps" / "one.png").read_bytes()
+    assert sorted(raw.iterdir()) == before
     assert np.asarray(Image.open(copied / "flower_map.png").convert("L")).std() > 20
     (copied / "broken.jpg").write_bytes((copied / "flower.jpg").read_bytes()[:500])
     for options, says in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,9 +50,10 @@ def pyplot() -> Any:
 
     The import takes a third of a second, so it waits for the first figure.
     """
+    os.environ["MPLBACKEND"] = "Agg"  # another value of the user's may stop the import
     import matplotlib
 
-    matplotlib.use("Agg")
+    matplotlib.use("Agg")  # where it is imported already
     import matplotlib.pyplot as plt
 
     plt.rcParams.update(STYLE)

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stages.core.run import faults, inputs
 from stages.core.run.errors import StudyError
 
 CONFIG_FNAME = "cfg.json"
@@ -134,8 +135,10 @@ class JumpReLUSAE(nn.Module):
 
 def _read_config(fpath: Path) -> dict[str, Any]:
     try:
-        config = json.loads(fpath.read_text())
+        config = json.loads(fpath.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        if faults.of_machine(error):
+            raise
         raise SAEError(f"{fpath} is missing or not JSON ({error})") from None
     if not isinstance(config, dict):
         raise SAEError(f"{fpath}: expected keys and values, found {type(config).__name__}")
@@ -157,10 +160,14 @@ def _read_config(fpath: Path) -> dict[str, Any]:
 
 
 def _read_tensors(fpath: Path) -> dict[str, Tensor]:
+    inputs.remember_file(fpath)
     try:
+        fpath.open("rb").close()  # `safe_open` does not find a file that it may not read
         with safe_open(fpath, framework="pt") as file:
             given = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
+        if faults.of_machine(error):
+            raise
         raise SAEError(f"{fpath} is missing, cut short or not a safetensors file ({error})") from None
     for name in given.keys() & set(PARAMETERS):
         if not given[name].is_floating_point():

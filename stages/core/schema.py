@@ -74,9 +74,9 @@ class Inference(Section):
     min_readout: Annotated[float, Field(ge=0, lt=1)]
     """Smallest accuracy on discovery women in the condition read better, on a scale from chance (0) to certainty (1). A
     model below it does not read faces and has no readout that could be biased, so no bias latents are named in it."""
-    n_bootstrap: Count
-    """Number of bootstrap resamples of women for each interval."""
-    n_permutations: Count
+    n_bootstrap: Annotated[int, Field(ge=1, le=100_000)]
+    """Number of bootstrap resamples of women for each interval. All are in memory at once."""
+    n_permutations: Annotated[int, Field(ge=1, le=10_000_000)]
     """Number of sign-flip permutations at the level of women."""
     seed: Seed
     """Seed of the resamples and the sign flips."""

@@ -25,7 +25,7 @@ from zarr.errors import GroupNotFoundError
 
 from stages.core.data import shards
 from stages.core.data.dataset import Dataset
-from stages.core.run import outs
+from stages.core.run import inputs, outs
 from stages.core.run.compute import ALONE, Ranks
 from stages.core.run.errors import StudyError
 
@@ -186,6 +186,7 @@ def open(place: Path, data: Dataset | None = None) -> Store:
     Raises StoreError if there is no store, or if the store comes from another dataset than `data`. Raises StoreError
     also if the attributes of a remote store differ from those in the file. Raises DamagedError if a shard is missing.
     """
+    inputs.remember_file(place if place.is_file() else place / "zarr.json")
     pointer = _pointer(place) if place.is_file() else {}
     url = pointer.get("url", str(place))
     with _reaching(url):

@@ -9,7 +9,7 @@ import torch
 
 from stages.core.ablation import arms
 from stages.core.ablation.arms import ARMS, ArmInputs, build_arms
-from stages.core.ablation.noise import matched_noise
+from stages.core.ablation.noise import gaussian_noise, matched_noise
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import PooledLatents
 from stages.core.latents.selection import Selection
@@ -65,6 +65,16 @@ def test_noise_is_as_long_as_the_reconstruction_error(inputs):
     batch, sae = inputs.spliced.batch(np.array([0, 2, 5])), inputs.spliced.sae
     x, noisy = batch.tokens, arms.noise(inputs)(batch)
     assert torch.allclose((noisy - x).norm(dim=-1), (x - sae(x)).norm(dim=-1), rtol=1e-4)
+
+
+def test_the_noise_of_an_image_does_not_depend_on_the_images_beside_it(inputs):
+    rows = np.array([5, 0, 2])
+    together = gaussian_noise(inputs.spliced.batch(rows), seed=3)
+    alone = [gaussian_noise(inputs.spliced.batch(rows[i : i + 1]), seed=3)[0] for i in range(3)]
+    assert torch.equal(together, torch.stack(alone))
+    assert not torch.equal(together[0], together[1])
+    assert not torch.equal(together, gaussian_noise(inputs.spliced.batch(rows), seed=4))
+    assert abs(float(together.mean())) < 0.05 and abs(float(together.std()) - 1) < 0.05
 
 
 @pytest.mark.parametrize("label", ["condition", "emotion"])

@@ -10,6 +10,13 @@ from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import original
 
 
+def test_no_images_have_empty_outcomes_of_the_right_shape(spliced):
+    none = np.array([], dtype=np.int64)
+    outcomes = spliced.outcomes(none, [original, spliced.reconstructed])
+    assert outcomes.R.shape == outcomes.correct.shape == outcomes.cosine.shape == (2, 0)
+    assert spliced.embeddings(none).shape == (0, spliced.embeddings(np.array([0])).shape[1])
+
+
 def test_a_splice_by_hook_equals_the_tail(spliced):
     rows = np.arange(6)
     arm = spliced.edit_arm(LatentEdit(latents=torch.arange(10)), "all")

@@ -6,17 +6,21 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from stages.core.planted import demo
 from stages.core.run import compute
 from stages.core.run.compute import ALONE, Ranks
 from stages.core.sae import JumpReLUSAE
+from stages.core.schema import Compute
 from stages.core.training import TrainConfig, train
 from stages.core.training.checkpoint import Checkpoint
+from tests import s3
 from tests.imports import ROOT
 from tests.studies import run
 from tests.training.test_checkpoint import tokens
@@ -86,6 +90,61 @@ def test_alone_nothing_is_exchanged():
     ALONE.wait()
     assert torch.equal(a, torch.ones(3)) and torch.equal(ALONE.joined(a[:, None]), a[:, None])
     assert compute.join_ranks(torch.device("cpu")) is ALONE
+
+
+TWO = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK is not set, not a number from 0 to 1"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two'"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is ''"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', not a number from 1"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE is '-2'"),
+        ({"WORLD_SIZE": "1.5"}, "WORLD_SIZE is '1.5'"),
+        ({"WORLD_SIZE": "²"}, "WORLD_SIZE is '²'"),
+        ({**TWO, "RANK": "2"}, "RANK is '2', not a number from 0 to 1"),
+        ({**TWO, "RANK": "first"}, "RANK is 'first'"),
+        (TWO, "MASTER_PORT is not set"),
+        ({**TWO, "MASTER_PORT": "99999"}, "MASTER_PORT is '99999', not a number from 0 to 65535"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "29501"}, r"cannot meet .*MASTER_ADDR expected"),
+    ],
+)
+def test_variables_of_ranks_that_make_no_sense_are_named(monkeypatch, variables, says):
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(compute.RanksError, match=f"{says}.*start several processes with torchrun"):
+        compute.join_ranks(torch.device("cpu"))
+
+
+def test_a_process_that_nobody_joins_says_so_and_waits_no_day(monkeypatch):
+    monkeypatch.setattr(compute, "MEETING", timedelta(seconds=1))
+    for name, value in (TWO | {"MASTER_PORT": str(s3.free_port())}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(compute.RanksError, match=r"The 2 processes cannot meet .*1/2 clients joined"):
+        compute.join_ranks(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("local", ["2", "-1", "first", ""])
+def test_a_gpu_that_is_not_there_is_not_asked_for(monkeypatch, local):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    with pytest.raises(compute.RanksError, match=f"LOCAL_RANK is '{local}', not a number from 0 to 1"):
+        compute.set_up_device(Compute(device="cuda", precision="float32", threads=0))
+
+
+@pytest.mark.parametrize("has", [compute.matmul_dtype, demo._has_bfloat16])
+@pytest.mark.parametrize("native", [True, False])
+def test_emulated_bfloat16_does_not_count(monkeypatch, has, native):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    device = torch.device("cuda")
+    found = has("auto", device) == torch.bfloat16 if has is compute.matmul_dtype else has(device)
+    assert found == native
 
 
 if __name__ == "__main__":

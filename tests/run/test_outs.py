@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
+import zarr
 
 from stages.core.run import outs
+from tests.imports import ROOT
+from tests.studies import ENV
 
 
 def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
@@ -24,15 +31,39 @@ def test_a_file_and_a_folder_take_the_place_of_what_was_there(tmp_path):
 
 
 def test_a_file_takes_the_place_of_a_folder_and_a_folder_that_of_a_file(tmp_path):
-    with outs.atomic_output(tmp_path / "a") as unfinished:
-        unfinished.mkdir()
-        (unfinished / "b").write_text("b")
+    (tmp_path / "a").mkdir()
     with outs.atomic_output(tmp_path / "a") as unfinished:
         unfinished.write_text("file")
     assert (tmp_path / "a").read_text() == "file"
     with outs.atomic_output(tmp_path / "a") as unfinished:
         unfinished.mkdir()
     assert (tmp_path / "a").is_dir() and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_with_content_is_kept_from_a_file(tmp_path):
+    (tmp_path / "m.json").mkdir()
+    (tmp_path / "m.json" / "notes.txt").write_text("mine")
+    with pytest.raises(outs.OutputError, match=r"m\.json is a folder with content, and a file belongs there"):
+        outs.write_metrics(tmp_path / "m.json", {"a": 1})
+    assert [p.name for p in tmp_path.rglob("*")] == ["m.json", "notes.txt"]
+
+
+def test_an_array_may_give_way_to_a_file_and_a_link_to_a_folder_too(tmp_path):
+    """A store of activations becomes a file that points to another place; what a link leads to is kept."""
+    zarr.create_group(tmp_path / "array")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "notes.txt").write_text("mine")
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name in ("array", "link"):
+        outs.write_metrics(tmp_path / name, {"a": 1})
+        assert outs.read_metrics(tmp_path / name, "extract") == {"a": 1}
+    assert (tmp_path / "elsewhere" / "notes.txt").read_text() == "mine"
+
+
+def test_a_place_whose_name_is_not_utf8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"latin-1 \xe9")
+    outs.write_metrics(folder / "m.json", {"a": 1})
+    assert outs.read_metrics(folder / "m.json", "ablate") == {"a": 1}
 
 
 def test_an_error_leaves_what_was_there(tmp_path):
@@ -101,34 +132,102 @@ def test_metrics_that_no_stage_wrote_are_refused_by_name(tmp_path, text):
 
 def test_a_table_that_is_missing_is_named(tmp_path):
     with pytest.raises(outs.UnreadableError, match=r"history\.csv is missing or damaged.*dvc repro --force train_sae"):
-        outs.read_table(tmp_path / "history.csv", "train_sae")
+        outs.read_table(tmp_path / "history.csv", "train_sae", ["step"])
 
 
-def test_a_second_writer_waits_for_the_first(tmp_path):
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epoch,loss\n1,2\n", "no column step"),
+        ("step\nfirst\n", "column step holds text"),
+        ("step\n", "0 rows"),
+        ("", "No columns to parse"),
+        ("step\n1\n2,3,4\n", "Expected 1 fields"),
+        ("\0" * 50, "no column step"),
+    ],
+)
+def test_a_table_of_another_program_is_refused(tmp_path, text, says):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(outs.UnreadableError, match=rf"history\.csv is missing or damaged \(.*{says}"):
+        outs.read_table(tmp_path / "history.csv", "train_sae", ["step"])
+
+
+def test_a_table_may_have_empty_cells_other_columns_and_if_so_agreed_no_rows(tmp_path):
+    (tmp_path / "history.csv").write_text("step,name\n1,a\n,b\n")
+    assert outs.read_table(tmp_path / "history.csv", "train_sae", ["step"], ["name"])["name"].tolist() == ["a", "b"]
+    (tmp_path / "history.csv").write_text("step,name\n")
+    assert outs.read_table(tmp_path / "history.csv", "train_sae", ["step"], ["name"], least_rows=0).empty
+
+
+@pytest.mark.parametrize(("text", "missing"), [("{}", "edit"), ('{"edit": {"R": {}}}', "edit.R.low")])
+def test_a_key_that_is_missing_is_named_when_it_is_looked_up(tmp_path, text, missing):
+    (tmp_path / "ablate.json").write_text(text)
+    found = outs.read_metrics(tmp_path / "ablate.json", "ablate")
+    assert "accuracy" not in found and found.get("accuracy", 7) == 7
+    with pytest.raises(outs.UnreadableError, match=rf"ablate\.json lacks {missing}; rerun `dvc repro --force ablate`"):
+        _ = found["edit"]["R"]["low"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "ablate.json")
+    with pytest.raises(outs.UnreadableError, match=r"ablate\.json is missing or damaged \(no such file\)"):
+        outs.read_metrics(tmp_path / "ablate.json", "ablate")
+
+
+def test_a_second_writer_waits_for_the_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(outs, "SECONDS_BEFORE_WORD", 0.1)
     second = threading.Thread(target=lambda: outs.write_metrics(tmp_path / "m.json", {"a": 2}))
     with outs.atomic_output(tmp_path / "m.json") as unfinished:
         second.start()
         second.join(0.3)
         assert second.is_alive()
+        assert "m.json: waiting for another process" in capsys.readouterr().err
         unfinished.write_text("first")
     second.join(10)
     assert outs.read_json(tmp_path / "m.json", "ablate") == {"a": 2}
 
 
 @pytest.mark.parametrize(
-    "error",
+    ("error", "says"),
     [
-        OSError(errno.ENOSPC, "No space left on device"),
-        OSError(errno.EDQUOT, "Disk quota exceeded"),
-        RuntimeError("I/O error: No space left on device (os error 28)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "file.txt does not fit: .* MiB are free there. Make space"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "the quota of this user is used up"),
+        (OSError(errno.EFBIG, "File too large"), "its file system limits how large a file may be"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "does not fit: .* MiB are free there. Make"),
+        (RuntimeError("I/O error: File too large (os error 27)"), "its file system limits how large a file may be"),
     ],
 )
-def test_a_full_disk_names_path_and_space(tmp_path, error):
-    with (
-        pytest.raises(outs.DiskFull, match=r"file\.txt does not fit: [\d.,]+ MiB"),
-        outs.atomic_output(tmp_path / "file.txt"),
-    ):
+def test_the_limit_that_is_reached_is_the_one_named(tmp_path, error, says):
+    with pytest.raises(outs.DiskFull, match=says), outs.atomic_output(tmp_path / "file.txt"):
         raise error
+
+
+def test_a_limit_on_the_size_of_files_is_not_called_a_full_disk(tmp_path):
+    """`ulimit -f` of one block, in a process of its own."""
+    command = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024));"
+        "from pathlib import Path; from stages.core.run import outs; from stages.core.run.errors import run_command;"
+        "run_command(lambda: outs.write_metrics(Path('m.json'), {str(i): i for i in range(999)}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command],
+        cwd=tmp_path,
+        env=ENV | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1 and "`ulimit -f` limits to 1,024 bytes how large a file may be" in done.stderr
+    assert "Traceback" not in done.stderr and "Make space" not in done.stderr
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_a_disk_without_room_for_more_files_says_so(tmp_path, monkeypatch):
+    full = SimpleNamespace(f_bavail=2**20, f_frsize=4096, f_files=100, f_favail=0)
+    monkeypatch.setattr(outs.os, "statvfs", lambda path: full)
+    says = r"no more files can be made there \(4,096\.0 MiB are free there\)"
+    with pytest.raises(outs.DiskFull, match=says), outs.naming_full_disk(tmp_path / "file.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(tmp_path):

@@ -92,3 +92,10 @@ def test_a_stream_trains_as_well_as_memory(opened):
 def test_a_buffer_smaller_than_a_batch_is_refused(opened):
     with pytest.raises(BufferTooSmall, match=r"train_sae.memory_gib .* too small for batches of 64"):
         Streamed(opened, np.arange(N_IMAGES), 64, 0, capacity=100, device=CPU)
+
+
+def test_too_few_tokens_are_not_blamed_on_the_memory(opened):
+    with pytest.raises(BufferTooSmall) as caught:
+        Streamed(opened, np.arange(2), 64, 0, capacity=10**6, device=CPU)
+    says = f"2 images have {2 * N_TOKENS} tokens, too few for batches of 64: lower train_sae.batch_size"
+    assert says in str(caught.value) and "memory_gib" not in str(caught.value)

@@ -16,10 +16,11 @@ def gaussian_noise(batch: ImageBatch, seed: int) -> Tensor:
     """Draw independent standard normal numbers. Returns them in the shape of the batch's tokens, [image, token, width].
 
     batch: the images, with their tokens. seed: seed of the numbers.
-    The seed and the row numbers of the batch's images fix the numbers, so the same batch always gets the same noise.
+    The seed and the row number of an image fix its numbers. So an image has the same noise in every batch.
     """
-    rng = np.random.default_rng([seed, *batch.rows.tolist()])
-    return torch.from_numpy(rng.standard_normal(batch.tokens.shape, dtype=np.float32)).to(batch.tokens)
+    shape = batch.tokens.shape[1:]
+    each = [np.random.default_rng([seed, row]).standard_normal(shape, np.float32) for row in batch.rows.tolist()]
+    return torch.from_numpy(np.array(each, np.float32).reshape(-1, *shape)).to(batch.tokens)
 
 
 def matched_noise(arm: Arm, seed: int) -> Arm:
@@ -29,7 +30,7 @@ def matched_noise(arm: Arm, seed: int) -> Arm:
 
     arm: the other arm, a function from a batch to the tokens that replace its residual stream.
     seed: seed of the random vectors.
-    The seed and the row numbers of the batch's images fix the vectors, so the same batch always gets the same noise.
+    The seed and the row number of an image fix its vectors. So an image has the same noise in every batch.
     """
 
     def apply(batch: ImageBatch) -> Tensor:

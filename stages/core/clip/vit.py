@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from stages.core.run import compute
+from stages.core.run import compute, faults, inputs
 from stages.core.run.errors import StudyError
 from stages.core.run.labels import GREY
 from stages.core.schema import Compute
@@ -231,6 +231,7 @@ def load(directory: Path, config: Compute) -> FrozenClip:
     Raises DeviceError if the device does not exist.
     """
     open_clip, where = import_open_clip(), compute.set_up_device(config)
+    inputs.remember_file(directory / WEIGHTS_FNAME)
     try:
         _check_config(directory)
         model = open_clip.create_model(f"local-dir:{directory}", device=where)
@@ -239,9 +240,11 @@ def load(directory: Path, config: Compute) -> FrozenClip:
         tokenizer = open_clip.get_tokenizer(f"local-dir:{directory}")
         clip = FrozenClip(model, tokenizer, normalised["mean"], normalised["std"], config.precision)
         _check_runs(clip)
-    except (StudyError, MemoryError, torch.OutOfMemoryError):
+    except StudyError:
         raise
     except Exception as error:  # a value that open_clip does not expect fails where it is first used, with any error
+        if faults.of_machine(error):
+            raise
         raise ModelError(
             f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}); {REMEDY}"
         ) from None
@@ -256,8 +259,9 @@ def _check_config(directory: Path) -> None:
     """
     if not (directory / WEIGHTS_FNAME).is_file():
         raise ValueError(f"{WEIGHTS_FNAME} is missing")
+    (directory / WEIGHTS_FNAME).open("rb").close()  # safetensors does not find a file that it may not read
     n_bytes = (directory / WEIGHTS_FNAME).stat().st_size
-    model_cfg = json.loads((directory / CONFIG_FNAME).read_text())["model_cfg"]
+    model_cfg = json.loads((directory / CONFIG_FNAME).read_text("utf-8"))["model_cfg"]
     check_towers(model_cfg, str(directory / CONFIG_FNAME))
     for section in (model_cfg["vision_cfg"], model_cfg["text_cfg"], model_cfg):
         for key, value in section.items():

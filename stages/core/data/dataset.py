@@ -34,7 +34,7 @@ from jaxtyping import Float, UInt8
 from zarr.codecs import ZstdCodec
 
 from stages.core.data import shards
-from stages.core.run import outs
+from stages.core.run import faults, inputs, outs
 from stages.core.run.errors import StudyError
 from stages.core.run.labels import CONDITIONS, REGIONS
 
@@ -212,15 +212,16 @@ def load(directory: Path) -> Dataset:
     Raises DatasetError if the dataset is missing or damaged. Raises DamagedError if a shard (file of an array) is
     missing.
     """
+    inputs.remember_file(directory / "manifest.csv")
     try:
         table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
         table["pair"] = table["pair"].astype(int)
         arrays: Any = zarr.open_group(directory / "images.zarr", mode="r", zarr_format=3)
         opened = Dataset(table, arrays, dict(arrays.attrs["prompts"]), str(arrays.attrs["sha256"]))
         _check(opened)
-    except MemoryError:
-        raise
     except Exception as error:  # from Zarr, its codecs, or the JSON that describes the arrays
+        if faults.of_machine(error):
+            raise
         raise DatasetError(f"{directory} is missing or damaged ({error!r}); {REMEDY}") from None
     for name in ARRAYS:
         shards.check_whole(arrays[name], REMEDY)

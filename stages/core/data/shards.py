@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from stages.core.run import outs
+from stages.core.run import faults, outs
 from stages.core.run.errors import StudyError
 
 
@@ -73,9 +73,11 @@ def read(array: Any, rows: np.ndarray | slice, remedy: str) -> Shaped[np.ndarray
     """
     try:
         return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[np.asarray(rows)])
-    except (IndexError, MemoryError):
+    except IndexError:
         raise
     except Exception as error:  # each codec, and each kind of object storage, has its own error classes
+        if faults.of_machine(error):
+            raise
         raise DamagedError(f"{array.store_path} is damaged or out of reach ({error}); {remedy}") from None
 
 
@@ -125,7 +127,7 @@ class Writer:
         try:
             self.array[start : start + len(shard)] = shard
         except Exception as error:
-            if outs.out_of_space(error):
+            if outs.out_of_space(error) or faults.of_machine(error):
                 raise
             raise WriteError(f"{self.array.store_path} cannot be written: {error}") from None
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from stages.core.latents import lists
 from stages.core.latents.pooling import PooledLatents
+from stages.core.run import faults, inputs
 from stages.core.run.errors import StudyError
 from stages.core.run.labels import SEMI_NUDE
 from stages.core.sae import JumpReLUSAE
@@ -127,13 +128,16 @@ class SelectionFile(BaseModel):
 
 def read(directory: Path) -> SelectionFile:
     """Return the content of selection.json in `directory`. Raises SelectionError if it is missing or damaged."""
+    inputs.remember_file(directory / "selection.json")
     try:
         return SelectionFile.model_validate_json((directory / "selection.json").read_bytes())
     except OSError as error:
+        if faults.of_machine(error):
+            raise
         raise SelectionError(f"{directory} holds no selection ({error}); {REMEDY}") from None
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-        raise SelectionError(f"{directory / 'selection.json'} is damaged ({faults}); {REMEDY}") from None
+        said = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise SelectionError(f"{directory / 'selection.json'} is damaged ({said}); {REMEDY}") from None
 
 
 def load(directory: Path) -> Selection:

@@ -271,7 +271,7 @@ class SplicedClip:
         compute: takes the row numbers of a batch and returns tensors whose first axis is the image.
         Returns each of these tensors for all images, in the order of `rows`. Every rank gets all of them.
         """
-        batches = list(self.slices(rows))
+        batches = list(self.slices(rows)) or [slice(0)]  # of no images, the shapes
         mine = batches[self.ranks.share(len(batches))]
         found = [compute(rows[batch]) for batch in mine or batches[:1]]  # a rank without a batch learns the shapes
         joined = (torch.cat(values) if mine else values[0][:0] for values in zip(*found, strict=True))

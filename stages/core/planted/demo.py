@@ -259,5 +259,5 @@ def _batches(config: Demo, n: int, seed: int) -> list[Tensor]:
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware has bfloat16 products, which are then taken to be faster than float32 ones."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -29,6 +29,14 @@ LIBRARIES = (
     "matplotlib",
 )
 
+SAE_NUMBERS = (
+    *("layer", "expansion", "chosen", "recon", "l0", "l0_fraction", "fvu", "held_out_fvu", "dead_fraction"),
+    *("mwu_p", "auc", "cliffs_delta", "first_order_correlation", "n_bias", "n_perception", "net_gain", "smallest_p"),
+    *("cosine_difference_mean", "cosine_difference_std"),
+)  # columns of plots/select_sae.csv that the report reads; `saes` and `cosines` say what they are
+LATENT_NUMBERS = ("latent", "step", "mean", "low", "high", "p_max_t", "act_mean", "act_p_max_t", "firing")
+CARD_NUMBERS = ("latent", "monosemanticity")
+
 
 def arms(metrics: dict[str, Any]) -> pd.DataFrame:
     """Tabulate how well each arm names the emotion. An arm is a version of the model or of the images.

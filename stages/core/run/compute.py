@@ -17,11 +17,18 @@ from torch import Tensor
 from stages.core.run.errors import StudyError
 from stages.core.schema import Compute, Precision
 
-PATIENCE = timedelta(hours=24)  # of one rank for another: the first one may wait for a lock
+MEETING = timedelta(minutes=10)  # within which all ranks must have started
+PATIENCE = timedelta(hours=24)  # of one rank for another, later: the first one may wait for a lock
+LARGEST_PORT = 65536  # the first number that is no port; nor are there as many processes
+START = "start several processes with torchrun, and one without WORLD_SIZE (`unset WORLD_SIZE`)"
 
 
 class DeviceError(StudyError):
     """The device that params.yaml asks for does not exist."""
+
+
+class RanksError(StudyError):
+    """The environment variables that tell a process of its ranks make no sense. The message names the variable."""
 
 
 def set_up_device(compute: Compute) -> torch.device:
@@ -30,7 +37,7 @@ def set_up_device(compute: Compute) -> torch.device:
     compute: section `compute` of params.yaml. The device `auto` is a GPU if there is one. With 0 threads, torch keeps
         its own number of threads.
     With several processes, each process takes the GPU whose number is in the environment variable LOCAL_RANK.
-    Raises DeviceError if params.yaml asks for `cuda` and there is no GPU.
+    Raises DeviceError if params.yaml asks for `cuda` and there is no GPU, RanksError if LOCAL_RANK names no GPU.
     """
     if compute.threads:
         torch.set_num_threads(compute.threads)
@@ -39,7 +46,8 @@ def set_up_device(compute: Compute) -> torch.device:
         raise DeviceError("compute.device is cuda, but torch finds no GPU; use auto or cpu")
     if compute.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # as torchrun numbers its processes
+    local = _whole_number("LOCAL_RANK", torch.cuda.device_count()) if "LOCAL_RANK" in os.environ else 0
+    device = torch.device("cuda", local)  # as torchrun numbers its processes
     torch.cuda.set_device(device)
     return device
 
@@ -51,9 +59,14 @@ def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         natively, else float32.
     """
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if _has_bfloat16(device) else torch.float32
     return torch.float32 if precision == "float32" else torch.bfloat16
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)  # emulated products are slow
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 @dataclass(frozen=True)
@@ -128,13 +141,37 @@ def join_ranks(device: torch.device) -> Ranks:
     Returns the number of this process (from 0) and the number of processes.
     device: decides how the processes communicate (NCCL between GPUs, else Gloo).
     A process that was started without `torchrun` gets number 0 of 1.
+    Raises RanksError if an environment variable of `torchrun` is missing or wrong, or if the processes cannot reach
+    each other.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _whole_number("WORLD_SIZE", LARGEST_PORT, 1) if "WORLD_SIZE" in os.environ else 1
     if size == 1:
         return ALONE
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    _whole_number("RANK", size)
+    _whole_number("MASTER_PORT", LARGEST_PORT)
+    try:
+        if not dist.is_initialized():
+            _meet(device)
+    except (dist.DistError, ValueError) as error:
+        raise RanksError(f"The {size} processes cannot meet ({error}); {START}") from None
     return Ranks(dist.get_rank(), size)
+
+
+def _meet(device: torch.device) -> None:
+    """Connect the processes. One that the others do not find soon was started by mistake."""
+    store, rank, size = next(dist.rendezvous("env://", timeout=MEETING))
+    store.set_timeout(PATIENCE)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+
+
+def _whole_number(name: str, end: int, first: int = 0) -> int:
+    """Value of an environment variable, which must be from `first` to `end` - 1."""
+    given = os.environ.get(name, "")
+    if not given.isdecimal() or not first <= int(given) < end:
+        found = f"is {given!r}" if name in os.environ else "is not set"
+        raise RanksError(f"The environment variable {name} {found}, not a number from {first} to {end - 1}; {START}")
+    return int(given)
 
 
 def leave_ranks() -> None:

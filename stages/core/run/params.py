@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from pydantic import ValidationError
 
+from stages.core.run import inputs
 from stages.core.run.errors import StudyError
 from stages.core.schema import SECTIONS, Section
 
@@ -87,9 +89,14 @@ def load(*sections: type[Section], fpath: Path = PARAMS_FPATH) -> Any:
     Returns a frozen object of the class. For several classes, returns a tuple of objects, in the order of `sections`.
     Raises ParamsError if a section is unknown or missing, or if a key or value in a section is wrong.
     """
-    given = read(fpath)
+    given = _parsed(text(fpath), fpath)
     names = tuple(NAMES[section] for section in sections)
     check_names(given, names, fpath)
+    inputs.remember(
+        f"{fpath} (sections {', '.join(names)})",
+        partial(_sections, fpath, names),
+        [given[name] for name in names],
+    )
     values = tuple(_validated(name, given[name], fpath) for name in names)
     return values[0] if len(values) == 1 else values
 
@@ -118,6 +125,21 @@ def check_names(given: dict[Any, Any], sections: tuple[str, ...], fpath: Path) -
     missing = [name for name in sections if name not in given]
     if missing:
         raise ParamsError(f"{fpath}: section {missing[0]!r} is missing; add it (see stages/core/schema.py)")
+
+
+def _sections(fpath: Path, names: tuple[str, ...]) -> list[Any]:
+    """Sections of params.yaml as they stand there now; an empty list if the file cannot be read."""
+    try:
+        given = _parsed(text(fpath), fpath)
+    except ParamsError:
+        return []
+    return [given.get(name) for name in names]
+
+
+@lru_cache(maxsize=2)
+def _parsed(text: str, fpath: Path) -> dict[Any, Any]:
+    """`parse`, which takes longer than all else here, once for each text. Nobody may change the result."""
+    return parse(text, fpath)
 
 
 def _validated(name: str, given: Any, fpath: Path) -> Section:
@@ -152,7 +174,7 @@ def read(fpath: Path) -> dict[Any, Any]:
 def text(fpath: Path = PARAMS_FPATH) -> str:
     """Return the whole text of the file `fpath`. Raises ParamsError if the file cannot be read."""
     try:
-        return fpath.read_text()
+        return fpath.read_text("utf-8")
     except FileNotFoundError:
         raise ParamsError(f"{fpath} not found: run from the top of the repository") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -24,7 +24,7 @@ CHUNK = 65536  # tokens processed at once
 
 
 class BufferTooSmall(StudyError):
-    """The shuffle buffer holds too few tokens for the batch size. The message names the settings to change."""
+    """Too few tokens for the batch size, in the shuffle buffer or in all. The message names the settings to change."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,13 @@ class Streamed:
 
     def __post_init__(self) -> None:
         """Raise BufferTooSmall if half the buffer holds fewer than two batches, or if all tokens together do."""
-        if min(self.capacity // 2, len(self.rows) * self.store.shape[1]) < 2 * self.size:
+        n = len(self.rows) * self.store.shape[1]
+        if n < 2 * self.size:
+            raise BufferTooSmall(
+                f"{len(self.rows)} images have {n:,} tokens, too few for batches of {self.size:,}: lower "
+                "train_sae.batch_size"
+            )
+        if self.capacity // 2 < 2 * self.size:
             raise BufferTooSmall(
                 f"train_sae.memory_gib leaves a shuffle buffer of {self.capacity:,} tokens, too small for batches of "
                 f"{self.size:,}: raise it, or lower train_sae.batch_size"

@@ -2,7 +2,8 @@
 
 A checkpoint lives in `.ckpt/<stage>/<fingerprint of everything the result depends on>`, so a run with other parameters
 or inputs never finds it. It carries a checksum, and is renamed into place when it is whole. A lock keeps two processes
-from sharing it: the second one waits (a killed DVC leaves its child process running).
+from sharing it. The second one waits until the first has ended, and says so. A killed DVC leaves its stage running, so
+a stage can be its own second process.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.core.run import outs
+from stages.core.run import faults, outs
 from stages.core.run.compute import Ranks
 
 ROOT_DPATH = Path(".ckpt")
@@ -57,7 +58,7 @@ class Checkpoint:
 
     def __enter__(self) -> Checkpoint:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock.acquire()
+        outs.acquire(self._lock, self.directory)
         return self
 
     def __exit__(
@@ -91,13 +92,17 @@ class Checkpoint:
     def load(self) -> dict[str, Tensor] | None:
         """Return the state saved last: tensors on the CPU, by name.
 
-        Returns None if no state was saved, if the file is damaged, or if the checksum of the file is wrong.
+        Returns None if no state was saved, if the file is damaged, or if the checksum of the file is wrong. Raises
+        PermissionError if the file may not be read: the training that it holds is not lost.
         """
         try:
+            self._fpath.open("rb").close()  # `safe_open` does not find a file that it may not read
             with safe_open(self._fpath, framework="pt") as file:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
                 return state if (file.metadata() or {}).get("sha256") == _sha256(state) else None
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError) as error:
+            if faults.of_machine(error):
+                raise
             return None
 
     def due(self) -> bool:
