@@ -1,9 +1,10 @@
 """The analyses of all SAEs -> one SAE and the latents to edit, chosen on discovery women only.
 
 reads    data/sae and data/analysis of all points of the grid
-writes   data/selection (the chosen SAE's sae/, pooled.zarr, tests.csv with all latents, bias.csv and perception.csv,
-         latents.csv with the latents to edit; selection.json), metrics/select_sae.json, plots/select_sae.csv (a row
-         per SAE), plots/sae_curves.csv (training histories of all SAEs), plots/select_sae.png, and
+writes   data/selection (the chosen SAE's sae/, tests.csv with all latents, bias.csv and perception.csv, latents.csv
+         with the latents to edit; selection.json), data/selection_by_image (what the latents did on each image:
+         pooled.zarr, and top_images.csv), metrics/select_sae.json, plots/select_sae.csv (a row per SAE),
+         plots/sae_curves.csv (training histories of all SAEs), plots/select_sae.png, and
          plots/select_sae_statistics.png (a copy)
 claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: the number that gains
          most on discovery women. It is also a result if no latent is significant
@@ -31,6 +32,7 @@ from stages.core.run.params import Point
 from stages.core.schema import Edit, Grid, LatentList, SelectSae
 
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
+BY_IMAGE_DPATH = Path("data/selection_by_image")  # stays on this machine: a list of images per latent betrays images
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
 CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
 FVU_LABELS = {"held_out_fvu": "FVU on held-out women", "train_fvu": "FVU on the images trained on"}
@@ -222,7 +224,7 @@ def main() -> None:
     tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae")
     found = load_lists(name)
     edited = found[edit.latents][: int(chosen["n_edited"])]
-    described = tests[["latent", "act_mean", "act_p_max_t", "firing", "top_images"]]
+    described = tests[["latent", "act_mean", "act_p_max_t", "firing"]]
     selection = {
         "layer": int(chosen["layer"]),
         "expansion": int(chosen["expansion"]),
@@ -232,12 +234,15 @@ def main() -> None:
     }
     with outs.atomic_output(SELECTION_DPATH) as directory:
         shutil.copytree(SAE_DPATH / name, directory / "sae")
-        shutil.copytree(ANALYSIS_DPATH / name / "pooled.zarr", directory / "pooled.zarr")
         shutil.copy(ANALYSIS_DPATH / name / "latents.csv", directory / "tests.csv")
         for kind in found:
             shutil.copy(ANALYSIS_DPATH / name / f"{kind}.csv", directory)
         outs.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
         (directory / "selection.json").write_text(json.dumps(selection, indent=2) + "\n")
+    with outs.atomic_output(BY_IMAGE_DPATH) as directory:
+        directory.mkdir()
+        shutil.copytree(ANALYSIS_DPATH / name / "pooled.zarr", directory / "pooled.zarr")
+        shutil.copy(ANALYSIS_DPATH / name / "top_images.csv", directory)
     with outs.atomic_output(STATISTICS_FPATH) as unfinished:
         shutil.copy(ANALYSIS_DPATH / name / "statistics.png", unfinished)
     keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception", *GAINS)
