@@ -62,7 +62,7 @@ SELECTION_FILES = ("selection.json", "tests.csv", "latents.csv", "bias.csv", "pe
 OUTPUTS = {
     "data/dataset": Output(True, "the images, their masks, labels and names"),
     "plots/ingest.png": Output(True, "shows images"),
-    "metrics/ingest.json": Output(False, "counts and means over all images"),
+    "metrics/ingest.json": Output(False, "counts, means over all images, and the largest share of a mask cut away"),
     "data/clip": Output(False, "a public checkpoint, the demo, or your own weights; no image of the study", CLIP_FILES),
     "plots/prepare_clip.csv": Output(False, "losses of the demo's training, which sees no image of the study"),
     "metrics/prepare_clip.json": Output(False, "accuracy of the demo on portraits that are not of the study"),
