@@ -1,6 +1,6 @@
 """The causal test: edit the chosen latents inside CLIP, and measure the outcome on confirmation women.
 
-reads    data/selection, data/dataset, data/clip, data/activations
+reads    data/selection, data/selection_by_image, data/dataset, data/clip, data/activations
 writes   metrics/ablate.json (estimates), metrics/full/ablate.json (with intervals), plots/ablate.csv (outcomes of each
          image), plots/ablate_arms.csv (accuracies), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv
          (random sets), plots/ablate_null_searches.csv (searches on labels that mean nothing), plots/ablate.png
@@ -52,7 +52,7 @@ from stages.core.run.labels import CLOTHED, CONDITIONS, GREY, OTHER_CONDITION, R
 from stages.core.schema import Ablate, Compute, Edit, Grid, Inference
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
-SELECTION_DPATH = Path("data/selection")
+SELECTION_DPATH, BY_IMAGE_DPATH = Path("data/selection"), Path("data/selection_by_image")
 METRICS_FPATH, FULL_FPATH = Path("metrics/ablate.json"), Path("metrics/full/ablate.json")
 TABLE_FPATH, PLOT_FPATH = Path("plots/ablate.csv"), Path("plots/ablate.png")
 ARMS_FPATH, NULLS_FPATH = Path("plots/ablate_arms.csv"), Path("plots/ablate_null_searches.csv")
@@ -365,7 +365,7 @@ def main() -> None:
     params.command_line(__doc__).parse_args()
     compute, grid, inference, edit, ablate = params.load(Compute, Grid, Inference, Edit, Ablate)
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
-    chosen, ranks = selection.load(SELECTION_DPATH), join_ranks(clip.device)
+    chosen, ranks = selection.load(SELECTION_DPATH, BY_IMAGE_DPATH), join_ranks(clip.device)
     spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, ablate.batch_size, ranks)
     inputs, pairs = ArmInputs(spliced, chosen, edit, ablate.seed), Pairs.from_images(data.table, "confirmation")
     tried = run_arms(inputs, pairs, grid.layers)

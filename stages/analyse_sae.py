@@ -1,12 +1,12 @@
 """One SAE and the audit set -> what each latent does in each condition.
 
 reads    data/sae/l<layer>_x<expansion>, data/activations/l<layer>.zarr, data/dataset, data/clip
-writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv with all latents; perception.csv and bias.csv
-         with the two lists; summary.json), metrics/analyse_sae/...
+writes   data/analysis/l<layer>_x<expansion> (pooled.zarr; latents.csv with all latents; top_images.csv with the images
+         that activate each most; perception.csv and bias.csv with the two lists; summary.json), metrics/analyse_sae/...
 claims   two lists, never mixed: perception latents (their activation differs by condition) and bias latents (they harm
-         the emotion readout in the condition that CLIP reads worse). Both are tested on discovery women, with the pair
-         as the unit and women as the clusters, in the model without an edit. If CLIP reads both conditions alike, no
-         bias latent is named. The published study's tests are also given, as description only
+         the emotion readout in the condition that CLIP reads worse). Both are tested on discovery women (women used for
+         choosing), with the pair as the unit and women as the clusters, in the model without an edit. If CLIP reads
+         both conditions alike, no bias latent is named. The published study's tests are also given, as description only
 
 R         log-probability of the true emotion, nats
 effect    what R would lose if a latent were zeroed, to first order
@@ -92,7 +92,6 @@ def test_latents(
         eff_<result>            the same results for the effect gap
         firing                  share of all tokens on which the latent fired
         mean_cls, mean_patch    the two rows of `means`
-        top_images              names of the images that activate the latent most, as text
     Raises TooFewWomen if all pairs are of one woman.
     """
     pairs = Pairs.from_images(data.table, "discovery")
@@ -109,18 +108,18 @@ def test_latents(
     table.insert(0, "latent", np.arange(len(table)))
     table["firing"] = pooled.firing
     table["mean_cls"], table["mean_patch"] = means
-    table["top_images"] = top_images(getattr(pooled, POOLING), data, rows)
     return table
 
 
-def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]:
+def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> pd.DataFrame:
     """Name the images that activate each latent most, among the images of discovery women (women used for choosing).
 
     values: activation of each latent on each image [image, latent].
     data: the data set. Its table gives the name, the woman and the split of each image.
     rows: for each image of `values`, its row number in `data.table`.
-    Returns a text per latent: at most N_TOP_IMAGES (4) image names, separated by spaces. The image with the largest
-    activation stands first. Each image is of a different woman. Images on which the latent is silent are left out.
+    Returns a row per latent: latent (index) and top_images, a text of at most N_TOP_IMAGES (4) image names, separated
+    by spaces. The image with the largest activation stands first. Each image is of a different woman. Images on which
+    the latent is silent are left out.
     """
     images = data.table.iloc[rows].reset_index(drop=True)
     of_woman = images[images["split"] == "discovery"].groupby("identity").groups.values()
@@ -128,7 +127,8 @@ def top_images(values: np.ndarray, data: Dataset, rows: np.ndarray) -> list[str]
     order = np.argsort(-np.take_along_axis(values, best, axis=0), axis=0, kind="stable")[:N_TOP_IMAGES]
     top = np.take_along_axis(best, order, axis=0)
     names, fires = images["image"].to_numpy(), np.take_along_axis(values, top, axis=0) > 0
-    return [" ".join(names[i] for i in top[fires[:, j], j]) for j in range(values.shape[1])]
+    texts = [" ".join(names[i] for i in top[fires[:, j], j]) for j in range(values.shape[1])]
+    return pd.DataFrame({"latent": np.arange(len(texts)), "top_images": texts})
 
 
 def discovery_means(pooled: PooledLatents, data: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -327,7 +327,8 @@ def main() -> None:
     }
     with outs.atomic_output(ANALYSIS_DPATH / str(point)) as directory:
         pooled.save(directory / "pooled.zarr")
-        for name, table in ({"latents": tests} | found).items():
+        seen = top_images(values, data, rows)
+        for name, table in ({"latents": tests, "top_images": seen} | found).items():
             outs.write_table(directory / f"{name}.csv", table)
         outs.write_metrics(directory / "summary.json", summary)
     outs.write_metrics(METRICS_DPATH / f"{point}.json", headline(summary))

@@ -1,6 +1,6 @@
 """The chosen latents, and some of the other list for contrast -> a card that describes each latent.
 
-reads    data/selection, data/dataset, data/clip, data/activations
+reads    data/selection, data/selection_by_image, data/dataset, data/clip, data/activations
 writes   plots/describe_latents.csv (a row per card), plots/describe_latents.png (the cards),
          metrics/describe_latents.json
 claims   what the edited latents encode, on confirmation women (women held out): the condition, the face or, in the
@@ -40,7 +40,7 @@ from stages.core.run.labels import CONDITIONS, PLANTED
 from stages.core.schema import Compute, DescribeLatents, Inference
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
-SELECTION_DPATH = Path("data/selection")
+SELECTION_DPATH, BY_IMAGE_DPATH = Path("data/selection"), Path("data/selection_by_image")
 METRICS_FPATH, TABLE_FPATH = Path("metrics/describe_latents.json"), Path("plots/describe_latents.csv")
 SHEET_FPATH = Path("plots/describe_latents.png")
 POOLING_LABELS = {"cls": "class token", "max": "largest patch"}
@@ -126,9 +126,9 @@ def describe(
     held_out: the images of confirmation women (held out from choosing), with each latent's activations.
     config: numbers of latents, images, neighbours and prompts to name, and the vocabulary of prompts.
     Returns a row per latent: the columns of `listed`, and
-        pooling                       the activation used for monosemanticity and top_images. max: largest activation of
-                                      a patch. cls: activation of the class token, for an SAE after the last block if
-                                      the latent fires on any class token
+        pooling                       the activation used for monosemanticity and for the images on the card. max:
+                                      largest activation of a patch. cls: activation of the class token, for an SAE
+                                      after the last block if the latent fires on any class token
         firing                        share of the tokens of all audit images on which the latent fires
         condition, emotion, colour    share of the activation's variance that the label explains. Column colour (of the
                                       top) is absent if the images have no such label
@@ -136,7 +136,6 @@ def describe(
         monosemanticity               mean cosine of the embeddings of two images, weighted by both activations
         neighbours                    latents with the nearest decoder directions, with cosines, as text
         prompts                       prompts nearest to the decoder direction, with cosines, as text
-        top_images                    names of the images that activate the latent most, one per woman, as text
     Raises ParamsError if a prompt of the vocabulary names a column that the images do not have.
     """
     table = listed(chosen, config.n_other)
@@ -153,8 +152,6 @@ def describe(
         ", ".join(f"{j} ({c:.2f})" for j, c in zip(*pair, strict=True)) for pair in zip(near, cosines, strict=True)
     ]
     table["prompts"] = nearest_prompts(spliced, latents, config)
-    names = held_out.images["image"].to_numpy()
-    table["top_images"] = [" ".join(names[held_out.top(column, config.n_images)]) for column in values]
     return table
 
 
@@ -317,7 +314,7 @@ def _draw_images(
     pictures = spliced.data.images(held_out.rows[top])
     for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, held_out.images.iloc[top].iterrows(), strict=False):
         figures.spotlight(ax, picture, tokens[1:].reshape(spliced.clip.grid))
-        ax.set_title(f"{figures.CONDITION_LABELS[labels['condition']]}, {labels['emotion']}", fontsize=8)
+        ax.set_title(f"{labels['image']},\n{labels['emotion']}", fontsize=8)
         said = f"class {tokens[0] + 0.0:.1f}, max patch {tokens[1:].max():.1f}"
         ax.text(0.5, -0.02, said, fontsize=7.5, ha="center", va="top", transform=ax.transAxes)
 
@@ -326,7 +323,7 @@ def main() -> None:
     params.command_line(__doc__).parse_args()
     compute, inference, config = params.load(Compute, Inference, DescribeLatents)
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
-    chosen = selection.load(SELECTION_DPATH)
+    chosen = selection.load(SELECTION_DPATH, BY_IMAGE_DPATH)
     spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, config.batch_size)
     held_out = confirmation_images(spliced, chosen)
     table = describe(spliced, chosen, held_out, config)

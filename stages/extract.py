@@ -2,7 +2,8 @@
 
 reads    data/dataset, data/clip
 writes   data/activations/l<layer>.zarr (tokens [image, token, width]), metrics/extract.json,
-         plots/extract.csv (the emotion that CLIP names, for each image)
+         plots/extract.csv (the emotion that CLIP names, for each image). With `extract.remote`, the tokens lie there;
+         of a folder of images only with `extract.remote_consent`, because pictures can be rebuilt from tokens
 claims   the emotion gap of the audited model, over all women: how much better CLIP names the emotion of clothed
          women than of the same women semi-nude (`ablate` gives the interval over women)
 
@@ -33,7 +34,7 @@ from stages.core.run import outs, params
 from stages.core.run.compute import Ranks, join_ranks, leave_ranks
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CONDITIONS
-from stages.core.schema import Compute, Extract, Grid
+from stages.core.schema import Compute, Extract, Grid, Ingest
 
 DATASET_DPATH, CLIP_DPATH = Path("data/dataset"), Path("data/clip")
 ACTIVATIONS_DPATH = Path("data/activations")
@@ -101,6 +102,31 @@ def extract(
     return torch.from_numpy(np.concatenate(embeddings)), {k: torch.from_numpy(v) for k, v in summed.items()}
 
 
+def check_consent(config: Extract, source: str) -> None:
+    """Raise ParamsError if activations of photographs would be uploaded without consent.
+
+    config: `remote` is the URL of the object storage, empty for the local disk. `remote_consent` is the consent.
+    source: where the images come from (`ingest.source`): folder or synthetic. Drawn portraits need no consent.
+    """
+    if config.remote and source == "folder" and not config.remote_consent:
+        raise params.ParamsError(
+            f"extract.remote: the activations of your images would be uploaded to {config.remote}. Whoever can read "
+            "them there can rebuild the pictures (stages/studies/sharing.md). Set extract.remote_consent to true if "
+            'everyone with access to that storage may see the pictures; or set extract.remote to ""'
+        )
+
+
+def upload_notice(url: str, n_images: int, n_layers: int, n_bytes: int) -> str:
+    """Say in one sentence what is uploaded, and where to.
+
+    url: folder in object storage. n_bytes: size of the activations of one layer.
+    """
+    return (
+        f"Uploading to {url}: activations of {n_images:,} images at {n_layers} layers, {n_layers * n_bytes / 2**30:.1f}"
+        " GiB. Pictures can be rebuilt from them. No stage removes them"
+    )
+
+
 def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, processor: str) -> str:
     """Name the folder in object storage that keeps the activation stores.
 
@@ -114,7 +140,7 @@ def remote_folder(compute: Compute, config: Extract, model: str, data: Dataset, 
     """
     if not config.remote:
         return ""
-    settings = [processor, compute.model_dump(), config.model_dump(exclude={"remote"})]
+    settings = [processor, compute.model_dump(), config.model_dump(exclude={"remote", "remote_consent"})]
     written = json.dumps(settings, sort_keys=True).encode()
     name = "-".join([model[:16], data.sha256[:16], hashlib.sha256(written).hexdigest()[:16]])
     return f"{config.remote.rstrip('/')}/{name}"
@@ -140,6 +166,9 @@ def fill(
     model = vit.fingerprint(CLIP_DPATH)
     n_tokens, width = clip.grid[0] * clip.grid[1] + 1, clip.visual.transformer.width
     remote = remote_folder(compute, config, model, data, clip.device.type)
+    if remote and ranks.first:
+        n = len(data.table)
+        print(upload_notice(remote, n, len(layers), n * n_tokens * width * np.dtype(np.float32).itemsize))
     with ExitStack() as stack:
         stores = {
             layer: stack.enter_context(
@@ -213,7 +242,8 @@ def measure(table: pd.DataFrame, chance: float) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    compute, grid, config = params.load(Compute, Grid, Extract)
+    compute, grid, config, ingest = params.load(Compute, Grid, Extract, Ingest)
+    check_consent(config, ingest.source)
     data = dataset.load(DATASET_DPATH)
     clip = vit.load(CLIP_DPATH, compute)
     for layer in grid.layers:

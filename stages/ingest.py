@@ -4,7 +4,8 @@ reads    <ingest.folder>/manifest.csv and the files it names (source: folder); n
 writes   data/dataset, metrics/ingest.json, plots/ingest.png
 claims   every row was checked before anything was written; images and masks went through the same resize
          and crop; the split into discovery women (used for choosing) and confirmation women (held out for the claims)
-         is by woman, never by image
+         is by woman, never by image; file names and women's names of a folder go no further than
+         data/dataset/names.csv, which no stage reads
 
     python -m stages.ingest
     python -m stages.ingest --scaffold '{identity}_{emotion}_{condition}.jpg' --alias nude=semi_nude
@@ -156,20 +157,48 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     return table
 
 
-def write(table: pd.DataFrame, look: PictureSource, size: int, prompts: dict[str, str]) -> pd.DataFrame:
+def numbered(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Replace the names of files and women by names of this study alone.
+
+    Later stages know only the new names, so no table of theirs can betray the old ones. Images of pairs are called
+    pair0000_semi_nude and pair0000_clothed, with the number of the pair; corpus images corpus00000; women woman000. The
+    planted world uses the same names. Women are numbered in the order of the rows.
+
+    table: a row per image, from `complete`.
+    Returns the same table with new names in the columns image and identity; and the key to the names, a row per image:
+    image and identity (new names), file and woman (the names that the manifest gave).
+    """
+    corpus = manifest.is_corpus(table)
+    images = "pair" + table["pair"].map("{:04d}".format) + "_" + table["condition"]
+    images[corpus] = [f"corpus{i:05d}" for i in range(corpus.sum())]
+    women = pd.Series("", table.index)
+    women[~corpus] = [f"woman{i:03d}" for i in pd.factorize(table.loc[~corpus, "identity"])[0]]
+    key = pd.DataFrame({"image": images, "identity": women, "file": table["image"], "woman": table["identity"]})
+    return table.assign(image=images, identity=women), key
+
+
+def write(
+    table: pd.DataFrame,
+    look: PictureSource,
+    size: int,
+    prompts: dict[str, str],
+    names: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Write the data set to data/dataset, image by image.
 
     table: a row per image with its labels, from `complete`.
     look: a function that takes a row number of `table` and returns the picture with its masks.
     size: side of the pictures, in pixels.
     prompts: the prompt of each emotion.
+    names: the key to the names in `table`, from `numbered`; None if these are the only names.
     Returns a table with a row per image and these columns:
         bust_covered, face_covered    share of the image that lies inside the mask
         bust_lost, face_lost          share of the mask that the crop to a square cut away
     Raises DiskFull if there is no space left.
     """
     rows = []
-    with dataset.create(DATASET_DPATH, table.drop(columns=MASKS, errors="ignore"), size, prompts) as append:
+    table = table.drop(columns=MASKS, errors="ignore")
+    with dataset.create(DATASET_DPATH, table, size, prompts, names) as append:
         for picture in ordered_map(look, range(len(table))):
             append(picture.pixels[None], *picture.masks[:, None])
             covered = picture.masks.reshape(len(REGIONS), -1).mean(1) / 255
@@ -249,7 +278,8 @@ def main() -> None:
     if options.check:
         return print(f"{config.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
     prompts = {emotion: config.prompt.format(emotion=emotion) for emotion in config.emotions}
-    shares = write(table, look, config.image_size, prompts)
+    table, names = numbered(table) if config.source == "folder" else (table, None)
+    shares = write(table, look, config.image_size, prompts, names)
     outs.write_metrics(METRICS_FPATH, measure(table, shares))
 
 

@@ -1,6 +1,6 @@
 """All results of the pipeline -> one self-contained HTML page.
 
-reads    metrics/, plots/ and data/selection of the earlier stages, params.yaml
+reads    metrics/, plots/, data/selection and data/selection_by_image of the earlier stages, params.yaml
 writes   plots/report.html (readable without a network), plots/finding.png (the main finding in one picture)
 claims   nothing of its own: sentences (`core/report/sentences.py`) and tables (`core/report/tables.py`) are built from
          the metrics
@@ -28,7 +28,7 @@ from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.schema import Ablate, Clip, Demo, Inference, Ingest
 
 METRICS_DPATH, FULL_DPATH = Path("metrics"), Path("metrics/full")
-PLOTS_DPATH, SELECTION_DPATH = Path("plots"), Path("data/selection")
+PLOTS_DPATH, SELECTION_DPATH, BY_IMAGE_DPATH = Path("plots"), Path("data/selection"), Path("data/selection_by_image")
 DATASET_DPATH = Path("data/dataset")
 REPORT_FPATH, FINDING_FPATH = Path("plots/report.html"), Path("plots/finding.png")
 TEMPLATE_FPATH = Path("stages/core/report/report.html.jinja")
@@ -185,9 +185,8 @@ def main() -> None:
         TEMPLATE_FPATH.read_text("utf-8")
     )
     saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae", tables.SAE_NUMBERS)
-    latents = outs.read_table(
-        SELECTION_DPATH / "latents.csv", "select_sae", tables.LATENT_NUMBERS, ["top_images"], least_rows=0
-    )
+    latents = outs.read_table(SELECTION_DPATH / "latents.csv", "select_sae", tables.LATENT_NUMBERS, least_rows=0)
+    seen = outs.read_table(BY_IMAGE_DPATH / "top_images.csv", "select_sae", ["latent"], ["top_images"])
     cards = read_cards(latents)
     page = template.render(
         title=TITLE,
@@ -209,7 +208,7 @@ def main() -> None:
         selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
         smallest_p=f"{saes['smallest_p'].max():.2g}",
         list_defined_by=sentences.GAPS[chosen["list"]],
-        latents_table=html(tables.latents(latents, cards)) if len(latents) else "",
+        latents_table=html(tables.latents(latents.merge(seen, on="latent"), cards)) if len(latents) else "",
         described=sentences.described(metrics),
         stability=sentences.stability(metrics),
         saes_table=html(tables.saes(saes)),

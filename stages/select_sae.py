@@ -1,10 +1,11 @@
 """The analyses of all SAEs -> a search for latents to edit, one SAE, and its edit, chosen on discovery women only.
 
 reads    data/sae and data/analysis of all points of the grid, data/dataset, data/clip, data/activations
-writes   data/selection (the chosen SAE's sae/, pooled.zarr, tests.csv with all latents, bias.csv and perception.csv,
-         latents.csv with the latents to edit; selection.json),
-         metrics/select_sae.json, plots/select_sae.csv (a row per SAE), plots/sae_curves.csv (training histories of all
-         SAEs), plots/select_sae.png, and plots/select_sae_statistics.png (the latents of the chosen SAE)
+writes   data/selection (the chosen SAE's sae/, tests.csv with all latents, bias.csv and perception.csv, latents.csv
+         with the latents to edit; selection.json), data/selection_by_image (what the latents did on each image:
+         pooled.zarr, and top_images.csv), metrics/select_sae.json, plots/select_sae.csv (a row per SAE),
+         plots/sae_curves.csv (training histories of all SAEs), plots/select_sae.png, and
+         plots/select_sae_statistics.png (the latents of the chosen SAE)
 claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: the number that gains
          most on discovery women. Nothing is edited if CLIP reads both conditions alike, or if no edit helps: it gains
          more R than it changes in the other condition, and lowers accuracy nowhere
@@ -52,6 +53,7 @@ from stages.core.statistics.clusters import clusters
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analysis"), Path("data/selection")
+BY_IMAGE_DPATH = Path("data/selection_by_image")  # stays on this machine: a list of images per latent betrays images
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
 CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
 FVU_LABELS = {"held_out_fvu": "FVU on held-out women", "train_fvu": "FVU on the images trained on"}
@@ -384,18 +386,21 @@ def main() -> None:
     }
     if chosen.name in searched:
         found[edit.latents] = searched[int(chosen.name)].found
-    tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae", TESTS, ["top_images"])
+    tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae", TESTS)
     edited = found[edit.latents][: int(chosen["n_edited"])]
-    described = tests[[*TESTS, "top_images"]]
+    described = tests[[*TESTS]]
     chosen_edit = selection(chosen, gap, losing, edited, edit)
     with outs.atomic_output(SELECTION_DPATH) as directory:
         shutil.copytree(SAE_DPATH / name, directory / "sae")
-        shutil.copytree(ANALYSIS_DPATH / name / "pooled.zarr", directory / "pooled.zarr")
         shutil.copy(ANALYSIS_DPATH / name / "latents.csv", directory / "tests.csv")
         for kind, listed in found.items():
             outs.write_table(directory / f"{kind}.csv", listed)
         outs.write_table(directory / "latents.csv", edited.merge(described, on="latent"))
         (directory / "selection.json").write_text(json.dumps({**chosen_edit, "why": why}, indent=2) + "\n")
+    with outs.atomic_output(BY_IMAGE_DPATH) as directory:
+        directory.mkdir()
+        shutil.copytree(ANALYSIS_DPATH / name / "pooled.zarr", directory / "pooled.zarr")
+        shutil.copy(ANALYSIS_DPATH / name / "top_images.csv", directory)
     draw_statistics(audit, Point(chosen_edit["layer"], chosen_edit["expansion"]), tests, found, config)
     keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception")
     metrics = {

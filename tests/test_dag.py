@@ -26,8 +26,13 @@ SUBTRACTION = re.compile("|".join(rf"\[{a}\]\S* - \S*\[{b}\]" for side in SIDES 
 STAGES = sorted(path.stem for path in (ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
+def named(entries: list) -> list[str]:
+    """Paths of a list in dvc.yaml, whose entries may have options."""
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
 def paths(stage: str, key: str) -> list[str]:
-    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in DVC[stage].get(key, [])]
+    return named(DVC[stage].get(key, []))
 
 
 def test_a_stage_file_for_every_node():
@@ -143,7 +148,7 @@ def missing_grid_lines(dvc: dict, grid: dict) -> list[str]:
     wanted = [("select_sae", "deps", f"data/{kind}/{point}") for kind in ("sae", "analysis") for point in points]
     wanted += [("extract", "outs", store) for store in stores]
     wanted += [(stage, "deps", store) for stage in CHOSEN for store in stores]
-    return [f"{stage}.{key}: add - {line}" for stage, key, line in wanted if line not in dvc[stage][key]]
+    return [f"{stage}.{key}: add - {line}" for stage, key, line in wanted if line not in named(dvc[stage][key])]
 
 
 def test_the_grid_is_spelled_out():
@@ -162,16 +167,3 @@ def test_a_grown_grid_names_the_lines_to_add():
     assert "select_sae.deps: add - data/sae/l${grid.layers[3]}_x${grid.expansions[0]}" in lines
     assert "extract.outs: add - data/activations/l${grid.layers[3]}.zarr" in lines
     assert len(lines) == 2 * len(grown["expansions"]) + 1 + len(CHOSEN)
-
-
-def test_what_shows_people_stays_local():
-    outs = [entry for stage in DVC.values() for entry in stage.get("outs", [])]
-    settings = {next(iter(entry)): next(iter(entry.values())) for entry in outs if isinstance(entry, dict)}
-    for path in (
-        "data/dataset",
-        "plots/ingest.png",
-        "plots/describe_latents.png",
-        "plots/heatmap.png",
-        "plots/report.html",
-    ):
-        assert settings[path]["push"] is False

@@ -175,6 +175,9 @@ class Extract(Section):
     remote: str
     """URL of a folder in object storage for the stores, such as `s3://bucket/activations` (`pip install s3fs`).
     If empty, they are written to data/activations."""
+    remote_consent: bool
+    """Whether activations of a folder of images may be written to `remote`. Pictures can be rebuilt from activations,
+    so `false` refuses this. The planted world needs no consent."""
 
 
 class TrainSae(Section):

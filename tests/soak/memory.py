@@ -32,7 +32,7 @@ def study(folder: Path) -> Point:
     clone(folder, {})
     chosen = json.loads((ROOT / "data" / "selection" / "selection.json").read_text())
     point = Point(chosen["layer"], chosen["expansion"])
-    for name in ("clip", "selection", f"sae/{point}"):
+    for name in ("clip", "selection", "selection_by_image", f"sae/{point}"):
         shutil.copytree(ROOT / "data" / name, folder / "data" / name)
     return point
 
@@ -44,10 +44,9 @@ def peaks(folder: Path, point: Point) -> dict[str, int]:
         options = ("--layer", str(point.layer), "--expansion", str(point.expansion)) if name == "analyse_sae" else ()
         found[name] = peak(folder, f"stages.{name}", *options)
         if name == "analyse_sae":
-            shutil.rmtree(folder / "data" / "selection" / "pooled.zarr")
-            shutil.copytree(
-                folder / "data" / "analysis" / str(point) / "pooled.zarr", folder / "data/selection/pooled.zarr"
-            )
+            codes = folder / "data" / "selection_by_image" / "pooled.zarr"
+            shutil.rmtree(codes)
+            shutil.copytree(folder / "data" / "analysis" / str(point) / "pooled.zarr", codes)
     return found
 
 

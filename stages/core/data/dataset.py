@@ -4,10 +4,12 @@ On disk (`data/dataset`):
     manifest.csv   a row per image, in the order of the arrays (columns below)
     images.zarr    image [n, s, s, 3] uint8 RGB; bust, face [n, s, s] uint8, share of the pixel inside (255 = all);
                    in shards (`core/data/shards.py`)
+    names.csv      only of a folder of images: the key from the names in manifest.csv to those of the folder. No stage
+                   reads it
 
 Columns of the manifest as stored:
-    image       file name (or the name of a drawn portrait)
-    identity    the woman; empty for corpus images
+    image       name of the image in this study, such as pair0000_clothed
+    identity    name of the woman in this study, such as woman000; empty for corpus images
     condition   semi_nude | clothed; empty for corpus images
     emotion     shown by the face; one of `ingest.emotions`; empty for corpus images
     intensity   optional label that tells takes of one expression apart
@@ -163,21 +165,27 @@ Append = Callable[
 
 
 @contextmanager
-def create(directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str]) -> Iterator[Append]:
+def create(
+    directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str], names: pd.DataFrame | None = None
+) -> Iterator[Append]:
     """Create a dataset on disk. The new dataset replaces what is at `directory` when the context ends.
 
     The context gives a function `append(pixels, bust, face)`. The caller adds all images with it, in the order of
     `table`. pixels: RGB of some images. bust, face: masks of these images (255 inside the region, 0 outside).
-    table: the manifest, a row per image. Columns: image (file name), identity (the woman), condition, emotion, prompt,
+    table: the manifest, a row per image. Columns: image (its name), identity (the woman), condition, emotion, prompt,
         split and pair (number of the pair). The columns intensity and colour (of the top) are optional.
     size: side of the images, pixels.
     prompts: the prompt of each emotion, by the emotion's name.
+    names: a row per image: image and identity as in `table`, file and woman (the names in the folder). The hash of the
+        dataset does not depend on them. None if the names in `table` are the only ones.
     Raises ValueError if images are missing at the end. Raises DiskFull if the disk has no space left. Raises WriteError
     if an array cannot be written.
     """
     with outs.atomic_output(directory) as unfinished:
         unfinished.mkdir()
         table.to_csv(unfinished / "manifest.csv", index=False)
+        if names is not None:
+            names.to_csv(unfinished / "names.csv", index=False)
         group = zarr.create_group(unfinished / "images.zarr")
         digests = {name: hashlib.sha256() for name in ARRAYS}
         with ExitStack() as stack:

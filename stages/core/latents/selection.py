@@ -1,4 +1,8 @@
-"""The record of what `select_sae` chose: one SAE, its latents, and the latents to edit (`data/selection`)."""
+"""The record of what `select_sae` chose: one SAE, its latents, and the latents to edit (`data/selection`).
+
+`data/selection` holds nothing about a single image. What its latents did on each image lies in a folder of its own,
+`data/selection_by_image`, because that stays on this machine.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +55,8 @@ class Selection:
     paired tests of two gaps, clothed minus semi-nude: of the activation (prefix `act_`), and of the effect on R, the
     log-probability of the true emotion (prefix `eff_`)."""
     sae: JumpReLUSAE
-    pooled_dpath: Path
-    """Where the pooled latents lie on disk; `pooled` reads them."""
+    pooled_dpath: Path | None = None
+    """Where the pooled latents lie on disk; `pooled` reads them. None if the selection was opened without them."""
 
     @property
     def judged(self) -> str:
@@ -65,8 +69,11 @@ class Selection:
 
         Each latent has four values per image: activation on the class token, mean activation over patches, largest
         activation of a patch, and effect on the emotion readout. The values are read from disk at the first use.
-        Raises PooledLatentsError if the file is damaged, SelectionError if it belongs to another SAE.
+        Raises PooledLatentsError if the file is damaged, SelectionError if it belongs to another SAE. Raises ValueError
+        if the selection was opened without the pooled latents.
         """
+        if self.pooled_dpath is None:
+            raise ValueError("the selection was opened without the folder of its pooled latents")
         found = PooledLatents.load(self.pooled_dpath)
         if len(found.firing) != self.sae.d_sae:
             raise SelectionError(
@@ -140,10 +147,11 @@ def read(directory: Path) -> SelectionFile:
         raise SelectionError(f"{directory / 'selection.json'} is damaged ({said}); {REMEDY}") from None
 
 
-def load(directory: Path) -> Selection:
+def load(directory: Path, by_image: Path | None = None) -> Selection:
     """Open the selection that the stage `select_sae` wrote into `directory`: the SAE, its latents and their tables.
 
-    The pooled latents are not read here, but at the first use.
+    by_image: the folder in which `select_sae` wrote what the latents did on each image. Only `Selection.pooled` needs
+        it, and reads it at the first use.
     Raises SelectionError if selection.json is missing or damaged, or if the parts do not belong together. Raises
     LatentsError if a table is missing or damaged, SAEError if the SAE is.
     """
@@ -156,7 +164,7 @@ def load(directory: Path) -> Selection:
         lists={kind: lists.load(directory / f"{kind}.csv") for kind in get_args(LatentList)},
         tests=lists.read_table(directory / "tests.csv", TESTED),
         sae=JumpReLUSAE.load(directory / "sae"),
-        pooled_dpath=directory / "pooled.zarr",
+        pooled_dpath=by_image and by_image / "pooled.zarr",
     )
     _check_parts(found, directory)
     return found

@@ -17,7 +17,7 @@ from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs.kinds import D_IN, D_SAE, N_IMAGES, SIDE, Damage, digest
 
 STORE_DPATH, DATASET_DPATH = Path("data/activations/l1.zarr"), Path("data/dataset")
-CODES_DPATH = Path("data/selection/pooled.zarr")
+CODES_DPATH = Path("data/selection_by_image/pooled.zarr")
 
 
 def damage_zarr(rng: Generator, directory: Path, named: Path | None = None) -> Damage:

@@ -54,7 +54,7 @@ def damage(rng: Generator) -> Damage:
 
 
 def use() -> str:
-    chosen = selection.load(DPATH)
+    chosen = selection.load(DPATH, arrays.CODES_DPATH.parent)
     assert chosen.layer >= 1 and chosen.edited_list in get_args(LatentList)
     assert np.isin(chosen.latents, np.arange(chosen.sae.d_sae)).all()
     assert len(set(chosen.latents)) == len(chosen.latents), chosen.latents
