@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tests.offline  # before anything could ask for a network
+import tests.one_thread
 import tests.typecheck  # noqa: F401 (before any module of stages.core)
 from stages.core import store
 from stages.core.data import dataset
@@ -34,7 +35,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(tests.one_thread.N_THREADS)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,7 @@ import pytest
 from stages import prepare_clip
 from stages.core.clip import vit
 from stages.core.schema import Clip
+from tests.imports import ROOT
 from tests.offline import sitecustomize
 
 ELSEWHERE = "192.0.2.1"  # reserved for documentation
@@ -61,6 +62,15 @@ def test_a_sitecustomize_that_was_there_before_still_runs(tmp_path):
     path = os.pathsep.join([str(sitecustomize.FOLDER), str(tmp_path)])
     done = subprocess.run([sys.executable, "-c", ""], env=os.environ | {"PYTHONPATH": path}, capture_output=True)
     assert done.stdout.decode() == "still here\n"
+
+
+@pytest.mark.parametrize("package", sitecustomize.OF_THE_TESTS)
+def test_a_stage_is_without_packages_that_a_user_does_not_install(package):
+    locked = (ROOT / "requirements.lock").read_text().splitlines()
+    assert not [line for line in locked if line.startswith(f"{package}==")]
+    command = [sys.executable, "-c", f"import {package}", "stages.extract"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert f"ModuleNotFoundError: import of {package} halted" in done.stderr
 
 
 def test_weights_that_cannot_be_fetched_are_named_with_the_remedy(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from stages.core.schema import Clip, Compute
 
 pytestmark = pytest.mark.slow
 
-COMPUTE = Compute(device="cpu", precision="float32", threads=2)
+COMPUTE = Compute(device="cpu", precision="float32", threads=1)
 ARCHITECTURE = "ViT-S-32-alt"
 
 

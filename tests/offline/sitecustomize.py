@@ -1,4 +1,4 @@
-"""No address but this machine's is looked up or connected to.
+"""No address but this machine's is looked up or connected to, and stages do without packages of the tests alone.
 
 Where this folder is on PYTHONPATH, Python imports this module by itself before anything else.
 """
@@ -16,6 +16,7 @@ from typing import Any
 FOLDER = Path(__file__).parent
 LOOKUPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
 SENDINGS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
+OF_THE_TESTS = ("transformers", "wandb")  # requirements.lock lacks them; open_clip would import them, for 4 s a process
 
 
 def host_asked_for(event: str, args: tuple[Any, ...]) -> Any:
@@ -45,6 +46,11 @@ def refuse_others(event: str, args: tuple[Any, ...]) -> None:
         raise ConnectionRefusedError(f"the tests run without a network, and {host} is not this machine")
 
 
+def is_a_stage(command: list[str]) -> bool:
+    """Whether a command line, as `sys.orig_argv` has it, runs a module of `stages`."""
+    return any(word.startswith("stages.") for word in command)
+
+
 def run_the_next() -> None:
     """The sitecustomize that stands behind this one on the path, if there is one."""
     spec = PathFinder.find_spec("sitecustomize", [path for path in sys.path if Path(path).resolve() != FOLDER])
@@ -54,4 +60,6 @@ def run_the_next() -> None:
 
 sys.addaudithook(refuse_others)
 if __name__ == "sitecustomize":
+    if is_a_stage(sys.orig_argv):
+        sys.modules.update(dict.fromkeys(OF_THE_TESTS))  # None: to import it raises ModuleNotFoundError
     run_the_next()
