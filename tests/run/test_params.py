@@ -48,6 +48,8 @@ def test_only_the_sections_asked_for_are_loaded():
         ("train_sae", "stpes", 3, "train_sae.stpes: unknown key; keys are source, recipe, train_on, steps"),
         ("grid", "layers", [2, 2], "layers names a value twice"),
         ("ingest", "prompt", "a woman", "prompt must contain {emotion}"),
+        ("extract", "remote", "memory://a", "extract.remote: must be empty, or a URL that starts with one of s3://"),
+        ("extract", "remote", "simplecache::s3://a", "given 'simplecache::s3://a'"),
         ("demo", "bias", 1.5, "demo.bias: Input should be less than or equal to 1"),
     ],
 )
