@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 from torch import Tensor
 
 from stages.core import eclip, figures, localise
@@ -31,7 +30,7 @@ from stages.core.data.dataset import Dataset
 from stages.core.latents import selection
 from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 from stages.core.paired import SHARE, Bounds, Pairs
-from stages.core.run import outs, params
+from stages.core.run import arrays, outs, params
 from stages.core.run.compute import join_ranks, leave_ranks
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, REGIONS, SEMI_NUDE
@@ -284,7 +283,7 @@ def save(
     group are arms (names in order) and explained_block.
     """
     with outs.atomic_output(directory) as unfinished:
-        group = zarr.create_group(unfinished)
+        group = arrays.create_group(unfinished)
         group.create_array("raw", data=np.stack(list(grids.values())))
         group.create_array("cosine", data=np.stack(list(cosines.values())))
         group.create_array("row", data=rows)

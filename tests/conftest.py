@@ -11,7 +11,7 @@ import torch
 
 import tests.offline  # before anything could ask for a network
 import tests.one_thread
-import tests.typecheck  # noqa: F401 (before any module of stages.core)
+import tests.typecheck
 from stages.core import store
 from stages.core.data import dataset
 from stages.core.latents.spliced_clip import SplicedClip

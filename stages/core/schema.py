@@ -5,7 +5,9 @@ from __future__ import annotations
 from string import Formatter
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from stages.core.run import urls
 
 Precision = Literal["auto", "float32", "bfloat16"]
 EditKind = Literal["zero", "mean", "scale", "patch"]
@@ -21,6 +23,15 @@ Seed = Annotated[int, Field(ge=0, le=LARGEST)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _remote(url: str) -> str:
+    if url and not urls.is_allowed(url):
+        raise ValueError(f"must be empty, or a URL that starts with one of {urls.KINDS}")
+    return url
+
+
+Remote = Annotated[str, AfterValidator(_remote)]
 
 
 class Section(BaseModel):
@@ -172,9 +183,10 @@ class Extract(Section):
     """Images per forward pass."""
     shard_images: Count
     """Images per file of a store."""
-    remote: str
+    remote: Remote
     """URL of a folder in object storage for the stores, such as `s3://bucket/activations` (`pip install s3fs`).
-    If empty, they are written to data/activations."""
+    If empty, they are written to data/activations. `stages/core/run/urls.py` lists the kinds of URL that are
+    allowed."""
     remote_consent: bool
     """Whether activations of a folder of images may be written to `remote`. Pictures can be rebuilt from activations,
     so `false` refuses this. The planted world needs no consent."""

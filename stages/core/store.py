@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from jaxtyping import Float32, Float64
 from zarr.codecs import Crc32cCodec
 from zarr.errors import GroupNotFoundError
 
 from stages.core.data import shards
 from stages.core.data.dataset import Dataset
-from stages.core.run import inputs, outs
+from stages.core.run import arrays, inputs, outs
+from stages.core.run.arrays import ForeignArrayError
 from stages.core.run.compute import ALONE, Ranks
 from stages.core.run.errors import StudyError
 
@@ -97,12 +97,12 @@ def create(
     with outs.atomic_output(place) if ranks.first else outs.naming_full_disk(place):
         if ranks.first:
             with _reaching(url):
-                group = zarr.create_group(url, overwrite=True)
+                group = arrays.create_group(url, overwrite=True)
                 shape = (n_images, n_tokens, width)
                 shards.create(group, "tokens", shape, "float32", shard_images=shard_images, compressors=[Crc32cCodec()])
         ranks.wait()  # until the first rank has created the array
         with _reaching(url):
-            group = zarr.open_group(url, mode="r+", zarr_format=3)
+            group = arrays.open_group(url, ["tokens"], writable=True)
             new = StoreWriter(place, group["tokens"], ranks)
         with new.writer:
             yield new
@@ -191,7 +191,7 @@ def open(place: Path, data: Dataset | None = None) -> Store:
     url = pointer.get("url", str(place))
     with _reaching(url):
         try:
-            store = Store(place, zarr.open_group(url, mode="r", zarr_format=3))
+            store = Store(place, arrays.open_group(url, ["tokens"]))
         except (GroupNotFoundError, FileNotFoundError, KeyError):
             raise StoreError(f"{url} holds no activation store; run `dvc repro extract`") from None
         if pointer and pointer["attributes"] != store.attributes:
@@ -212,6 +212,8 @@ def _reaching(url: str) -> Iterator[None]:
         yield
     except StudyError:
         raise
+    except ForeignArrayError as error:
+        raise StoreError(f"{error}; {REMEDY}") from None
     except ImportError as error:
         raise StoreError(f"{url}: {error}") from None
     except Exception as error:

@@ -23,7 +23,7 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     fpath: the params.yaml to change. It is written only if the result is valid.
     Raises ParamsError for an unknown study, for a file that is missing or damaged, and for values that are not allowed.
     """
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
 
     studies = sorted(p.stem for p in STUDIES_DPATH.glob("*.yaml"))
     if name not in studies:
@@ -33,10 +33,7 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     params.check_names(params.read(fpath), tuple(schema.SECTIONS), fpath)
-    try:
-        given = yaml.load(fpath)
-    except YAMLError as error:  # this reader is stricter than the others: it refuses duplicate keys
-        raise ParamsError(f"{fpath} is not YAML: {error}") from None
+    given = yaml.load(params.text(fpath))
     for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
         if not isinstance(given[section], dict):
             raise ParamsError(f"{fpath}: section {section!r} holds {given[section]!r}, not keys and values")
@@ -45,7 +42,7 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     yaml.dump(given, written)
     params.validate(params.parse(written.getvalue(), fpath), fpath)
     with outs.atomic_output(fpath) as unfinished:
-        unfinished.write_text(written.getvalue())
+        unfinished.write_text(written.getvalue(), encoding="utf-8")
 
 
 def main() -> None:

@@ -20,14 +20,14 @@ from typing import Any
 import dvc.api
 import numpy as np
 import pandas as pd
-import yaml
 from dvc.repo import Repo
 from scipy import stats
 
 from stages.core import figures
 from stages.core.checks.rank_correlation import spearman
-from stages.core.run import outs
+from stages.core.run import outs, params
 from stages.core.run.labels import CLOTHED, SEMI_NUDE
+from stages.core.run.params import PARAMS_FPATH
 
 RUNS_FPATH, PLOT_FPATH = Path(__file__).with_name("sweep.csv"), Path(__file__).with_name("sweep.png")
 NAME = re.compile(r"bias(?P<bias>[\d.]+)-seed(?P<seed>\d+)")
@@ -91,7 +91,7 @@ def found_by(sha: str) -> dict[str, float]:
 
     select, ablate, describe = (metrics(stage) for stage in ("select_sae", "full/ablate", "describe_latents"))
     maps = metrics("full/check_heatmaps")["maps"]
-    grid = yaml.safe_load(dvc.api.read("params.yaml", rev=sha))["grid"]
+    grid = params.parse(dvc.api.read("params.yaml", rev=sha), PARAMS_FPATH)["grid"]
     saes = [f"l{layer}_x{expansion}" for layer in grid["layers"] for expansion in grid["expansions"]]
     bias_latents = [metrics(f"analyse_sae/{sae}")["bias_latents"] for sae in saes]
     accuracy, edit = ablate["accuracy"], ablate["edit"]["accuracy"]

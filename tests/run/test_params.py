@@ -5,10 +5,16 @@ from __future__ import annotations
 import ast
 import inspect
 import itertools
+import os
+import subprocess
+import sys
 import textwrap
 
 import pytest
 import yaml
+from dvc.utils.serialize import parse_yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from stages.core import schema
 from stages.core.run import params
@@ -44,10 +50,12 @@ def test_only_the_sections_asked_for_are_loaded():
     [
         ("train_sae", "steps", 0, "train_sae.steps: Input should be greater than or equal to 1; given 0"),
         ("train_sae", "recipe", "best", "train_sae.recipe: Input should be 'target_l0' or 'published'; given 'best'"),
-        ("train_sae", "learning_rate", "3e-4", "write 0.0003"),
+        ("train_sae", "learning_rate", "0.0003", "given '0.0003' (without quotes it is a number)"),
         ("train_sae", "stpes", 3, "train_sae.stpes: unknown key; keys are source, recipe, train_on, steps"),
         ("grid", "layers", [2, 2], "layers names a value twice"),
         ("ingest", "prompt", "a woman", "prompt must contain {emotion}"),
+        ("extract", "remote", "memory://a", "extract.remote: must be empty, or a URL that starts with one of s3://"),
+        ("extract", "remote", "simplecache::s3://a", "given 'simplecache::s3://a'"),
         ("demo", "bias", 1.5, "demo.bias: Input should be less than or equal to 1"),
     ],
 )
@@ -56,6 +64,66 @@ def test_a_fault_names_key_value_and_remedy(tmp_path, section, key, value, says)
     with pytest.raises(params.ParamsError) as caught:
         params.load(schema.SECTIONS[section], fpath=fpath)
     assert says in str(caught.value)
+
+
+SCALARS = st.text("0123456789abefnostuxyzNY._:+-~ \"'", min_size=1, max_size=8) | st.floats().map(repr)
+
+
+@pytest.mark.slow
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(scalar=SCALARS)
+@example("0300")
+@example("010")
+@example("0o17")
+@example("5:00")
+@example("3e-4")
+@example("yes")
+@example("1_000")
+@example("2001-01-01")
+def test_every_scalar_means_what_dvc_takes_it_for(scalar):
+    text = f"world:\n  seed: {scalar}\n"
+    try:
+        ours = params.parse(text, ROOT / "params.yaml")
+    except params.ParamsError:
+        ours = "refused"
+    try:
+        theirs = parse_yaml(text, "params.yaml")
+    except Exception:  # DVC wraps some errors of its reader and lets others pass
+        theirs = "refused"
+    assert repr(ours) == repr(theirs)  # repr: NaN is not equal to itself, and 1 is equal to True
+
+
+def test_octal_and_sexagesimal_numbers_are_those_of_yaml_1_2(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    fpath = tmp_path / "params.yaml"
+    fpath.write_text(text.replace("n_women: 80", "n_women: 0300"))
+    assert params.load(World, fpath=fpath).n_women == 300
+    fpath.write_text(text.replace("n_women: 80", "n_women: 5:00"))
+    with pytest.raises(params.ParamsError, match=r"world\.n_women: Input should be a valid integer; given '5:00'"):
+        params.load(World, fpath=fpath)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("world:\n  seed: 1\n  n_women: 8\n  seed: 2\n", 'key "seed" stands twice, the second time in line 4'),
+        ("grid: {}\nworld: {}\ngrid: {}\n", 'key "grid" stands twice, the second time in line 3'),
+        ("a: " + "[" * 200_000 + "]" * 200_000, "more than 100 brackets in each other"),
+    ],
+)
+def test_what_one_reader_would_take_and_another_not_is_refused(tmp_path, text, says):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(params.ParamsError, match=says):
+        params.load(World, fpath=tmp_path / "params.yaml")
+
+
+@pytest.mark.slow
+def test_the_file_is_utf_8_whatever_the_language_of_the_machine(tmp_path):
+    (tmp_path / "params.yaml").write_bytes("ingest: {prompt: é}".encode())
+    code = "from stages.core.run import params; print(ascii(params.read(params.Path('params.yaml'))))"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout == "{'ingest': {'prompt': '\\xe9'}}\n", done.stderr
 
 
 def test_missing_and_unknown_sections(tmp_path):

@@ -31,12 +31,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 from jaxtyping import Float, UInt8
 from zarr.codecs import ZstdCodec
 
 from stages.core.data import shards
-from stages.core.run import faults, inputs, outs
+from stages.core.run import arrays, faults, inputs, outs
+from stages.core.run.arrays import ForeignArrayError
 from stages.core.run.errors import StudyError
 from stages.core.run.labels import CONDITIONS, REGIONS
 
@@ -186,15 +186,15 @@ def create(
         table.to_csv(unfinished / "manifest.csv", index=False)
         if names is not None:
             names.to_csv(unfinished / "names.csv", index=False)
-        group = zarr.create_group(unfinished / "images.zarr")
+        group = arrays.create_group(unfinished / "images.zarr")
         digests = {name: hashlib.sha256() for name in ARRAYS}
         with ExitStack() as stack:
             writers = {
                 name: stack.enter_context(shards.Writer(_array(group, name, len(table), size))) for name in ARRAYS
             }
 
-            def append(*arrays: UInt8[np.ndarray, "n s s ..."]) -> None:
-                for name, values in zip(ARRAYS, arrays, strict=True):
+            def append(*given: UInt8[np.ndarray, "n s s ..."]) -> None:
+                for name, values in zip(ARRAYS, given, strict=True):
                     writers[name].append(values)
                     digests[name].update(np.ascontiguousarray(values).data)
 
@@ -224,15 +224,17 @@ def load(directory: Path) -> Dataset:
     try:
         table = pd.read_csv(directory / "manifest.csv", dtype=str, keep_default_na=False)
         table["pair"] = table["pair"].astype(int)
-        arrays: Any = zarr.open_group(directory / "images.zarr", mode="r", zarr_format=3)
-        opened = Dataset(table, arrays, dict(arrays.attrs["prompts"]), str(arrays.attrs["sha256"]))
+        group = arrays.open_group(directory / "images.zarr", ARRAYS)
+        opened = Dataset(table, group, dict(group.attrs["prompts"]), str(group.attrs["sha256"]))
         _check(opened)
+    except ForeignArrayError as error:
+        raise DatasetError(f"{error}; {REMEDY}") from None
     except Exception as error:  # from Zarr, its codecs, or the JSON that describes the arrays
         if faults.of_machine(error):
             raise
         raise DatasetError(f"{directory} is missing or damaged ({error!r}); {REMEDY}") from None
     for name in ARRAYS:
-        shards.check_whole(arrays[name], REMEDY)
+        shards.check_whole(opened.arrays[name], REMEDY)
     return opened
 
 

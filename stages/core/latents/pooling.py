@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import zarr
 from jaxtyping import Bool, Float
 from torch import Tensor
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from stages.core.run import arrays
+from stages.core.run.arrays import ForeignArrayError
 from stages.core.run.errors import StudyError
 
 POOLINGS = ("cls", "mean", "max")
 FIELDS = (*POOLINGS, "effect")
+REMEDY = "rerun `dvc repro --force analyse_sae select_sae`"
 
 
 class PooledLatentsError(StudyError):
@@ -55,7 +56,7 @@ class PooledLatents:
 
     def save(self, directory: Path) -> None:
         """Write all arrays to `directory` as a Zarr group, one array per field, each chunk with a checksum."""
-        group = zarr.create_group(directory, overwrite=True)
+        group = arrays.create_group(directory, overwrite=True)
         for name in (*FIELDS, "firing"):
             values = np.ascontiguousarray(getattr(self, name))
             group.create_array(
@@ -70,21 +71,21 @@ class PooledLatents:
         not finite.
         """
         try:
-            group: Any = zarr.open_group(directory, mode="r")
-            arrays = {name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")}
-            _check(arrays)
+            group = arrays.open_group(directory, (*FIELDS, "firing"))
+            found = {name: np.asarray(group[name][:]) for name in (*FIELDS, "firing")}
+            _check(found)
         except MemoryError:
             raise
+        except ForeignArrayError as error:
+            raise PooledLatentsError(f"{error}; {REMEDY}") from None
         except Exception as error:  # Zarr's own, its codecs', and those of the JSON that describes the arrays
-            raise PooledLatentsError(
-                f"{directory} is damaged or missing ({error}); rerun `dvc repro --force analyse_sae select_sae`"
-            ) from None
-        return cls(**arrays)
+            raise PooledLatentsError(f"{directory} is damaged or missing ({error}); {REMEDY}") from None
+        return cls(**found)
 
 
-def _check(arrays: dict[str, np.ndarray]) -> None:
-    shape = arrays["effect"].shape
-    for name, values in arrays.items():
+def _check(found: dict[str, np.ndarray]) -> None:
+    shape = found["effect"].shape
+    for name, values in found.items():
         wanted = shape[1:] if name == "firing" else shape
         if values.shape != wanted or len(shape) != 2 or values.dtype.kind != "f":
             raise ValueError(f"{name} is {values.dtype} of shape {values.shape}, expected numbers of shape {wanted}")

@@ -10,6 +10,7 @@ says what a stage reads, writes and claims.
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from stages.core.run.errors import StudyError
 from stages.core.schema import SECTIONS, Section
 
 PARAMS_FPATH = Path("params.yaml")
+MAX_DEPTH = 100  # lists and mappings in each other; params.yaml needs three
 NAMES = {section: name for name, section in SECTIONS.items()}
 
 A = TypeVar("A", bound=Section)
@@ -159,8 +161,15 @@ def _remedy(fault: Any, cls: type[Section]) -> str:
     if fault["type"] == "missing":
         return "missing; add it"
     message = fault["msg"].removeprefix("Value error, ")
-    hint = " (YAML reads 3e-4 as text: write 0.0003)" if isinstance(fault["input"], str) and "number" in message else ""
+    hint = " (without quotes it is a number)" if _is_quoted_number(fault["input"]) else ""
     return f"{message}; given {fault['input']!r}{hint}"
+
+
+def _is_quoted_number(given: Any) -> bool:
+    try:
+        return isinstance(given, str) and math.isfinite(float(given))
+    except ValueError:
+        return False
 
 
 def read(fpath: Path) -> dict[Any, Any]:
@@ -182,19 +191,45 @@ def text(fpath: Path = PARAMS_FPATH) -> str:
 
 
 def parse(text: str, fpath: Path) -> dict[Any, Any]:
-    """Parse YAML text without validating it. Returns the settings by section.
+    """Parse YAML text as DVC does, without validating it. Returns the settings by section.
 
+    DVC reads YAML 1.2 with ruamel.yaml. Another reader would give some values another meaning: 010 is 10 here, and was
+    8 in YAML 1.1; 5:00 is a text here, and was 300.
     text: content of the file. fpath: path that messages name. The file is not read.
-    Raises ParamsError if `text` is not YAML, does not hold sections, or uses aliases (`*name`).
+    Raises ParamsError if `text` is not YAML, does not hold sections, has a key twice, is nested deeply, or uses aliases
+    (`*name`). DVC reads aliases, but a few nested ones stand for more values than a message or a memory can hold.
     """
-    import yaml
+    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml.constructor import DuplicateKeyError
 
     try:
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ParamsError(f"{fpath}: aliases (*name) are not read; write out what they stand for")
-        given = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # 2026-13-01 is a ValueError, deep nesting the last
+        _check_events(YAML(typ="safe").parse(text), fpath)
+        given = YAML(typ="safe").load(text)
+    except DuplicateKeyError as error:
+        raise ParamsError(f"{fpath}: {_twice(error)}") from None
+    except (YAMLError, ValueError) as error:  # 2026-13-01 is a ValueError
         raise ParamsError(f"{fpath} is not YAML: {error}") from None
     if not isinstance(given, dict):
         raise ParamsError(f"{fpath}: expected sections, found {type(given).__name__}")
     return given
+
+
+def _check_events(events: Any, fpath: Path) -> None:
+    """Refuse aliases and deep nesting before anything is built. ruamel.yaml's C code crashes on 100,000 brackets."""
+    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+
+    depth = 0
+    for event in events:
+        if isinstance(event, AliasEvent):
+            raise ParamsError(f"{fpath}: aliases (*name) are not read; write out what they stand for")
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ParamsError(
+                f"{fpath}: more than {MAX_DEPTH} brackets in each other; sections hold keys and lists only"
+            )
+
+
+def _twice(error: Any) -> str:
+    """The sentence about a key that stands twice: ruamel.yaml gives the key in quotes, and its second place."""
+    key = str(error.problem).removeprefix("found duplicate key ").partition(" with value ")[0]
+    return f"key {key} stands twice, the second time in line {error.problem_mark.line + 1}; remove one"

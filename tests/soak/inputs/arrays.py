@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from stages.core.data import dataset
 from stages.core.latents.pooling import FIELDS, PooledLatents
 from stages.core.paired import Pairs
 from stages.core.run import labels
-from tests.soak.damage import pick, spoil_file, spoil_json
+from tests.soak.damage import Bomb, pick, spoil_file, spoil_json
 from tests.soak.inputs.kinds import D_IN, D_SAE, N_IMAGES, SIDE, Damage, digest
 
 STORE_DPATH, DATASET_DPATH = Path("data/activations/l1.zarr"), Path("data/dataset")
@@ -24,11 +27,57 @@ def damage_zarr(rng: Generator, directory: Path, named: Path | None = None) -> D
     """Damage to chunks, which must be noticed, or to what describes them."""
     described = sorted(directory.rglob("zarr.json"))
     chunks = sorted(path for path in directory.rglob("*") if path.is_file() and path not in described)
-    kind = pick(rng, ("chunk", "chunk", "chunk", "described", "described file"))
+    kind = pick(rng, ("chunk", "chunk", "chunk", "described", "described file", "foreign"))
+    if kind == "foreign":
+        found = pick(rng, [path.parent for path in described if path.parent != directory])
+        plant = pick(rng, FOREIGN)
+        FOREIGN[plant](found)
+        return Damage(f"{found}: {plant}", (str(named or directory),))
     if kind == "chunk":
         return Damage(spoil_file(pick(rng, chunks), rng), (str(named or directory),), must_show=True)
     spoil = spoil_json if kind == "described" else spoil_file
     return Damage(spoil(pick(rng, described), rng), (str(named or directory),))
+
+
+def plant_version_2(array: Path) -> None:
+    """An array of Zarr version 2 in place of `array`. Its chunk is a pickle, and its filter would read the pickle."""
+    shape = json.loads((array / "zarr.json").read_text())["shape"]
+    shutil.rmtree(array)
+    array.mkdir()
+    pickled = {"id": "pickle", "protocol": 5}
+    described = {"zarr_format": 2, "shape": shape, "chunks": shape, "dtype": "|O", "order": "C", "fill_value": None}
+    (array / ".zarray").write_text(json.dumps({**described, "compressor": None, "filters": [pickled]}))
+    (array / ".".join("0" * len(shape))).write_bytes(pickle.dumps(Bomb()))
+
+
+def plant_group_of_version_2(array: Path) -> None:
+    """The same, in a group of version 2."""
+    plant_version_2(array)
+    (array.parent / "zarr.json").unlink()
+    (array.parent / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
+
+
+def plant_codec(array: Path) -> None:
+    """A codec that this project does not write, in front of the codecs of an array."""
+    described = json.loads((array / "zarr.json").read_text())
+    described["codecs"].insert(0, {"name": "numcodecs.delta", "configuration": {"dtype": "<f4"}})
+    (array / "zarr.json").write_text(json.dumps(described))
+
+
+def plant_inner_codec(array: Path) -> None:
+    """A codec that this project does not write, for the chunks of a shard. Without shards, for all chunks."""
+    described = json.loads((array / "zarr.json").read_text())
+    codecs = described["codecs"][0].get("configuration", {}).get("codecs", described["codecs"])
+    codecs.append({"name": "gzip", "configuration": {"level": 1}})
+    (array / "zarr.json").write_text(json.dumps(described))
+
+
+FOREIGN = {
+    "version 2": plant_version_2,
+    "group of version 2": plant_group_of_version_2,
+    "codec": plant_codec,
+    "inner codec": plant_inner_codec,
+}
 
 
 def make_store() -> None:

@@ -30,6 +30,11 @@ YAML_NOISE = (
     "a: &a [" + "x," * 9 + "]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefgh")),
     "grid:\n  layers: &l [&m [" + "1," * 9 + "]" + ", *m" * 99 + "]\n  expansions: [*l" + ", *l" * 99 + "]",
     "[" * 3000,
+    "world: " + "[" * 200_000 + "]" * 200_000,
+    "world: {seed: 0, seed: 1}",
+    "world: {seed: 0}\nworld: {seed: 0}",
+    *(f"world:\n  n_women: {number}\n  n_corpus: 0\n  seed: 0" for number in ("0300", "0o17", "5:00", "1_000", "1e3")),
+    "ingest: {prompt: yes, folder: on}",
     "grid:\n  layers:\n"
     + "".join(f"  - &{b} [{f'*{a},' * 9}]\n" for a, b in pairwise("abcdefghijk")).replace("*a", "x"),
 )  # fmt: skip
