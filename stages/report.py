@@ -120,6 +120,12 @@ def embedded(fpath: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
 
 
+def template() -> jinja2.Template:
+    """Return the template of the page. All that it is filled with is escaped, and a missing part raises an error."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(TEMPLATE_FPATH.read_text(encoding="utf-8"))
+
+
 def html(table: pd.DataFrame) -> Any:
     """Return a table as HTML for the page.
 
@@ -142,13 +148,10 @@ def main() -> None:
     edited = f"{len(chosen['latents'])} {chosen['list']} latents edited"
     draw_finding(metrics, edited, with_pictures=ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png") for stem in PICTURES}
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        TEMPLATE_FPATH.read_text()
-    )
     saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae")
     latents = outs.read_table(SELECTION_DPATH / "latents.csv", "select_sae")
     cards = outs.read_table(PLOTS_DPATH / "describe_latents.csv", "describe_latents")
-    page = template.render(
+    page = template().render(
         title=TITLE,
         finding=sentences.finding(metrics, chosen, inference),
         truth=sentences.truth(ingest, clip, demo),
