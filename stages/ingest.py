@@ -32,7 +32,7 @@ from stages.core.ingestion.prefetch import ordered_map
 from stages.core.planted import world
 from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
-from stages.core.run.labels import CLOTHED, REGIONS, SEMI_NUDE
+from stages.core.run.labels import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.schema import Ingest, World
 
 DATASET_DPATH = Path("data/dataset")
@@ -40,6 +40,7 @@ METRICS_FPATH = Path("metrics/ingest.json")
 PLOT_FPATH = Path("plots/ingest.png")
 MASKS = [f"{region}_mask" for region in REGIONS]
 N_SHOWN = 6  # pairs on the contact sheet
+LONG = 20_000  # portraits that take about a minute to draw
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,20 @@ class Picture:
 PictureSource = Callable[[int], Picture]
 """A function that reads or draws the picture of a row, given by its number in the table. Only a few pictures are in
 memory at a time."""
+
+
+def announce(config: World, size: int) -> None:
+    """Print how many portraits of the planted world will be drawn, and their size in memory, before a long drawing.
+
+    config: number of women and of corpus images. size: side of the pictures, in pixels.
+    """
+    n_images = config.n_women * len(world.EMOTIONS) * len(CONDITIONS) + config.n_corpus
+    if n_images > LONG:
+        megabytes = n_images * size**2 * (3 + len(REGIONS)) / 1e6
+        print(
+            f"{n_images:,} portraits of {size}x{size} pixels will be drawn: {megabytes:,.0f} MB before compression",
+            flush=True,
+        )
 
 
 def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
@@ -104,7 +119,7 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
     config: the folder, the emotions allowed, the largest size of an image, and the side of the pictures.
     Returns two things: the manifest as a table with a row per image, and a function that takes a row number of this
     table and reads the picture. Columns of the table, all text: image, bust_mask and face_mask (names of files),
-    identity (the woman), condition, emotion, intensity, prompt, and any others of the manifest.
+    identity (the woman), condition, emotion, intensity and prompt. Warnings are printed on the error stream.
     Raises ManifestError if the manifest, or a file named there, cannot be used.
     """
     folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
@@ -270,6 +285,7 @@ def main() -> None:
             raise params.ParamsError(
                 f"ingest.emotions: the planted world draws {', '.join(world.EMOTIONS)}; list these"
             )
+        announce(world_params, config.image_size)
         table, look = from_world(world_params, config.image_size)
     else:
         table, look = from_folder(config)

@@ -159,6 +159,12 @@ def read_cards(latents: pd.DataFrame) -> pd.DataFrame:
     return cards
 
 
+def template() -> jinja2.Template:
+    """Return the template of the page. All that it is filled with is escaped, and a missing part raises an error."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(TEMPLATE_FPATH.read_text(encoding="utf-8"))
+
+
 def html(table: pd.DataFrame) -> Any:
     """Return a table as HTML for the page.
 
@@ -181,14 +187,11 @@ def main() -> None:
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
     draw_finding(metrics, chosen, with_pictures=ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png", stage) for stem, stage in PICTURES.items()}
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        TEMPLATE_FPATH.read_text("utf-8")
-    )
     saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae", tables.SAE_NUMBERS)
     latents = outs.read_table(SELECTION_DPATH / "latents.csv", "select_sae", tables.LATENT_NUMBERS, least_rows=0)
     seen = outs.read_table(BY_IMAGE_DPATH / "top_images.csv", "select_sae", ["latent"], ["top_images"])
     cards = read_cards(latents)
-    page = template.render(
+    page = template().render(
         title=TITLE,
         finding=sentences.finding(metrics, chosen, inference),
         truth=sentences.truth(ingest, clip, demo),

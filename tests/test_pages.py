@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from axe_core_python.selenium import Axe
 from PIL import Image
@@ -16,6 +17,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from stages.core.run import text
+from tests.imports import ROOT
 from tests.studies import run
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
@@ -74,6 +77,27 @@ def test_every_chart_of_the_plots_page_is_drawn(studies, browser):
     assert len(pictures) == 9
     assert all(browser.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures)
     assert browser.get_log("browser") == []
+
+
+SOUND = "it's `x` ${y} {z} \\ ; onload=run() // -- é 笑"  # what a label may hold, and what might act elsewhere
+HOSTILE = "</script><script>window.ran = true</script>"
+
+
+@pytest.mark.parametrize("label", [SOUND, HOSTILE])
+def test_no_label_that_is_accepted_acts_in_the_plots_page(browser, tmp_path, label):
+    """DVC copies the cells of a CSV file into a script. A label that closes the script runs, and is refused."""
+    for name in (".dvc/config", ".dvc/plots/page.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    pd.DataFrame({"emotion": [label] * 2, "named": [label, "sad"]}).to_csv(tmp_path / "named.csv", index=False)
+    plot = "plots:\n  - named:\n      template: confusion\n      x: named\n      y: {named.csv: emotion}\n"
+    (tmp_path / "dvc.yaml").write_text(plot)
+    run(tmp_path, "git", "init", "-q")
+    run(tmp_path, "dvc", "plots", "show")
+    browser.get((tmp_path / "dvc_plots" / "index.html").as_uri())
+    seen = "return window.ran ? 'ran' : document.querySelector('.vega-embed canvas, svg.marks') ? 'drawn' : null"
+    found = WebDriverWait(browser, SECONDS).until(lambda page: page.execute_script(seen))
+    assert found == ("ran" if text.fault(label) else "drawn")
 
 
 def serious_faults(browser: webdriver.Chrome) -> list[tuple[str, str]]:

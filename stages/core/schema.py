@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from stages.core.run import urls
+from stages.core.run import text, urls
 
 Precision = Literal["auto", "float32", "bfloat16"]
 EditKind = Literal["zero", "mean", "scale", "patch"]
@@ -17,6 +17,8 @@ Plant = Literal["cue", "lost"]
 Biased = Literal["semi_nude", "clothed", "both"]
 
 LARGEST = 2**31 - 1  # largest whole number allowed: counts and their products then fit the integers of torch and NumPy
+MOST_WOMEN = 10_000  # 80,000 portraits with four emotions, 250 times as many as tests of the default study need
+MOST_PORTRAITS = 1_000_000  # drawing takes an hour, and the activations in three layers of the default demo fill 100 GB
 
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -31,7 +33,21 @@ def _remote(url: str) -> str:
     return url
 
 
+def _sound_text(given: str) -> str:
+    if fault := text.fault(given):
+        raise ValueError(fault)
+    return given
+
+
+def _sound_label(given: str) -> str:
+    if fault := text.label_fault(given):
+        raise ValueError(fault)
+    return given
+
+
 Remote = Annotated[str, AfterValidator(_remote)]
+Text = Annotated[str, AfterValidator(_sound_text)]
+Label = Annotated[str, AfterValidator(_sound_label)]
 
 
 class Section(BaseModel):
@@ -102,11 +118,12 @@ class Ingest(Section):
     """Folder that holds `manifest.csv` and the files named in it. It may be empty if it is not used."""
     image_size: Count
     """Side of the stored square images in pixels: the input resolution of the model."""
-    prompt: str
+    prompt: Text
     """Text for one emotion; `{emotion}` is replaced. Used for images whose manifest row has no prompt, and for the
     prompts that the emotion readout chooses from."""
-    emotions: Annotated[list[str], Field(min_length=2)]
-    """The expressions that images may be labelled with. The readout chooses from them."""
+    emotions: Annotated[list[Label], Field(min_length=2)]
+    """The expressions that images may be labelled with. The readout chooses from them. `stages/core/run/text.py` lists
+    the characters that labels and prompts may not contain."""
     discovery_share: Share
     """Share of discovery women, on whom SAE and latents are chosen. Claims are made on the others (confirmation)."""
     max_megapixels: Positive
@@ -126,9 +143,9 @@ class Ingest(Section):
 class World(Section):
     """The audit set and the corpus of the planted world."""
 
-    n_women: Annotated[int, Field(ge=4, le=LARGEST)]
+    n_women: Annotated[int, Field(ge=4, le=MOST_WOMEN)]
     """Number of women in the audit set. Each shows every emotion once semi-nude and once clothed."""
-    n_corpus: Annotated[int, Field(ge=0, le=LARGEST)]
+    n_corpus: Annotated[int, Field(ge=0, le=MOST_PORTRAITS)]
     """Number of portraits of other women, used for SAE training only."""
     seed: Seed
     """Seed of the women and their portraits."""
@@ -155,7 +172,7 @@ class Demo(Section):
     `lost`: it names an emotion drawn at random, so the signal of the face is lost in part."""
     biased: Biased
     """The condition whose captions err: `semi_nude`, `clothed` or `both`."""
-    n_portraits: Count
+    n_portraits: Annotated[int, Field(ge=1, le=MOST_PORTRAITS)]
     """Number of captioned portraits for the training."""
     width: Annotated[int, Field(ge=32, multiple_of=32)]
     """Width of the vision tower, a multiple of 32 (the width of an attention head)."""
@@ -313,7 +330,7 @@ class DescribeLatents(Section):
     """Number of latents with the nearest decoder directions on a card."""
     n_prompts: Count
     """Number of nearest prompts on a card."""
-    prompts: Annotated[list[str], Field(min_length=2)]
+    prompts: Annotated[list[Text], Field(min_length=2)]
     """The vocabulary of prompts. Each {column} of the manifest, such as {emotion}, is replaced by every value that the
     images have in it."""
 

@@ -88,9 +88,13 @@ def ingested(folder: Path, n: int = 300, side: int = 640) -> float:
     """Seconds per image of `ingest`: corpus photographs, each a smooth random picture, after the pairs of two women."""
     (folder / "raw").mkdir()
     rng = np.random.default_rng(0)
-    Image.new("L", (side, side), "white").save(folder / "raw" / "mask.png")
+    third = side // 3
+    for region, top in (("face", 0), ("bust", third)):
+        mask = Image.new("L", (side, side))
+        mask.paste(255, (third, top, 2 * third, top + third))
+        mask.save(folder / "raw" / f"{region}.png")
     rows = [{"identity": w, "condition": c, "emotion": "happy"} for w in ("anna", "bea") for c in labels.CONDITIONS]
-    masks = {f"{region}_mask": "mask.png" for region in labels.REGIONS}
+    masks = {f"{region}_mask": f"{region}.png" for region in labels.REGIONS}
     rows = [row | masks for row in rows] + [{} for _ in range(n)]
     for number in range(len(rows)):
         coarse = Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8))

@@ -133,7 +133,8 @@ def test_exif_rotation_alpha_and_cmyk_become_upright_rgb(tmp_path):
     sideways.save(tmp_path / "r.jpg", exif=exif)
     assert manifest.open_image(tmp_path / "r.jpg", 1e6).size == (10, 20)
     for mode in ("RGBA", "CMYK", "LA", "I;16"):
-        Image.new(mode, (5, 5)).save(tmp_path / f"{mode[0]}.{'tif' if mode == 'CMYK' else 'png'}")
+        colour = (0, 0, 0, 255) if mode == "RGBA" else (0, 255) if mode == "LA" else 0
+        Image.new(mode, (5, 5), colour).save(tmp_path / f"{mode[0]}.{'tif' if mode == 'CMYK' else 'png'}")
     for path in tmp_path.glob("[RCLI].*"):
         assert manifest.open_image(path, 1e6).mode == "RGB"
 

@@ -54,6 +54,20 @@ def test_only_the_sections_asked_for_are_loaded():
         ("train_sae", "stpes", 3, "train_sae.stpes: unknown key; keys are source, recipe, train_on, steps"),
         ("grid", "layers", [2, 2], "layers names a value twice"),
         ("ingest", "prompt", "a woman", "prompt must contain {emotion}"),
+        ("ingest", "emotions", ["<b>", "sad"], "ingest.emotions.0: contains <, which a page takes for markup"),
+        ("ingest", "emotions", ["sad", "=1"], "ingest.emotions.1: starts with =, which a spreadsheet takes for"),
+        (
+            "ingest",
+            "emotions",
+            ["sad", "sad "],
+            "ingest.emotions.1: has spaces around it; leave them out; given 'sad '",
+        ),
+        ("ingest", "emotions", ["sad", ""], "ingest.emotions.1: is empty"),
+        ("ingest", "prompt", "<i>{emotion}</i>", "ingest.prompt: contains <"),
+        ("describe_latents", "prompts", ["a", "</script>"], "describe_latents.prompts.1: contains <"),
+        ("world", "n_women", 10**9, "world.n_women: Input should be less than or equal to 10000; given 1000000000"),
+        ("world", "n_corpus", 10**7, "world.n_corpus: Input should be less than or equal to 1000000"),
+        ("demo", "n_portraits", 10**7, "demo.n_portraits: Input should be less than or equal to 1000000"),
         ("extract", "remote", "memory://a", "extract.remote: must be empty, or a URL that starts with one of s3://"),
         ("extract", "remote", "simplecache::s3://a", "given 'simplecache::s3://a'"),
         ("demo", "bias", 1.5, "demo.bias: Input should be less than or equal to 1"),
@@ -64,6 +78,12 @@ def test_a_fault_names_key_value_and_remedy(tmp_path, section, key, value, says)
     with pytest.raises(params.ParamsError) as caught:
         params.load(schema.SECTIONS[section], fpath=fpath)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("prompt", ["it's a woman, {emotion}", "une femme très {emotion}", "a {emotion} woman (1+1)"])
+def test_apostrophes_and_other_letters_are_sound_in_a_prompt(tmp_path, prompt):
+    loaded = params.load(schema.Ingest, fpath=written(tmp_path, lambda given: given["ingest"].update(prompt=prompt)))
+    assert loaded.prompt == prompt
 
 
 SCALARS = st.text("0123456789abefnostuxyzNY._:+-~ \"'", min_size=1, max_size=8) | st.floats().map(repr)

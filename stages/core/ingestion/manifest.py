@@ -8,40 +8,40 @@
     other.jpg,,,,,,,
 
 A row with neither identity nor condition is a *corpus* image: it may only be used to train SAEs.
-`intensity` and `prompt` may be left out. All faults of all rows are collected before anything is written.
+`intensity` and `prompt` may be left out. All faults of all rows are collected before anything is written. What is
+unusual, but may be meant, becomes a warning.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from stages.core.ingestion import contents, jpeg, label_checks
+from stages.core.ingestion.faults import ROW_OF_FIRST_IMAGE, Faults, ManifestError
+from stages.core.ingestion.folder import IMAGE_SUFFIXES, Folder
 from stages.core.ingestion.prefetch import ordered_map
-from stages.core.run.errors import StudyError
-from stages.core.run.labels import CONDITIONS, REGIONS
+from stages.core.ingestion.table import FILES, KEY, REQUIRED, is_corpus, read_csv
+from stages.core.run import text
+from stages.core.run.labels import REGIONS
 
 MANIFEST_FNAME = "manifest.csv"
-REQUIRED = ("image", "identity", "condition", "emotion", "bust_mask", "face_mask")
-OPTIONAL = ("intensity", "prompt")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")  # not all that Pillow reads: it runs EPS files as programs
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 MAX_ASPECT = 20  # longer side / shorter side; the crop keeps a twentieth, and the resized strip is 20 times as long
 MAX_ANY = 2  # {any} per pattern; with many, a long file name can be split in more ways than can be tried
-ROW_OF_FIRST_IMAGE = 2  # spreadsheets count the header as row 1
+HALF = 0.5  # share of a region that the crop may cut away
 
 Image.MAX_IMAGE_PIXELS = None  # `ingest.max_megapixels` sets the limit
-
-
-class ManifestError(StudyError):
-    """The folder cannot be used. The message lists every fault found, each with its file and row."""
 
 
 @dataclass(frozen=True)
@@ -56,192 +56,198 @@ class Limits:
     max_pixels: float
 
 
-@dataclass
-class Faults:
-    """Collects all faults of a manifest, so that one run reports them together.
-
-    fpath: the manifest.
-    lines: a message per fault.
-    """
-
-    fpath: Path
-    lines: list[str] = field(default_factory=list)
-
-    def add(self, row: int, what: str) -> None:
-        """Add a fault of one row.
-
-        row: number of the row, from 0 for the first image. The message counts rows as spreadsheets do.
-        what: what is wrong and what to do.
-        """
-        self.lines.append(f"{self.fpath}, row {row + ROW_OF_FIRST_IMAGE}: {what}")
-
-    def stop_if_any(self) -> None:
-        """Raise ManifestError with all faults, one per line, if there are any."""
-        if self.lines:
-            raise ManifestError("\n".join([f"{len(self.lines)} fault(s); nothing was written", *self.lines]))
+def warn_on_stderr(line: str) -> None:
+    """Print a warning on the error stream."""
+    print(f"warning: {line}", file=sys.stderr)
 
 
-def read(folder: Path, limits: Limits) -> pd.DataFrame:
-    """Read `manifest.csv` in `folder`, and check all its rows and all files that they name.
+def read(directory: Path, limits: Limits, warn: Callable[[str], None] = warn_on_stderr) -> pd.DataFrame:
+    """Read `manifest.csv` in a folder, and check all its rows and all files that they name.
 
+    directory: the folder.
     limits: the emotions that a row may name, and the largest size of a file in pixels.
+    warn: a function that receives each warning, a line of text with file and row: twins whose masks have no point in
+        common, a bust whose centre is above that of the face, a bust of which the crop takes half, image files that no
+        row names, emotions that no image has.
     Returns a row per image with text in every cell: image, identity, condition, emotion, bust_mask, face_mask,
-    intensity and prompt, and any further columns of the file. An empty cell is "". If the file lacks intensity or
-    prompt, that column is "" throughout.
+    intensity and prompt. An empty cell is "". If the file lacks intensity or prompt, that column is "" throughout.
 
-    Raises ManifestError if the file is missing, is no CSV table, or lacks a column.
-    Raises ManifestError too if rows have faults, and names every such row. Faults of labels: an unknown label, a
-    duplicate image, a semi-nude image without its clothed twin or the reverse. Faults of files: an image or mask that
-    is missing, unreadable, too large or outside the folder; a mask that is empty or does not fit its image.
+    Raises ManifestError if the file is missing, is no CSV table, or if its columns or rows are not those of a manifest
+    (`table.py`).
+    Raises ManifestError too if rows have faults, and names every such row. Faults of labels: an unknown label, a text
+    with characters that can act in a page or a spreadsheet (`core/run/text.py`), two names of women that look alike, a
+    duplicate image, a semi-nude image without its clothed twin or the reverse, a prompt that does not tell emotions
+    apart or differs between twins. Faults of files: an image or mask that is missing, unreadable, too large, outside
+    the folder, transparent or of one colour; a mask that is empty, grey, inverted, swapped or does not fit its image; a
+    face of which the crop takes half.
     """
-    fpath = folder / MANIFEST_FNAME
-    table = _read_csv(fpath)
-    faults = Faults(fpath)
-    _check_labels(table, limits, faults)
-    _check_files(folder, table, limits, faults)
-    _check_pairs(table, faults)
-    faults.stop_if_any()
-    return table
-
-
-def is_corpus(table: pd.DataFrame) -> pd.Series:
-    """Tell for each row of a manifest whether it is a corpus image, which may only be used to train SAEs.
-
-    table: needs the columns identity (the woman) and condition (semi_nude or clothed). Empty cells are "".
-    Returns a Boolean per row: True if the row names neither a woman nor a condition.
-    """
-    return (table["identity"] == "") & (table["condition"] == "")
-
-
-def _read_csv(fpath: Path) -> pd.DataFrame:
+    fpath = directory / MANIFEST_FNAME
     if not fpath.is_file():
         raise ManifestError(
             f"{fpath} not found. Write one (columns {', '.join(REQUIRED)}), or scaffold it from your file names: "
             "python -m stages.ingest --scaffold '{identity}_{emotion}_{condition}.jpg'"
         )
-    try:
-        table = pd.read_csv(fpath, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{fpath} is not a UTF-8 CSV file: {error}") from None
-    missing = [name for name in REQUIRED if name not in table.columns]
-    if missing:
-        raise ManifestError(f"{fpath}: column(s) {', '.join(missing)} missing; found {', '.join(table.columns)}")
-    if table.empty:
-        raise ManifestError(f"{fpath}: no rows")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took the first fields as row names
-        raise ManifestError(f"{fpath}: rows have more fields than the header; put text with commas in quotes")
-    for name in OPTIONAL:
-        if name not in table.columns:
-            table[name] = ""
-    return table.apply(lambda column: column.str.strip())
+    table = read_csv(fpath)
+    faults, warnings, folder = Faults(fpath), Faults(fpath), Folder(directory)
+    label_checks.check(table, limits.emotions, faults)
+    masks = _check_files(folder, table, limits, faults, warnings)
+    _compare_twins(table, masks, warnings)
+    _look_for_unused(folder, table, limits, warnings)
+    for line in warnings.lines():
+        warn(line)
+    faults.stop_if_any()
+    return table
 
 
-def _check_labels(table: pd.DataFrame, limits: Limits, faults: Faults) -> None:
-    corpus = is_corpus(table)
-    for row, (_, r) in enumerate(table.iterrows()):
-        if corpus.iloc[row]:
-            continue
-        if not r["identity"]:
-            faults.add(row, "identity is empty but condition is not; fill both, or neither for a corpus image")
-        if r["condition"] not in CONDITIONS:
-            faults.add(row, f"unknown condition {r['condition']!r}; use {' or '.join(CONDITIONS)}")
-        if r["emotion"] not in limits.emotions:
-            allowed = ", ".join(limits.emotions)
-            faults.add(row, f"unknown emotion {r['emotion']!r}; ingest.emotions in params.yaml lists {allowed}")
+Masks = dict[int, dict[str, UInt8[np.ndarray, " bytes"]]]
+"""Thumbnails (`contents.thumbnail`) of the sound masks of each audit row, by region."""
 
 
-def _check_files(folder: Path, table: pd.DataFrame, limits: Limits, faults: Faults) -> None:
+def _check_files(folder: Folder, table: pd.DataFrame, limits: Limits, faults: Faults, warnings: Faults) -> Masks:
     names, corpus = table["image"].tolist(), is_corpus(table).to_numpy()
     first_use: dict[str, int] = {}
     for row, name in enumerate(names):
         first_use.setdefault(name, row)
     first_content: dict[str, int] = {}
-    masks = {region: table[f"{region}_mask"].tolist() for region in REGIONS}
+    masks: Masks = {}
 
-    def check(row: int) -> tuple[list[str], str | None]:
-        """Faults of a row's files, and the hash of its image; None if the image cannot be read."""
-        own = Faults(faults.fpath)
-        size = _check_image(folder, names[row], row, limits, own)
-        if size is None:
-            return own.lines, None
-        if not corpus[row]:
-            for region in REGIONS:
-                _check_mask(folder, masks[region][row], region, size, row, limits, own)
-        return own.lines, hashlib.sha256((folder / names[row]).read_bytes()).hexdigest()
+    def check(row: int) -> _Checked:
+        return _check_row(folder, table.iloc[row], row, not corpus[row], limits)
 
     checked = ordered_map(check, first_use.values())
     for row, name in enumerate(names):
         if first_use[name] < row:
             faults.add(row, f"image {name!r} stands in row {first_use[name] + ROW_OF_FIRST_IMAGE} already")
             continue
-        lines, content = next(checked)
-        faults.lines += lines
-        if content is None:
-            continue
-        if content in first_content:
-            faults.add(row, f"image {name!r} is the same picture as row {first_content[content] + ROW_OF_FIRST_IMAGE}")
-        first_content.setdefault(content, row)
+        found = next(checked)
+        for what in found.faults:
+            faults.add(row, what)
+        for what in found.warnings:
+            warnings.add(row, what)
+        masks[row] = found.masks
+        if found.content in first_content:
+            faults.add(
+                row, f"image {name!r} is the same picture as row {first_content[found.content] + ROW_OF_FIRST_IMAGE}"
+            )
+        elif found.content:
+            first_content[found.content] = row
+    return masks
 
 
-def _resolve(folder: Path, name: str, what: str, row: int, faults: Faults) -> Path | None:
-    if not name:
-        faults.add(row, f"{what} is empty")
-        return None
-    path = folder / name
+@dataclass
+class _Checked:
+    """What was found in the files of a row: faults, warnings, the hash of the image ("" if it cannot be read), and
+    thumbnails of the masks."""
+
+    faults: list[str]
+    warnings: list[str]
+    content: str
+    masks: dict[str, UInt8[np.ndarray, " bytes"]]
+
+
+def _check_row(folder: Folder, labels: pd.Series, row: int, audit: bool, limits: Limits) -> _Checked:
+    found = _Checked([], [], "", {})
     try:
-        inside, found = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+        path = _resolve(folder, labels["image"], "image")
+        size = _check_image(path, labels["image"], limits)
+    except ValueError as error:
+        found.faults.append(str(error))
+        return found
+    found.content = hashlib.sha256(path.read_bytes()).hexdigest()
+    masks = {}
+    for region in REGIONS if audit else ():
+        try:
+            masks[region] = _check_mask(folder, labels[f"{region}_mask"], region, size, limits)
+        except ValueError as error:
+            found.faults.append(str(error))
+    if len(masks) == len(REGIONS):
+        _check_regions(masks["bust"], masks["face"], found)
+    found.masks = {
+        region: contents.thumbnail(square(mask, contents.THUMBNAIL, Image.Resampling.BOX))
+        for region, mask in masks.items()
+    }
+    return found
+
+
+def _resolve(folder: Folder, name: str, what: str) -> Path:
+    """The path of a file that a row names. Raises ValueError if it is missing or outside the folder."""
+    if not name:
+        raise ValueError(f"{what} is empty")
+    path = folder.path / name
+    try:
+        inside, found = path.resolve().is_relative_to(folder.path.resolve()), path.is_file()
     except (OSError, ValueError, RuntimeError):  # a name too long, a null character, a link to itself
         inside, found = True, False
     if not inside:
-        faults.add(row, f"{what} {name!r} leads out of {folder}; keep all files inside it")
-        return None
+        raise ValueError(f"{what} {name!r} leads out of {folder.path}; keep all files inside it")
     if not found:
-        faults.add(row, f"{what} {name!r} not found in {folder}")
-        return None
+        raise ValueError(f"{what} {name!r} not found in {folder.path}{folder.hint(name)}")
     return path
 
 
-def _check_image(folder: Path, name: str, row: int, limits: Limits, faults: Faults) -> tuple[int, int] | None:
-    path = _resolve(folder, name, "image", row, faults)
-    if path is None:
-        return None
+def _check_image(path: Path, name: str, limits: Limits) -> tuple[int, int]:
+    """The size of a sound image. Raises ValueError for any other."""
     try:
-        return open_image(path, limits.max_pixels).size
+        image = open_image(path, limits.max_pixels)
     except ValueError as error:
-        faults.add(row, f"image {name!r} {error}")
-        return None
+        raise ValueError(f"image {name!r} {error}") from None
+    if contents.is_constant(image):
+        raise ValueError(f"image {name!r} is of one colour throughout (black, for instance); replace it")
+    return image.size
 
 
-def _check_mask(
-    folder: Path, name: str, region: str, size: tuple[int, int], row: int, limits: Limits, faults: Faults
-) -> None:
-    path = _resolve(folder, name, f"{region}_mask", row, faults)
-    if path is None:
-        return
+def _check_mask(folder: Folder, name: str, region: str, size: tuple[int, int], limits: Limits) -> Image.Image:
+    """The mask of a region, white or black. Raises ValueError if it cannot be used."""
+    path = _resolve(folder, name, f"{region}_mask")
     try:
-        mask = open_mask(path, limits.max_pixels)
+        grey = _open_grey(path, limits.max_pixels)
     except ValueError as error:
-        faults.add(row, f"{region}_mask {name!r} {error}")
-        return
+        raise ValueError(f"{region}_mask {name!r} {error}") from None
+    mask = _black_and_white(grey)
     if mask.size != size:
         found, wanted = "x".join(map(str, mask.size)), "x".join(map(str, size))
-        faults.add(row, f"{region}_mask {name!r} is {found} pixels, its image {wanted}; draw it on the image itself")
-    elif mask.getbbox() is None:
-        faults.add(row, f"{region}_mask {name!r} is empty; paint the {region} white on black")
-    elif share_lost(mask) == 1:
-        faults.add(row, f"{region}_mask {name!r} lies outside the centre square that CLIP sees; crop the image to it")
+        raise ValueError(f"{region}_mask {name!r} is {found} pixels, its image {wanted}; draw it on the image itself")
+    if fault := contents.mask_fault(grey, mask, region):
+        raise ValueError(f"{region}_mask {name!r} {fault}")
+    if share_lost(mask) == 1:
+        raise ValueError(f"{region}_mask {name!r} lies outside the centre square that CLIP sees; crop the image to it")
+    return mask
 
 
-def _check_pairs(table: pd.DataFrame, faults: Faults) -> None:
-    key = ["identity", "emotion", "intensity"]
-    audit = table[~is_corpus(table)]
-    if audit.empty:
-        faults.lines.append(f"{faults.fpath}: only corpus rows; add pairs with identity and condition")
-    for (identity, emotion, intensity), group in audit.groupby(key, sort=False):
-        found = sorted(group["condition"])
-        if found != sorted(CONDITIONS) and set(found) <= set(CONDITIONS):
-            label = f"{identity}, {emotion}" + (f", {intensity}" if intensity else "")
-            faults.add(int(group.index[0]), f"unpaired: {label} has {' and '.join(found)}, not one of each condition")
+def _check_regions(bust: Image.Image, face: Image.Image, found: _Checked) -> None:
+    if fault := contents.regions_fault(bust, face):
+        found.faults.append(fault)
+    elif warning := contents.regions_warning(bust, face):
+        found.warnings.append(warning)
+    said = "the crop to the centre square cuts off {:.0%} of the {}; crop the image yourself"
+    if (lost := share_lost(face)) >= HALF:
+        found.faults.append(said.format(lost, "face"))
+    if (lost := share_lost(bust)) >= HALF:
+        found.warnings.append(said.format(lost, "bust"))
+
+
+def _compare_twins(table: pd.DataFrame, masks: Masks, warnings: Faults) -> None:
+    for _, twins in table[~is_corpus(table)].groupby(KEY, sort=False):
+        first, second = int(twins.index[0]), int(twins.index[-1])
+        for region in masks.get(first, {}).keys() & masks.get(second, {}).keys():
+            if not contents.overlap(masks[first][region], masks[second][region]):
+                warnings.add(
+                    second,
+                    f"the {region} has no point in common with that of the twin in row {first + ROW_OF_FIRST_IMAGE}; "
+                    "check that each mask belongs to its image",
+                )
+
+
+def _look_for_unused(folder: Folder, table: pd.DataFrame, limits: Limits, warnings: Faults) -> None:
+    named = {PurePosixPath(name).as_posix() for column in FILES for name in table[column]}
+    unnamed = folder.unnamed(named)
+    if unnamed:
+        warnings.add(None, f"no row names {len(unnamed)} image file(s) in {folder.path}, such as {unnamed[0]!r}")
+    unseen = [emotion for emotion in limits.emotions if emotion not in set(table["emotion"])]
+    if unseen:
+        warnings.add(
+            None, f"no image has the emotion {', '.join(map(repr, unseen))}, which ingest.emotions in params.yaml lists"
+        )
 
 
 def open_image(path: Path, max_pixels: float) -> Image.Image:
@@ -249,10 +255,13 @@ def open_image(path: Path, max_pixels: float) -> Image.Image:
 
     max_pixels: largest number of pixels that the file may have.
     Raises ValueError if the file is unreadable, too large or a narrow strip. Raises ValueError too if the file holds
-    several pictures, or if its pixel format is not supported. The message says what is wrong and what to do, but does
-    not name the file.
+    several pictures or transparent pixels, or if its pixel format is not supported. The message says what is wrong and
+    what to do, but does not name the file.
     """
-    return _upright(path, max_pixels).convert("RGB")
+    image = _upright(path, max_pixels)
+    if contents.is_transparent(image):
+        raise ValueError("has transparent pixels, which would turn black or worse; save it on a plain background")
+    return image.convert("RGB")
 
 
 def open_mask(path: Path, max_pixels: float) -> Image.Image:
@@ -263,15 +272,24 @@ def open_mask(path: Path, max_pixels: float) -> Image.Image:
     Raises ValueError if the file is unreadable, too large, a narrow strip, holds several pictures, or has a pixel
     format that is not supported.
     """
+    return _black_and_white(_open_grey(path, max_pixels))
+
+
+def _open_grey(path: Path, max_pixels: float) -> Image.Image:
     mask = _upright(path, max_pixels)
     if mask.has_transparency_data:
         mask = Image.alpha_composite(Image.new("RGBA", mask.size, "black"), mask.convert("RGBA"))
-    return mask.convert("L").point(lambda value: 255 if value >= 128 else 0)
+    return mask.convert("L")
+
+
+def _black_and_white(grey: Image.Image) -> Image.Image:
+    return grey.point(lambda value: 255 if value >= 128 else 0)
 
 
 def _upright(path: Path, max_pixels: float) -> Image.Image:
     with _opened(path) as image:
         _check_size(image, max_pixels)
+        _check_scans(image, path)
         try:
             n_pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and previews
             image.load()
@@ -297,6 +315,11 @@ def _check_size(image: Image.Image, max_pixels: float) -> None:
         )
     if max(image.size) > MAX_ASPECT * min(image.size):
         raise ValueError(f"is {image.width}x{image.height} pixels, a strip; crop it towards a square")
+
+
+def _check_scans(image: Image.Image, path: Path) -> None:
+    if image.format in ("JPEG", "MPO") and (n := jpeg.n_scans(path)) > jpeg.MAX_SCANS:
+        raise ValueError(f"has {n} scans, each of which is a pass over all pixels; save it again as JPEG or PNG")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -368,6 +391,9 @@ def scaffold(folder: Path, pattern: str, aliases: dict[str, str]) -> tuple[pd.Da
         stem = path.relative_to(folder).with_suffix("").as_posix().replace("/", "_")
         masks = {f"{region}_mask": f"masks/{stem}_{region}.png" for region in REGIONS}
         rows.append({"image": name, **labels, **masks})
+        for column, value in (("image", name), *labels.items()):
+            if fault := text.fault(value):
+                raise ManifestError(f"{folder / name}: {column} {value!r} {fault}")
     columns = ["image", "identity", "condition", "emotion", "intensity", "prompt", "bust_mask", "face_mask"]
     return pd.DataFrame(rows, columns=columns).fillna(""), unmatched
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.random import Generator
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stages import ingest
 from stages.core.run import labels
@@ -33,9 +34,9 @@ def make() -> None:
         for condition in labels.CONDITIONS:
             stem = f"{woman}_{condition}"
             picture(rng).save(raw / f"{stem}.png")
-            mask = Image.new("L", (20, 16), 0)
-            mask.paste(255, (5, 4, 12, 10))
-            for region in labels.REGIONS:
+            for region, box in (("bust", (5, 8, 12, 14)), ("face", (6, 1, 11, 6))):
+                mask = Image.new("L", (20, 16), 0)
+                mask.paste(255, box)
                 mask.save(raw / f"{stem}_{region}.png")
             masks = {f"{region}_mask": f"{stem}_{region}.png" for region in labels.REGIONS}
             rows.append({"image": f"{stem}.png", "identity": woman, "condition": condition, "emotion": "sad", **masks})
@@ -48,8 +49,23 @@ CELLS = (
     *("", " ", "..", ".", "/", "../secret.png", "/etc/hostname", "raw", "a\0b", "x" * 300, "x" * 5000, "-1", "nan"),
     *("masks/../other.png", "~", "a\nb", '"', "a,b", "é", "e\u0301", "=1+1", "\u202e", "{emotion}", "other.png"),
     *("anna", "bea", "sad", "happy", "clothed", "semi_nude", "CLOTHED", "anna_clothed.png", "loop.png", "out.png"),
-    "./anna_clothed.png",
+    *("./anna_clothed.png", "Anna", "\u0410nna", "anna ", "an na", "Anna\u0301", "7", "007", "<script>run()</script>"),
+    *("@sum", "-1", "a & b", "a\u200bnna", "Bea", "ANNA_CLOTHED.PNG", "anna_clothed.jpg", "raw\\anna_clothed.png"),
 )  # fmt: skip
+HEADERS = (
+    "row",
+    "split",
+    "pair",
+    "colour",
+    "Emotion",
+    " emotion",
+    "emotions",
+    "",
+    "notes",
+    "prompt",
+    "intensity",
+    "image",
+)
 
 
 def damage_manifest(rng: Generator) -> Damage:
@@ -72,7 +88,12 @@ def damage_manifest(rng: Generator) -> Damage:
         what = f"{len(table)} rows"
     else:
         table = pick(
-            rng, (table.drop(columns=column), table.rename(columns={column: "image"}), table.assign(extra="x"))
+            rng,
+            (
+                table.drop(columns=column),
+                table.rename(columns={column: pick(rng, HEADERS)}),
+                table.assign(**{pick(rng, HEADERS): "x"}),
+            ),
         )
         what = f"columns {list(table.columns)}"
     table.to_csv(fpath, index=False)
@@ -98,6 +119,14 @@ def spoil_text(fpath: Path, rng: Generator) -> str:
             "old Macintosh": text.replace("\n", "\r").encode(),
             "header twice": "\n".join([lines[0], *lines]).encode(),
             "empty rows": text.replace("\n", "\n\n").encode(),
+            "rows of commas": (text + "," * lines[0].count(",") + "\n").encode(),
+            "blank lines at the end": f"{text}\n\n".encode(),
+            "tabs": text.replace(",", "\t").encode(),
+            "two columns of one name": "\n".join(
+                [f"{lines[0]},emotion", *(f"{line},sad" for line in lines[1:])]
+            ).encode(),
+            "a prompt for all": "\n".join([f"{lines[0]},prompt", *(f"{line},a woman" for line in lines[1:])]).encode(),
+            "a template": "\n".join([f"{lines[0]},prompt", *(f"{line},a {{emotion}}" for line in lines[1:])]).encode(),
         }.items(),
     )
     fpath.write_bytes(spoilt)
@@ -130,13 +159,17 @@ SIZES = ((20, 16), (20, 16), (1, 1), (1, 900), (900, 1), (16, 20), (2, 2))
 
 
 def damage_image(rng: Generator, *, mask: bool = False) -> Damage:
-    """Another file in place of an image or a mask: foreign, of an unusual kind, or broken."""
+    """Another file in place of an image or a mask: foreign, of an unusual kind, of wrong content, or broken."""
+    must_show = False
     name = "anna_clothed_bust.png" if mask else pick(rng, ("anna_clothed.png", "other.png"))
     fpath = Path("raw") / name
-    kind = pick(rng, ("foreign", "header", "kept", "broken", "broken", "broken"))
+    kind = pick(rng, ("foreign", "header", "kept", "wrong", "wrong", "broken", "broken", "broken"))
     if kind == "foreign":
         what, data = pick(rng, FOREIGN.items())
         fpath.write_bytes(data)
+    elif kind == "wrong":
+        what = (paint_wrong_mask if mask else save_wrong_picture)(fpath, rng)
+        must_show = what not in ALLOWED
     elif kind == "header":
         sides = tuple(int(side) for side in rng.choice([0, 1, 16, 20, 5000, 2**31 - 1], 2))
         what = f"PNG of {sides}"
@@ -145,7 +178,50 @@ def damage_image(rng: Generator, *, mask: bool = False) -> Damage:
         what = save_unusual(fpath, rng)
     if kind == "broken":
         what = f"{what}, {spoil_file(fpath, rng)}"
-    return Damage(f"{name}: {what}", ("row 6" if name == "other.png" else "row 3",))
+    return Damage(f"{name}: {what}", ("row 6" if name == "other.png" else "row 3",), must_show)
+
+
+ALLOWED = ("5 scans", "50 scans", "of another place", "upside down", "partly cut off")  # accepted, some with a warning
+
+
+def paint_wrong_mask(fpath: Path, rng: Generator) -> str:
+    """A sound image file that is no sound mask, or not that of this image."""
+    painted, face = (Image.open(BytesIO(of.read_bytes())) for of in (fpath, fpath.with_name("anna_clothed_face.png")))
+    what, wrong = pick(
+        rng,
+        {
+            "inverted": ImageOps.invert(painted),
+            "the face": face,
+            "white": Image.new("L", painted.size, 255),
+            "most of the image": ImageOps.expand(Image.new("L", (18, 15), 255), (1, 1, 1, 0)),
+            "a label map": painted.point(lambda value: value and 1),
+            "grey": painted.point(lambda value: 255 if value else 140),
+            "of another place": painted.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+            "upside down": painted.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+            "partly cut off": painted.transform(painted.size, Image.Transform.AFFINE, (1, 0, 7, 0, 1, 0)),
+        }.items(),
+    )
+    wrong.save(fpath)
+    return what
+
+
+def save_wrong_picture(fpath: Path, rng: Generator) -> str:
+    """A sound image file that shows nothing, or that would not end."""
+    transparent = picture(rng).convert("RGBA")
+    transparent.putalpha(Image.linear_gradient("L").resize(transparent.size))
+    what, wrong = pick(
+        rng,
+        {
+            "black": Image.new("RGB", (20, 16)),
+            "nearly white": picture(rng).point(lambda value: 250 + value % 4),
+            "transparent": transparent,
+            f"{pick(rng, (5, 50, 3000))} scans": picture(rng),
+        }.items(),
+    )
+    wrong.save(fpath, "JPEG" if what.endswith("scans") else "PNG", progressive=True)
+    if what.endswith("scans"):
+        fpath.write_bytes(many_scans(fpath.read_bytes(), int(what.split()[0])))
+    return what
 
 
 def save_unusual(fpath: Path, rng: Generator) -> str:
@@ -173,6 +249,11 @@ def png_of(data: bytes, width: int, height: int) -> bytes:
     """A PNG file whose header claims another size, with the right checksum."""
     header = data[12:16] + struct.pack(">II", width, height) + data[24:29]
     return data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+
+
+def many_scans(data: bytes, n: int) -> bytes:
+    """A progressive JPEG file with `n` more scans: its last one again and again."""
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * n + data[-2:]
 
 
 def use() -> str:

@@ -1,0 +1,97 @@
+"""Checks of the labels in a manifest: texts, conditions, emotions, women, pairs, prompts. No file is opened."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from stages.core.ingestion import lookalikes
+from stages.core.ingestion.faults import ROW_OF_FIRST_IMAGE, Faults
+from stages.core.ingestion.table import KEY, is_corpus
+from stages.core.run import text
+from stages.core.run.labels import CONDITIONS
+
+
+def check(table: pd.DataFrame, emotions: tuple[str, ...], faults: Faults) -> None:
+    """Add the faults of all labels.
+
+    table: a manifest, from `table.read_csv`. emotions: those that a row may name. faults: takes the faults.
+    """
+    _check_texts(table, faults)
+    _check_labels(table, emotions, faults)
+    _check_identities(table, faults)
+    _check_pairs(table, faults)
+    _check_prompts(table, faults)
+
+
+def _check_texts(table: pd.DataFrame, faults: Faults) -> None:
+    """Texts that can act in a page or a spreadsheet. No table shows the names of masks, so these are left out."""
+    for column in ("image", *KEY, "prompt"):
+        for row, value in enumerate(table[column]):
+            if fault := text.fault(value):
+                faults.add(row, f"{column} {value!r} {fault}")
+
+
+def _check_labels(table: pd.DataFrame, emotions: tuple[str, ...], faults: Faults) -> None:
+    corpus = is_corpus(table)
+    for row, (_, r) in enumerate(table.iterrows()):
+        if corpus.iloc[row]:
+            continue
+        if not r["identity"]:
+            faults.add(row, "identity is empty but condition is not; fill both, or neither for a corpus image")
+        if r["condition"] not in CONDITIONS:
+            faults.add(row, f"unknown condition {r['condition']!r}; use {' or '.join(CONDITIONS)}")
+        if r["emotion"] not in emotions:
+            allowed = ", ".join(emotions)
+            faults.add(row, f"unknown emotion {r['emotion']!r}; ingest.emotions in params.yaml lists {allowed}")
+
+
+def _check_identities(table: pd.DataFrame, faults: Faults) -> None:
+    """Two names that look alike are probably one woman, who would stand in both splits."""
+    names = table["identity"].tolist()
+    for earlier, row, difference in lookalikes.pairs(names):
+        faults.add(
+            row,
+            f"identity {names[row]!r} looks like {names[earlier]!r} in row {earlier + ROW_OF_FIRST_IMAGE}; they differ "
+            f"only in {difference}. Give one woman one name, and two women names that differ more",
+            kind="lookalike",
+        )
+
+
+def _check_pairs(table: pd.DataFrame, faults: Faults) -> None:
+    audit = table[~is_corpus(table)]
+    if audit.empty:
+        faults.add(None, "only corpus rows; add pairs with identity and condition")
+    for (identity, emotion, intensity), group in audit.groupby(KEY, sort=False):
+        found = sorted(group["condition"])
+        if found != sorted(CONDITIONS) and set(found) <= set(CONDITIONS):
+            label = f"{identity}, {emotion}" + (f", {intensity}" if intensity else "")
+            faults.add(
+                int(group.index[0]),
+                f"unpaired: {label} has {' and '.join(found)}, not one of each condition",
+                kind="unpaired",
+            )
+
+
+def _check_prompts(table: pd.DataFrame, faults: Faults) -> None:
+    audit = table[~is_corpus(table)]
+    given = audit[audit["prompt"] != ""]
+    for row, prompt in given["prompt"].items():
+        if "{" in prompt or "}" in prompt:
+            faults.add(int(row), f"prompt {prompt!r} has braces; write the emotion out, or leave the cell empty")
+    first: dict[str, tuple[int, str]] = {}
+    for row, labels in given.iterrows():
+        earlier, emotion = first.setdefault(labels["prompt"], (int(row), labels["emotion"]))
+        if emotion != labels["emotion"]:
+            faults.add(
+                int(row),
+                f"prompt {labels['prompt']!r} stands for {labels['emotion']!r} here and for {emotion!r} in row "
+                f"{earlier + ROW_OF_FIRST_IMAGE}; a prompt must name its emotion",
+            )
+    for _, group in audit.groupby(KEY, sort=False):
+        prompts = group["prompt"].tolist()
+        if len(set(prompts)) > 1:
+            faults.add(
+                int(group.index[1]),
+                f"prompt {prompts[1]!r} differs from {prompts[0]!r} of the twin in row "
+                f"{int(group.index[0]) + ROW_OF_FIRST_IMAGE}; give twins one prompt, or the texts would be compared",
+            )
