@@ -19,9 +19,10 @@ def explicit(model, images, texts):
     """The formulas, attention written out head by head and dS/dA by autograd: maps, cosines, both sides of the
     completeness."""
     visual = model.visual
-    x = visual._embeds(images)
-    for block in visual.transformer.resblocks[:-1]:
-        x = block(x)
+    with torch.no_grad():  # only the last block is explained
+        x = visual._embeds(images)
+        for block in visual.transformer.resblocks[:-1]:
+            x = block(x)
     block = visual.transformer.resblocks[-1]
     attn = block.attn
     normed = block.ln_1(x)

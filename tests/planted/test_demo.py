@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from open_clip import SimpleTokenizer
 
+from stages.core.clip.readout import Readout
+from stages.core.clip.vit import FrozenClip
 from stages.core.planted import demo, world
 from stages.core.run import params
 from stages.core.schema import Demo, World
@@ -17,11 +20,6 @@ IMAGE_SIZE = 64
 
 def accuracy(bias: float) -> dict[str, float]:
     """Share of audit portraits whose emotion the demo names, by condition: other women than it was trained on."""
-    from open_clip import SimpleTokenizer
-
-    from stages.core.clip.readout import Readout
-    from stages.core.clip.vit import FrozenClip
-
     trained = demo.train(DEMO.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
     assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
     assert trained.accuracy >= DEMO.min_accuracy
