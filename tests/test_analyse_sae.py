@@ -34,3 +34,13 @@ def test_no_latent_is_named_without_a_gap(spliced):
     named = [analyse_sae.bias_latents(pooled, spliced.data, rows, c, INFERENCE) for c in ("semi_nude", "clothed")]
     assert sum(map(len, named)) > 0
     assert not set(named[0]["latent"]) & set(named[1]["latent"])
+
+
+CONDITION = np.array(["semi_nude", "clothed", "clothed", "semi_nude"])
+
+
+def test_the_published_tests_compare_the_means_of_latents_and_larger_on_semi_nude_images_is_above_one_half():
+    values = np.array([[5.0, 7.0], [1.0, 0.0], [1.0, 2.0], [5.0, 3.0]])  # means: 5 and 5 semi-nude, 1 and 1 clothed
+    found = analyse_sae.published_block(values, CONDITION)
+    assert (found["auc"], found["cliffs_delta"], found["ks_statistic"]) == (1, 1, 1)
+    assert analyse_sae.published_block(-values, CONDITION)["auc"] == 0
