@@ -101,6 +101,7 @@ OUTPUTS = {
     "plots/ablate_arms.csv": Output(False, "means over women, with intervals"),
     "plots/ablate_dose.csv": Output(False, "means over women, with intervals"),
     "plots/ablate_controls.csv": Output(False, "means over images, a row per random set of latents"),
+    "plots/ablate_null_searches.csv": Output(False, "means over images, a row per search"),
     "plots/ablate.png": Output(False, "means over women"),
     "metrics/ablate.json": Output(False, "means over women"),
     "data/mitigated": Output(
