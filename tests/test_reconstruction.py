@@ -1,4 +1,4 @@
-"""Pictures come back from what stays, and not from what is shared. Small; tests/bench/reconstruction.py has the sizes."""
+"""Pictures come back from what stays, and not from what is shared. Small: the sizes are in the bench."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_latents_that_hardly_act_or_act_on_few_women_are_not_tested(rng):
     gaps[:, 0] = rng.normal(0.5, 0.1, size=20)
     gaps[:, 1] = 0.009
     gaps[:4, 2] = 1.0
-    p = harm_p([gaps], np.arange(20), alpha=0.05, min_gap=0.1, min_effect=0.01, n_bootstrap=200, seed=0)[0]
+    p = harm_p([gaps], np.arange(20), alpha=0.05, min_effect=0.01, n_bootstrap=200, seed=0)[0]
     assert p.tolist() == [1 / 201, 1, 1, 1]
     assert romano_wolf.effective_women(gaps)[1:].tolist() == pytest.approx([20, 4, 0])
 
