@@ -13,7 +13,6 @@ that could end it, so that like is compared with like. Its edit is judged on the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -80,14 +79,14 @@ def emotions_shuffled(real: EditedEffects, rng: np.random.Generator) -> Effects:
     for woman in np.unique(real.pairs.women):
         own = np.flatnonzero(real.pairs.women == woman)
         shuffled[own] = rng.permutation(emotions[own])
-    return replace(real, emotions=np.tile(shuffled, len(CONDITIONS)))
+    return real.about(np.tile(shuffled, len(CONDITIONS)))
 
 
 def wrong_emotion(real: EditedEffects, rng: np.random.Generator) -> Effects:
     """Return effects on R of an emotion that is not the true one, drawn for each pair, the same for both twins."""
     emotions, n = real.spliced.data.emotion_index(real.pairs.semi_nude), len(real.spliced.data.emotions)
     wrong = (emotions + rng.integers(1, n, len(emotions))) % n
-    return replace(real, emotions=np.tile(wrong, len(CONDITIONS)))
+    return real.about(np.tile(wrong, len(CONDITIONS)))
 
 
 NULLS: dict[str, Callable[[EditedEffects, np.random.Generator], Effects]] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from stages.core.latents.effects import attribution_patching_effect
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import PooledLatents
-from stages.core.latents.spliced_clip import SplicedClip
+from stages.core.latents.spliced_clip import ImageBatch, SplicedClip
 from stages.core.paired import Pairs
 from stages.core.schema import Edit
 
@@ -60,6 +61,18 @@ class EditedEffects:
     candidates: Int[np.ndarray, " c"]
     emotions: Int[np.ndarray, " image"] | None = None
 
+    @cached_property
+    def batches(self) -> list[ImageBatch]:
+        """The images of the pairs in batches, with their tokens. They are read once for all steps of all searches."""
+        rows = self.pairs.rows
+        return [self.spliced.batch(rows[some]) for some in self.spliced.slices(rows)]
+
+    def about(self, emotions: Int[np.ndarray, " image"]) -> EditedEffects:
+        """Return the same effects on the log-probability of other emotions, one for each image of `pairs.rows`."""
+        other = replace(self, emotions=emotions)
+        other.__dict__["batches"] = self.batches
+        return other
+
     @torch.no_grad()
     def __call__(self, edited: list[int]) -> dict[str, Float[np.ndarray, "pair c"]]:
         """Compute the effect of each candidate on each image, nats, while the latents `edited` are edited.
@@ -72,8 +85,7 @@ class EditedEffects:
         arm, chosen = spliced.edit_arm(change, self.edit.scope), torch.from_numpy(self.candidates).to(device)
         of_image = spliced.truth(rows) if self.emotions is None else torch.from_numpy(self.emotions).to(device)
         decoder, reaching, parts = spliced.sae.W_dec[chosen], spliced.reaching, []
-        for some in spliced.slices(rows):
-            batch = spliced.batch(rows[some])
+        for some, batch in zip(spliced.slices(rows), self.batches, strict=True):
             gradient = spliced.gradient(arm(batch)[:, reaching], of_image[some])
             f: Tensor = spliced.sae.encode(batch.tokens[:, reaching], chosen)
             parts.append(attribution_patching_effect(decoder, f, gradient).cpu().numpy())
