@@ -309,8 +309,8 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
     best edit against the expansion. Each layer has a line.
 
     table: a row per SAE, from `collect`. Columns used: layer, expansion, l0 (active latents per token), train_fvu,
-        held_out_fvu, auc and net_gain. net_gain is the rise of R (log-probability of the true emotion, nats) on
-        semi-nude images minus the fall of R on clothed images.
+        held_out_fvu, auc, searched and net_gain. net_gain is the rise of R (log-probability of the true emotion, nats)
+        in the condition read worse minus the absolute change of R in the other; NaN for an SAE that was not searched.
     chosen: the row of `table` that belongs to the chosen SAE.
     """
     figure, axes = figures.panels(3, "The SAEs of the grid (circle: the chosen one)")
@@ -322,13 +322,16 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
         (axes[0, 2], "expansion", "net_gain", ("expansion", "net gain in R (nats)", "Best edit on discovery women")),
     ):
         for layer in layers:
-            part = table[table["layer"] == layer].sort_values(x)
+            part = table[(table["layer"] == layer) & table[y].notna()].sort_values(x)
             ax.plot(part[x], part[y], "o-", color=colours[layer], label=f"layer {layer}", lw=1.2)
         ax.plot(chosen[x], chosen[y], "o", ms=14, mfc="none", mec="black")
         ax.set(xlabel=labels[0], ylabel=labels[1], title=labels[2])
     axes[0, 1].axhline(0.5, color="black", lw=0.7, ls=":")
     axes[0, 2].axhline(0, color="black", lw=0.7, ls=":")
+    if not table["searched"].any():
+        axes[0, 2].text(0.5, 0.6, "no edit was tried", ha="center", transform=axes[0, 2].transAxes)
     for ax in axes[0, 1:]:
+        ax.set_xlim(table["expansion"].min() / 1.2, table["expansion"].max() * 1.2)  # a panel may be empty
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(table["expansion"].unique()), [str(e) for e in sorted(table["expansion"].unique())])
     axes[0, 0].legend()

@@ -22,6 +22,7 @@ TOY: dict[str, dict[str, Any]] = {
     "compute": {"threads": 1},
     "grid": {"layers": [1, 2, 3], "expansions": [1, 2, 4]},
     "inference": {
+        "confidence": 0.05,
         "n_bootstrap": 40,
         "n_permutations": 60,
         "alpha": 0.999,

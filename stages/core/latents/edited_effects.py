@@ -62,15 +62,31 @@ class EditedEffects:
     emotions: Int[np.ndarray, " image"] | None = None
 
     @cached_property
-    def batches(self) -> list[ImageBatch]:
-        """The images of the pairs in batches, with their tokens. They are read once for all steps of all searches."""
-        rows = self.pairs.rows
-        return [self.spliced.batch(rows[some]) for some in self.spliced.slices(rows)]
+    def batches(self) -> list[tuple[ImageBatch, Float[Tensor, "n token c"]]]:
+        """The images of the pairs in batches, and the activations of the candidates on their unedited tokens (sparse).
+
+        They are the same in all steps of all searches, so they are computed once. The tokens are those that can reach
+        the embedding, if the edit needs no others.
+        """
+        spliced, rows, found = self.spliced, self.pairs.rows, []
+        chosen = torch.from_numpy(self.candidates).to(spliced.clip.device)
+        alone = self.edit.kind != "patch" and self.edit.scope in ("all", "cls", "patches")
+        for some in spliced.slices(rows):
+            batch = spliced.batch(rows[some])
+            reaching = batch.tokens[:, spliced.reaching]
+            f = spliced.sae.encode(reaching, chosen).to_sparse()
+            found.append((replace(batch, tokens=reaching) if alone else batch, f))
+        return found
+
+    @cached_property
+    def decoder(self) -> Float[Tensor, "c d_in"]:
+        """Decoder rows of the candidates."""
+        return self.spliced.sae.W_dec[torch.from_numpy(self.candidates).to(self.spliced.clip.device)]
 
     def about(self, emotions: Int[np.ndarray, " image"]) -> EditedEffects:
         """Return the same effects on the log-probability of other emotions, one for each image of `pairs.rows`."""
         other = replace(self, emotions=emotions)
-        other.__dict__["batches"] = self.batches
+        other.__dict__.update(batches=self.batches, decoder=self.decoder)
         return other
 
     @torch.no_grad()
@@ -82,11 +98,9 @@ class EditedEffects:
         spliced, rows = self.spliced, self.pairs.rows
         device = spliced.clip.device
         change = LatentEdit.from_params(self.edit, np.array(edited, dtype=np.int64), self.means, device)
-        arm, chosen = spliced.edit_arm(change, self.edit.scope), torch.from_numpy(self.candidates).to(device)
+        arm, parts = spliced.edit_arm(change, self.edit.scope), []
         of_image = spliced.truth(rows) if self.emotions is None else torch.from_numpy(self.emotions).to(device)
-        decoder, reaching, parts = spliced.sae.W_dec[chosen], spliced.reaching, []
-        for some, batch in zip(spliced.slices(rows), self.batches, strict=True):
-            gradient = spliced.gradient(arm(batch)[:, reaching], of_image[some])
-            f: Tensor = spliced.sae.encode(batch.tokens[:, reaching], chosen)
-            parts.append(attribution_patching_effect(decoder, f, gradient).cpu().numpy())
+        for some, (batch, f) in zip(spliced.slices(rows), self.batches, strict=True):
+            gradient = spliced.gradient(arm(batch)[:, spliced.reaching], of_image[some])
+            parts.append(attribution_patching_effect(self.decoder, f.to_dense(), gradient).cpu().numpy())
         return self.pairs.split(np.concatenate(parts), axis=0)
