@@ -13,6 +13,7 @@ Pearson, which are exact for few runs.
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def found_by(sha: str) -> dict[str, float]:
                                     the heatmap's order, by heatmap method
         iou_gap_grad_eclip          gap in IoU of the Grad-ECLIP map with the bust
         best_random_set             largest gain in semi-nude accuracy by editing a random set of latents
-        p_random_sets               p-value of the edit against the random sets
+        p_random_sets               p-value of the edit against the random sets; NaN, as the former, if nothing is edited
         layer, expansion            the chosen SAE
         n_*                         numbers of SAEs, of latents found and of latents edited
         encode_colour               share of the edited latents that encode the top's colour
@@ -118,8 +119,8 @@ def found_by(sha: str) -> dict[str, float]:
         **{f"lift_gap_{name}": found["bust_energy_lift"]["gap"]["estimate"] for name, found in maps.items()},
         **{f"deletion_gap_{name}": found["bust_deletion"]["gap"]["estimate"] for name, found in maps.items()},
         "iou_gap_grad_eclip": maps["grad_eclip"]["bust_matched_area_iou"]["gap"]["estimate"],
-        "best_random_set": edit["best_random_set"],
-        "p_random_sets": edit["p_random_sets"],
+        "best_random_set": edit.get("best_random_set", math.nan),
+        "p_random_sets": edit.get("p_random_sets", math.nan),
         "layer": select["layer"],
         "expansion": select["expansion"],
         "n_saes": len(saes),
