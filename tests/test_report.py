@@ -14,7 +14,16 @@ from PIL import Image
 from stages import report
 from stages.core.run import outs
 
-CHOSEN = {"layer": 2, "expansion": 4, "list": "bias", "latents": [3, 5], "why": "it gains most"}
+CHOSEN = {
+    "layer": 2,
+    "expansion": 4,
+    "list": "bias",
+    "latents": [3, 5],
+    "losing": "semi_nude",
+    "gap": {"estimate": 0.5, "low": 0.3, "high": 0.7},
+    "skill": 0.9,
+    "why": "it gains most",
+}
 CARDS = pd.DataFrame(
     {"latent": [3, 5, 9], "monosemanticity": 0.5, "encodes": ["emotion", "none", "emotion"], "emotion": 0.2}
 )

@@ -30,7 +30,16 @@ def make() -> None:
         numbers[COLUMNS].to_csv(DPATH / f"{kind}.csv", index=False)
     tests = pd.DataFrame({"latent": range(D_SAE), "mean_cls": 0.1, "mean_patch": 0.2, "firing": 0.5, "eff_mean": -0.1})
     tests.to_csv(DPATH / "tests.csv", index=False)
-    chosen = {"layer": 1, "expansion": 2, "list": "bias", "latents": [3, 7], "why": "the largest net gain"}
+    chosen = {
+        "layer": 1,
+        "expansion": 2,
+        "list": "bias",
+        "latents": [3, 7],
+        "losing": "semi_nude",
+        "gap": {"estimate": 0.5, "low": 0.3, "high": 0.7},
+        "skill": 0.9,
+        "why": "the largest net gain",
+    }
     (DPATH / "selection.json").write_text(json.dumps(chosen))
 
 
