@@ -11,7 +11,7 @@ import torch
 
 import tests.offline  # before anything could ask for a network
 import tests.one_thread
-import tests.typecheck
+import tests.typecheck  # before any module of stages.core
 from stages.core import store
 from stages.core.data import dataset
 from stages.core.latents.spliced_clip import SplicedClip

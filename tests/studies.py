@@ -44,8 +44,7 @@ TOY: dict[str, dict[str, Any]] = {
 }
 PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     **TOY,
-    "compute": {"threads": 1, "precision": "bfloat16"},
-    "grid": {"layers": [10, 11, 12], "expansions": [1, 2, 4]},
+    "grid": {"layers": [11, 12], "expansions": [2]},  # not the three by three of dvc.yaml
     "ingest": {"source": "folder", "image_size": 224, "emotions": ["calm", "lively"], "prompt": "a {emotion} picture"},
     "describe_latents": {"prompts": ["a {emotion} picture", "a flower", "a temple"]},
     "clip": {"source": "open_clip", "architecture": "ViT-S-32-alt", "pretrained": "random"},
@@ -70,6 +69,15 @@ def change_params(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(given, sort_keys=False))
 
 
+def fit_grid(folder: Path) -> None:
+    """Take lines of dvc.yaml away that name points beyond the grid of params.yaml, as a user has to."""
+    grid = yaml.safe_load((folder / "params.yaml").read_text())["grid"]
+    fpath = folder / "dvc.yaml"
+    lines = fpath.read_text().splitlines(keepends=True)
+    fits = [all(int(i) < len(grid[key]) for key, i in re.findall(r"\$\{grid\.(\w+)\[(\d+)\]", line)) for line in lines]
+    fpath.write_text("".join(line for line, kept in zip(lines, fits, strict=True) if kept))
+
+
 def clone(folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
     """What git would commit, less lock and metrics of the default run, in a new repository, with other parameters."""
     listed = subprocess.run(
@@ -80,6 +88,7 @@ def clone(folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     change_params(folder, changes)
+    fit_grid(folder)
     run(folder, "git", "init", "-q")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "clone")
@@ -131,3 +140,15 @@ def repro(folders: dict[str, Path]) -> None:
 
 def ran(log: str) -> set[str]:
     return set(re.findall(r"Running stage '([^']+)'", log))
+
+
+def stage_names(folder: Path) -> set[str]:
+    """Stages of dvc.yaml by the names that DVC gives them, those with a matrix once for each point of the grid."""
+    nodes = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    grid = yaml.safe_load((folder / "params.yaml").read_text())["grid"]
+    points = [f"{layer}-{expansion}" for layer in grid["layers"] for expansion in grid["expansions"]]
+    return {
+        f"{name}@{point}" if point else name
+        for name, node in nodes.items()
+        for point in (points if "matrix" in node else [""])
+    }
