@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -17,8 +16,9 @@ from stages.core.training import Normalisation, train
 from stages.core.training.batches import InMemory
 from stages.core.training.checkpoint import Checkpoint
 from stages.core.training.token_source import train_config
+from tests import warm
 from tests.imports import ROOT
-from tests.studies import change_params, run
+from tests.studies import change_params
 
 
 def test_a_training_with_the_same_seed_finds_every_latent_again_and_another_seed_fewer(tmp_path):
@@ -55,6 +55,6 @@ def test_no_other_seed_is_tried_where_none_is_asked_for_or_the_sae_is_from_elsew
     folder = shutil.copytree(studies["synthetic"], tmp_path / "copy", ignore=shutil.ignore_patterns(".dvc", ".git"))
     for changes in ({"check_stability": {"n_other_seeds": 0}}, {"train_sae": {"source": "pretrained"}}):
         change_params(folder, changes)
-        run(folder, sys.executable, "-m", "stages.check_stability")
+        warm.run(folder, "stages.check_stability")
         assert json.loads((folder / "metrics" / "check_stability.json").read_text()) == {"n_other_seeds": 0}
         change_params(folder, {"check_stability": {"n_other_seeds": 1}})

@@ -16,9 +16,9 @@ import pytest
 
 from stages.core import store
 from stages.core.run.errors import run_command
-from tests import s3
+from tests import s3, warm
 from tests.imports import ROOT
-from tests.studies import ENV, change_params, run
+from tests.studies import ENV, change_params
 
 pytestmark = pytest.mark.slow
 
@@ -86,10 +86,10 @@ def test_training_from_object_storage_ends_with_the_same_weights(studies, line, 
     weights = folder / "data" / "sae" / "l1_x2" / "sae_weights.safetensors"
     before = weights.read_bytes()
     change_params(folder, {"extract": {"remote": f"s3://{s3.BUCKET}/activations"}})
-    run(folder, sys.executable, "-m", "stages.extract")
+    warm.run(folder, "stages.extract")
     assert (folder / "data" / "activations" / "l1.zarr").is_file()
     weights.unlink()
-    run(folder, sys.executable, "-m", "stages.train_sae", *point)
+    warm.run(folder, "stages.train_sae", *point)
     assert weights.read_bytes() == before
 
 

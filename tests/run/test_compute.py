@@ -20,7 +20,7 @@ from stages.core.sae import JumpReLUSAE
 from stages.core.schema import Compute
 from stages.core.training import TrainConfig, train
 from stages.core.training.checkpoint import Checkpoint
-from tests import s3
+from tests import s3, warm
 from tests.imports import ROOT
 from tests.studies import run
 from tests.training.test_checkpoint import tokens
@@ -63,7 +63,7 @@ def test_a_stage_run_by_two_processes_writes_the_same_bytes(studies, tmp_path, s
     outs = [out["path"] for out in yaml.safe_load(lock)["stages"][stage]["outs"]]
     for out in outs:
         unlinked(folder / out)
-    run(folder, *TORCHRUN, "-m", f"stages.{stage}")
+    warm.run_ranks(folder, f"stages.{stage}", n=2, port=s3.free_port())
     assert all((folder / out).exists() for out in outs)
     run(folder, "dvc", "commit", "--force", stage)
     assert (folder / "dvc.lock").read_bytes() == lock
