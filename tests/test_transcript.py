@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import sys
 
-from tests.studies import ENV, GIT_ENV, ran, run
+from tests.studies import ENV, GIT_ENV, ran, run, stage_names
 
 CHANGE = "analyse_sae.n_checked=2"  # a metric of every SAE changes, whichever is chosen, and none is trained again
 
 
 def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
-    folder = shutil.copytree(studies["synthetic"], tmp_path / "study")
+    folder = shutil.copytree(studies["folder"], tmp_path / "study")  # two SAEs, not nine
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "run")
     run(folder, sys.executable, "-m", "stages.studies.transcript", CHANGE)
@@ -27,12 +27,13 @@ def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
         "export_clip",
         "report",
     }
-    analyses = {f"analyse_sae@{layer}-{expansion}" for layer in (1, 2, 3) for expansion in (1, 2, 4)}
+    analyses = {name for name in stage_names(folder) if name.startswith("analyse_sae@")}
     assert analyses | {"select_sae"} <= ran(page) <= analyses | after_selection
     assert "analyse_sae.n_checked" in page and str(folder) not in page
     difference = page.split("$ dvc metrics diff\n")[1].split("```")[0].splitlines()
-    assert 3 < len(difference) < 120
-    assert any("metrics/analyse_sae/" in line for line in difference)
+    assert len(difference) < 120
+    for metrics in (folder / "metrics" / "analyse_sae").iterdir():
+        assert any(f"metrics/analyse_sae/{metrics.name}" in line for line in difference)
     plots = (folder / "dvc_plots" / "index.html").read_text()
     assert '"rev": "HEAD"' in plots and '"rev": "workspace"' in plots
     assert json.loads(run(folder, "dvc", "status", "--json")) == {}
