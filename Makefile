@@ -8,20 +8,24 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-fast test-of-studies test-of-the-rest lint study sweep bench soak audit sbom lock
+.PHONY: repro test test-fast test-of-studies test-of-training test-of-the-rest lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
 
-# two halves side by side, because most tests wait for processes they start; what they print is mixed
+# three parts on two cores: the third starts when the first or second has ended; what they print is mixed
 test: $(READY_TO_TEST)
-	@$(MAKE) --no-print-directory --jobs 2 test-of-studies test-of-the-rest
+	@$(MAKE) --no-print-directory --jobs 2 test-of-studies test-of-training test-of-the-rest
 
 test-of-studies: $(READY_TO_TEST)
 	pytest -m studies
 
+# trains the demo CLIP and SAEs at the size that their bounds are about
+test-of-training: $(READY_TO_TEST)
+	pytest -m "not studies" tests/planted tests/training
+
 test-of-the-rest: $(READY_TO_TEST)
-	pytest -m "not studies"
+	pytest -m "not studies" --ignore tests/planted --ignore tests/training
 
 # what a change is tried with first: no toy study, no training, no process; under 90 s
 test-fast: $(READY_TO_TEST)
