@@ -70,12 +70,16 @@ def change_params(folder: Path, changes: dict[str, dict[str, Any]]) -> None:
 
 
 def fit_grid(folder: Path) -> None:
-    """Take lines of dvc.yaml away that name points beyond the grid of params.yaml, as a user has to."""
+    """Take entries of dvc.yaml away that name points beyond the grid of params.yaml, as a user has to."""
     grid = yaml.safe_load((folder / "params.yaml").read_text())["grid"]
-    fpath = folder / "dvc.yaml"
-    lines = fpath.read_text().splitlines(keepends=True)
-    fits = [all(int(i) < len(grid[key]) for key, i in re.findall(r"\$\{grid\.(\w+)\[(\d+)\]", line)) for line in lines]
-    fpath.write_text("".join(line for line, kept in zip(lines, fits, strict=True) if kept))
+    dvc = yaml.safe_load((folder / "dvc.yaml").read_text())
+
+    def fits(entry: Any) -> bool:
+        return all(int(i) < len(grid[key]) for key, i in re.findall(r"grid\.(\w+)\[(\d+)\]", str(entry)))
+
+    for stage in dvc["stages"].values():
+        stage.update({key: [*filter(fits, stage[key])] for key in ("deps", "outs") if key in stage})
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(dvc, sort_keys=False))
 
 
 def clone(folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
