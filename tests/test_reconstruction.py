@@ -32,7 +32,7 @@ Study = tuple[World, list[JumpReLUSAE]]
 
 def study(n_women: int, steps: int) -> Study:
     """Two halves of a study, and an SAE trained on each."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # the products are small; threads that wait for one another take longer
     made = make_world(CLIP, LAYER, n_women, n_public=150)
     return made, [trained_on(half, D_SAE, steps, batch=256) for half in made.halves]
 
