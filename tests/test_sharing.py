@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import md5
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import pytest
 import yaml
 
 from stages.core.run import params
-from stages.core.schema import Ingest
-from stages.studies.share import OUTPUTS, ShareError, check, classed, recorded
+from stages.core.schema import Ingest, TrainSae
+from stages.studies.share import OUTPUTS, Recorded, ShareError, check, classed, few_people, recorded
 from tests import s3
 from tests.imports import ROOT
 from tests.s3 import BUCKET
@@ -33,6 +34,7 @@ for name in sys.argv[1:]:
     number = json.dumps({"number": len(name)})
     Path(name).write_text(found.read_text() if found.is_file() else number if name.endswith(".json") else name)
 """
+COUNTS = '{"count": {"women": 40, "discovery_women": 20, "corpus_images": 20}}'
 KEY = "image,identity,file,woman\npair0000_clothed,woman000,photos/anna_1.jpg,Anna Lind\ncorpus00000,,other.png,\n"
 POINTS = [f"{layer}-{expansion}" for layer in (2, 3, 4) for expansion in (8, 16, 32)]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -55,7 +57,7 @@ def test_every_output_is_classed_and_what_is_private_stays():
     for path, options in outputs.items():
         kind, tracked_by_git = OUTPUTS[path], options.get("cache") is False
         assert kind.reason and not (kind.private and tracked_by_git), path
-        assert kind.private == (options.get("push") is False), f"{path} in dvc.yaml"
+        assert not kind.private or options.get("push") is False, f"mark {path} in dvc.yaml"
         assert (kind.files == ()) == (kind.private or Path(path).suffix != ""), f"name the files of {path}"
 
 
@@ -84,8 +86,9 @@ def finished(tmp_path_factory) -> Path:
         stage["cmd"] = " ".join([f'"{sys.executable}"', "write.py", *written])
     (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
     (folder / "write.py").write_text(WRITE)
-    (folder / "texts" / "data" / "dataset").mkdir(parents=True)
-    (folder / "texts" / "data" / "dataset" / "names.csv").write_text(KEY)
+    for name, text in (("data/dataset/names.csv", KEY), ("metrics/ingest.json", COUNTS)):
+        (folder / "texts" / name).parent.mkdir(parents=True)
+        (folder / "texts" / name).write_text(text)
     (folder / ".gitignore").write_text((folder / ".gitignore").read_text() + "/texts/\n")
     run(folder, "dvc", "repro", "--quiet")
     run(folder, "dvc", "remote", "add", "--default", "store", str(folder.parent / "store"))
@@ -199,6 +202,10 @@ def keep_an_earlier_file(study: Path) -> None:
     run(study, "dvc", "commit", "-f", "select_sae")
 
 
+def have_few_women(study: Path) -> None:
+    change_params(study, {"train_sae": {"train_on": "discovery"}})
+
+
 def lose_the_key(study: Path) -> None:
     (study / "data" / "dataset" / "names.csv").unlink()
 
@@ -213,6 +220,7 @@ def lose_the_key(study: Path) -> None:
         (name_a_woman, "plots/describe_latents.csv would leave by dvc push, and contains the name 'anna lind'"),
         (name_a_file, "metrics/select_sae.json would leave by git push, and contains the name 'anna_1.jpg'"),
         (keep_an_earlier_file, "data/selection/pooled.zarr/part would leave by dvc push, and no stage writes it now"),
+        (have_few_women, "SAEs would leave that were trained on 20 people, fewer than 40"),
         (lose_the_key, "names.csv is missing or damaged"),
     ],
 )
@@ -220,7 +228,23 @@ def test_what_is_private_and_would_leave_is_refused(study, spoil, says, monkeypa
     spoil(study)
     monkeypatch.chdir(study)
     with pytest.raises(ShareError, match=re.escape(says)):
-        check(list(recorded()), params.load(Ingest))
+        check(list(recorded()), *params.load(Ingest, TrainSae))
+
+
+def test_few_people_matter_only_to_saes_that_were_trained_here_and_leave(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "ingest.json").write_text(COUNTS)
+    training = params.load(TrainSae, fpath=ROOT / "params.yaml")
+    saes = [Recorded("data/sae/l2_x8", "cfg.json", "dvc push", tmp_path, 1)]
+
+    def refused(files: list[Recorded], **changes: str) -> bool:
+        return few_people(files, training.model_copy(update=changes)) != []
+
+    assert refused(saes, train_on="discovery")
+    assert not refused(saes, train_on="discovery_and_corpus") and not refused(saes, train_on="audit")
+    assert not refused(saes, train_on="discovery", source="pretrained")
+    assert not refused([replace(saes[0], how="")], train_on="discovery")
 
 
 @pytest.mark.slow

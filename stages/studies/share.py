@@ -24,15 +24,19 @@ from typing import Any
 import pandas as pd
 from dvc.repo import Repo
 
-from stages.core.run import labels, params
+from stages.core.run import labels, outs, params
 from stages.core.run.errors import StudyError, run_command
-from stages.core.schema import Clip, Extract, Ingest
+from stages.core.schema import Clip, Extract, Ingest, TrainSae
 
-NAMES_FPATH, LOCK_FPATH = Path("data/dataset/names.csv"), Path("dvc.lock")
+NAMES_FPATH, LOCK_FPATH, COUNTS_FPATH = Path("data/dataset/names.csv"), Path("dvc.lock"), Path("metrics/ingest.json")
 SETTINGS = ("params.yaml", "dvc.lock")  # tracked by git, and no outputs
 TEXT_SUFFIXES = (".csv", ".json", ".yaml", ".lock", ".txt", ".md", ".html")
 SHORTEST_NAME = 3  # letters; shorter names and plain numbers would be found in every table
 ALWAYS_TRACKED = ("data/*/README.md", "*.dvc", "*.gitignore")
+FEWEST = (
+    40  # people that an SAE must have been trained on; with fewer, patches of their pictures come back (sharing.md)
+)
+OF_SAES = ("data/sae/", "data/selection/sae/", "data/mitigated/latents/")
 PUSHED, COMMITTED = "dvc push", "git push"
 
 
@@ -275,14 +279,39 @@ def notes(photographs: bool, clip: Clip, extract: Extract) -> list[str]:
     return found
 
 
-def check(files: list[Recorded], ingest: Ingest) -> None:
+def few_people(files: list[Recorded], training: TrainSae) -> list[str]:
+    """Say so, in one sentence, if SAEs would leave that were trained on few people; else return an empty list.
+
+    A corpus image counts as a person. SAEs from elsewhere were not trained on the study.
+    files: what DVC records. training: which images the SAEs were trained on.
+    Raises UnreadableError if metrics/ingest.json, which has the numbers of people, cannot be read.
+    """
+    leaving = any(file.how == PUSHED and file.path.startswith(OF_SAES) for file in files)
+    if training.source == "pretrained" or not leaving:
+        return []
+    count = outs.read_metrics(COUNTS_FPATH, "ingest")["count"]
+    people = {
+        "audit": count["women"],
+        "discovery": count["discovery_women"],
+        "discovery_and_corpus": count["discovery_women"] + count["corpus_images"],
+    }[training.train_on]
+    if people >= FEWEST:
+        return []
+    return [
+        f"SAEs would leave that were trained on {people:.0f} people, fewer than {FEWEST}: patches of their pictures "
+        "come back. Train on corpus images too (train_sae.train_on: discovery_and_corpus), or mark data/sae, "
+        "data/selection and data/mitigated `push: false` in dvc.yaml"
+    ]
+
+
+def check(files: list[Recorded], ingest: Ingest, training: TrainSae) -> None:
     """Check that nothing private leaves a study of photographs.
 
-    files: what DVC records.
+    files: what DVC records. training: which images the SAEs were trained on.
     Raises ShareError, with all faults, if something private would leave.
     """
     settings = [Recorded(path, "", COMMITTED, Path(path), 0) for path in SETTINGS if Path(path).is_file()]
-    found = misplaced(files) + naming(files + settings, given_names(ingest.emotions))
+    found = misplaced(files) + naming(files + settings, given_names(ingest.emotions)) + few_people(files, training)
     found += [f"{path} is tracked by git: run `git rm --cached`" for path in tracked_strays(files, ingest.folder)]
     if found:
         raise ShareError("\n".join([f"{len(found)} fault(s); do not push", *found]))
@@ -290,12 +319,12 @@ def check(files: list[Recorded], ingest: Ingest) -> None:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    ingest, clip, extract = params.load(Ingest, Clip, Extract)
+    ingest, clip, extract, training = params.load(Ingest, Clip, Extract, TrainSae)
     photographs, files = is_of_photographs(ingest), list(recorded())
     print("A study of photographs" if photographs else "A study of drawn portraits, which show nobody")
     print("\n".join([listing(files), "", *notes(photographs, clip, extract)]))
     if photographs:
-        check(files, ingest)
+        check(files, ingest, training)
         print("Nothing private would leave.")
 
 

@@ -515,7 +515,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=ROOT, help="folder of a finished default study")
     study = parser.parse_args().study
-    clip = vit.load(study / "data" / "clip", Compute(device="cpu", precision="float32", threads=2))
+    clip = vit.load(study / "data" / "clip", Compute(device="cpu", precision="float32", threads=1))
     print("## Numbers of women\n")
     tell_numbers_of_women()
     print("\n## The planted world\n")
