@@ -9,9 +9,18 @@ fast as by default. If threads sleep at once, the step takes 14 ms beside the bu
 quiet machine.
 
 CUBLAS_WORKSPACE_CONFIG: on a GPU, cuBLAS gives the same bits each time only with a workspace of fixed size.
+
+A command (`python -m stages.<stage>`) that meets a limit of the machine while it imports says so in one sentence. Later
+faults are the business of `run_command`.
 """
 
 import os
+import sys
 
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+if sys.argv[:1] == ["-m"]:  # as Python has it while it looks for the module to run
+    from stages.core.run import faults
+
+    sys.excepthook = faults.show

@@ -15,10 +15,9 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import save_file
 
 from stages.core.clip import vit
-from stages.core.run import faults, inputs, outs, params
+from stages.core.run import faults, inputs, outs, params, tensors
 from stages.core.run.compute import set_up_device
 from stages.core.run.errors import run_command
 from stages.core.schema import Clip, Compute, Demo, Ingest
@@ -116,7 +115,7 @@ def save(directory: Path, model: Any, model_cfg: dict[str, Any], preprocess_cfg:
     config = {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
     with outs.atomic_output(directory) as unfinished:
         unfinished.mkdir()
-        save_file(weights, unfinished / vit.WEIGHTS_FNAME)
+        tensors.write(unfinished / vit.WEIGHTS_FNAME, weights)
         (unfinished / vit.CONFIG_FNAME).write_text(json.dumps(config, indent=2) + "\n")
 
 

@@ -9,13 +9,13 @@ claims   nothing of its own: sentences (`core/report/sentences.py`) and tables (
 from __future__ import annotations
 
 import base64
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from PIL import Image
 
 from stages.core import figures
@@ -121,11 +121,9 @@ def embedded(fpath: Path, stage: str) -> str:
     stage: name of the stage that drew the picture. The message of an error asks the user to rerun this stage.
     Raises UnreadableError if the file is missing or damaged.
     """
-    with outs.reading(fpath, stage):
-        content = fpath.read_bytes()
-        with Image.open(BytesIO(content), formats=["PNG"]) as picture:
-            picture.load()  # a damaged picture fails here, not in the reader's browser
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    with outs.reading(fpath, stage), Image.open(fpath, formats=["PNG"]) as picture:
+        picture.load()  # a damaged picture fails here, not in the reader's browser
+    return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
 
 
 def read_chosen() -> dict[str, Any]:
@@ -149,13 +147,13 @@ def read_cards(latents: pd.DataFrame) -> pd.DataFrame:
     Raises UnreadableError if the file is missing, damaged, or of other latents.
     """
     fpath, stage = PLOTS_DPATH / "describe_latents.csv", "describe_latents"
-    cards = outs.read_table(fpath, stage, tables.CARD_NUMBERS, ["encodes"], least_rows=0)
+    cards = outs.read_table(fpath, stage, tables.CARD_NUMBERS, text=["encodes"], least_rows=0)
     with outs.reading(fpath, stage):
         if not (cards["latent"].is_unique and latents["latent"].isin(cards["latent"]).all()):
             raise ValueError("the latents are not those that are edited")
-        unknown = set(cards["encodes"]) - {"none", *cards.columns}
-        if unknown:
-            raise ValueError(f"no column {unknown.pop()!r}, which encodes names")
+        for label in set(cards["encodes"]) - {"none"}:
+            if label not in cards or not is_numeric_dtype(cards[label]):
+                raise ValueError(f"no column of numbers called {label!r}, which encodes names")
     return cards
 
 
@@ -187,9 +185,9 @@ def main() -> None:
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
     draw_finding(metrics, chosen, with_pictures=ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png", stage) for stem, stage in PICTURES.items()}
-    saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae", tables.SAE_NUMBERS)
+    saes = outs.read_table(PLOTS_DPATH / "select_sae.csv", "select_sae", tables.SAE_NUMBERS, with_gaps=tables.SAE_GAPS)
     latents = outs.read_table(SELECTION_DPATH / "latents.csv", "select_sae", tables.LATENT_NUMBERS, least_rows=0)
-    seen = outs.read_table(BY_IMAGE_DPATH / "top_images.csv", "select_sae", ["latent"], ["top_images"])
+    seen = outs.read_table(BY_IMAGE_DPATH / "top_images.csv", "select_sae", ["latent"], text=["top_images"])
     cards = read_cards(latents)
     page = template().render(
         title=TITLE,

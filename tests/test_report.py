@@ -81,7 +81,8 @@ def test_a_selection_of_another_form_is_refused(change):
 @pytest.mark.parametrize(
     ("cards", "says"),
     [
-        (CARDS.drop(columns="emotion"), "no column 'emotion', which encodes names"),
+        (CARDS.drop(columns="emotion"), "no column of numbers called 'emotion', which encodes names"),
+        (CARDS.assign(emotion="much"), "no column of numbers called 'emotion', which encodes names"),
         (CARDS.drop(columns="encodes"), "no column encodes"),
         (CARDS.tail(2), "the latents are not those that are edited"),
         (CARDS.iloc[[0, 0, 1]], "the latents are not those that are edited"),

@@ -41,6 +41,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "text.parse_math": False,  # a dollar sign in a label or a file name is a dollar sign
 }
 
 

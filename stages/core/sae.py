@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from stages.core.run import faults, inputs
+from stages.core.run import faults, inputs, tensors
 from stages.core.run.errors import StudyError
 
 CONFIG_FNAME = "cfg.json"
@@ -93,9 +92,8 @@ class JumpReLUSAE(nn.Module):
         """Write `cfg.json` and `sae_weights.safetensors` into `directory`, in SAELens' format. Creates the folder."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: getattr(self, name).detach().contiguous().cpu() for name in PARAMETERS}, directory / WEIGHTS_FNAME
-        )
+        weights = {name: getattr(self, name).detach().contiguous().cpu() for name in PARAMETERS}
+        tensors.write(directory / WEIGHTS_FNAME, weights)
         config = {
             "architecture": "jumprelu",
             "d_in": self.d_in,
@@ -120,14 +118,14 @@ class JumpReLUSAE(nn.Module):
         """
         directory = Path(directory)
         config = _read_config(directory / CONFIG_FNAME)
-        tensors = _read_tensors(directory / WEIGHTS_FNAME)
+        given = _read_tensors(directory / WEIGHTS_FNAME)
         d_in, d_sae = config["d_in"], config["d_sae"]
-        if config["architecture"] == "standard" and "b_enc" in tensors:
-            tensors.setdefault("threshold", torch.zeros_like(tensors["b_enc"]))
-        _check_tensors(tensors, d_in, d_sae, directory / WEIGHTS_FNAME)
+        if config["architecture"] == "standard" and "b_enc" in given:
+            given.setdefault("threshold", torch.zeros_like(given["b_enc"]))
+        _check_tensors(given, d_in, d_sae, directory / WEIGHTS_FNAME)
         sae = cls(d_in, d_sae, config.get("metadata"))
         for name in PARAMETERS:
-            getattr(sae, name).data.copy_(tensors[name])
+            getattr(sae, name).data.copy_(given[name])
         if not config.get("apply_b_dec_to_input", True):  # such an SAE encodes x, ours x - b_dec
             sae.b_enc.data += sae.b_dec.data @ sae.W_enc.data
         return sae.requires_grad_(False)
@@ -162,9 +160,7 @@ def _read_config(fpath: Path) -> dict[str, Any]:
 def _read_tensors(fpath: Path) -> dict[str, Tensor]:
     inputs.remember_file(fpath)
     try:
-        fpath.open("rb").close()  # `safe_open` does not find a file that it may not read
-        with safe_open(fpath, framework="pt") as file:
-            given = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        given, _ = tensors.read(fpath)
     except (SafetensorError, OSError) as error:
         if faults.of_machine(error):
             raise
@@ -175,12 +171,12 @@ def _read_tensors(fpath: Path) -> dict[str, Tensor]:
     return {name: tensor.float() for name, tensor in given.items() if name in PARAMETERS}
 
 
-def _check_tensors(tensors: dict[str, Tensor], d_in: int, d_sae: int, fpath: Path) -> None:
+def _check_tensors(found: dict[str, Tensor], d_in: int, d_sae: int, fpath: Path) -> None:
     shapes = ([d_in, d_sae], [d_sae], [d_sae, d_in], [d_in], [d_sae])
     for name, wanted in zip(PARAMETERS, shapes, strict=True):
-        given = tensors.get(name)
+        given = found.get(name)
         if given is None or list(given.shape) != wanted:
-            found = "missing" if given is None else f"of shape {list(given.shape)}"
-            raise SAEError(f"{fpath}: {name} is {found}, expected {wanted}")
+            what = "missing" if given is None else f"of shape {list(given.shape)}"
+            raise SAEError(f"{fpath}: {name} is {what}, expected {wanted}")
         if not torch.isfinite(given).all():
             raise SAEError(f"{fpath}: {name} holds values that are not finite")

@@ -52,6 +52,7 @@ def says(error: BaseException) -> str:
         (RuntimeError("std::bad_alloc"), ["Out of memory (std::bad_alloc)"]),
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB.\nSee"), ["(CUDA out of memory. Tried 2 GiB.)"]),
         (RuntimeError("can't start new thread"), ["No thread can be started", "ulimit -u"]),
+        (RuntimeError("[../gloo/pair.cc:5] Connection closed by peer [::1]:7"), ["Another process", "closed by peer"]),
         (StudyError("grid.layers: no such layer"), ["grid.layers: no such layer"]),
     ],
 )

@@ -143,6 +143,9 @@ def test_a_table_that_is_missing_is_named(tmp_path):
         ("step\n", "0 rows"),
         ("", "No columns to parse"),
         ("step\n1\n2,3,4\n", "Expected 1 fields"),
+        ("step,loss\n1,2,3\n", "rows have more fields than the header"),
+        ("step,loss\n1,2\n,3\n", "column step holds a value that is no finite number"),
+        ("step\ninf\n", "column step holds a value that is no finite number"),
         ("\0" * 50, "no column step"),
     ],
 )
@@ -152,11 +155,12 @@ def test_a_table_of_another_program_is_refused(tmp_path, text, says):
         outs.read_table(tmp_path / "history.csv", "train_sae", ["step"])
 
 
-def test_a_table_may_have_empty_cells_other_columns_and_if_so_agreed_no_rows(tmp_path):
+def test_a_table_may_have_gaps_other_columns_and_no_rows_where_that_is_agreed(tmp_path):
     (tmp_path / "history.csv").write_text("step,name\n1,a\n,b\n")
-    assert outs.read_table(tmp_path / "history.csv", "train_sae", ["step"], ["name"])["name"].tolist() == ["a", "b"]
+    found = outs.read_table(tmp_path / "history.csv", "train_sae", [], with_gaps=["step"], text=["name"])
+    assert found["name"].tolist() == ["a", "b"]
     (tmp_path / "history.csv").write_text("step,name\n")
-    assert outs.read_table(tmp_path / "history.csv", "train_sae", ["step"], ["name"], least_rows=0).empty
+    assert outs.read_table(tmp_path / "history.csv", "train_sae", ["step"], text=["name"], least_rows=0).empty
 
 
 @pytest.mark.parametrize(("text", "missing"), [("{}", "edit"), ('{"edit": {"R": {}}}', "edit.R.low")])

@@ -30,10 +30,11 @@ LIBRARIES = (
 )
 
 SAE_NUMBERS = (
-    *("layer", "expansion", "chosen", "recon", "l0", "l0_fraction", "fvu", "held_out_fvu", "dead_fraction"),
-    *("mwu_p", "auc", "cliffs_delta", "first_order_correlation", "n_bias", "n_perception", "net_gain", "smallest_p"),
+    *("layer", "expansion", "chosen", "recon", "l0", "l0_fraction", "fvu", "dead_fraction"),
+    *("mwu_p", "auc", "cliffs_delta", "first_order_correlation", "n_bias", "n_perception", "smallest_p"),
     *("cosine_difference_mean", "cosine_difference_std"),
 )  # columns of plots/select_sae.csv that the report reads; `saes` and `cosines` say what they are
+SAE_GAPS = ("held_out_fvu", "net_gain")  # so are these; a cell is empty where nobody was held out, or nothing searched
 LATENT_NUMBERS = ("latent", "step", "mean", "low", "high", "p_max_t", "act_mean", "act_p_max_t", "firing")
 CARD_NUMBERS = ("latent", "monosemanticity")
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import sys
+from types import TracebackType
 
 MEMORY = re.compile(
     "out of memory|not enough memory|can't allocate memory|cannot allocate memory|unable to allocate|bad_alloc"
-    "|alloc_failed|failed to allocate",
+    "|alloc_failed|failed to allocate|failed to map segment",
     re.IGNORECASE,
-)  # as torch, CUDA, cuBLAS, oneDNN and the system say it
+)  # as torch, CUDA, cuBLAS, oneDNN, the system and its loader of libraries say it
 THREADS = "can't start new thread"
+PEER = re.compile("gloo|nccl|connection (closed|reset) by peer", re.IGNORECASE)  # as torch.distributed says it
 
 RIGHTS = "this user may not use it so; change its rights or its owner"
 REMEDIES = {
@@ -42,7 +46,19 @@ def out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory is used up: of this machine, of a GPU, or what this process may use."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError) and MEMORY.search(str(error)) is not None
+    return isinstance(error, RuntimeError | ImportError) and MEMORY.search(str(error)) is not None
+
+
+def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show an error that ends a command: a sentence if the machine is at fault, else the traceback.
+
+    The function takes the place of `sys.excepthook`, for errors of the imports, before `run_command` is reached.
+    """
+    says = None if sys.flags.dev_mode else in_words(error)
+    if says is None:
+        sys.__excepthook__(kind, error, trace)
+    elif sys.stderr is not None:
+        print(says, file=sys.stderr)
 
 
 def in_words(error: BaseException) -> str | None:
@@ -58,10 +74,14 @@ def in_words(error: BaseException) -> str | None:
         )
     if isinstance(error, RuntimeError) and THREADS in str(error):
         return f"No thread can be started: {REMEDIES[errno.EAGAIN]}"
+    if isinstance(error, RuntimeError) and PEER.search(str(error)):
+        return f"Another process of this stage has ended ({_first_line(error)}); see what it said, and run again"
     if isinstance(error, UnicodeError):
         return _of_text(error)
     if isinstance(error, OSError):
         return _of_file(error)
+    if isinstance(error, ImportError) and os.strerror(errno.EMFILE) in str(error):
+        return f"{_first_line(error)}; {REMEDIES[errno.EMFILE]}"
     return None
 
 

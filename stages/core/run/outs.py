@@ -17,7 +17,6 @@ import hashlib
 import json
 import math
 import os
-import resource
 import shutil
 import sys
 from collections.abc import Collection, Iterator
@@ -25,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from pandas.api.types import is_numeric_dtype
@@ -172,23 +172,34 @@ def read_metrics(fpath: Path, stage: str) -> Record:
 
 
 def read_table(
-    fpath: Path, stage: str, numbers: Collection[str], text: Collection[str] = (), least_rows: int = 1
+    fpath: Path,
+    stage: str,
+    numbers: Collection[str],
+    *,
+    with_gaps: Collection[str] = (),
+    text: Collection[str] = (),
+    least_rows: int = 1,
 ) -> pd.DataFrame:
     """Read a CSV table of an earlier stage.
 
     stage: name of the stage that wrote the file. The message of an error asks the user to rerun this stage.
-    numbers: columns that must hold numbers; a cell may be empty. text: columns that must be present, with any content.
+    numbers: columns that must hold finite numbers. with_gaps: columns of numbers where a cell may be empty.
+    text: columns that must be present, with any content.
     least_rows: smallest number of rows.
     Returns the whole table, with the column types that pandas infers.
     Raises UnreadableError if the file is missing or damaged, or if the table does not have these columns and rows.
     """
     with reading(fpath, stage):
         table = pd.read_csv(fpath)
-        for name in (*numbers, *text):
+        if not isinstance(table.index, pd.RangeIndex):  # pandas took the first fields as names of the rows
+            raise ValueError("rows have more fields than the header")
+        for name in (*numbers, *with_gaps, *text):
             if name not in table:
                 raise ValueError(f"no column {name}")
-            if name in numbers and len(table) and not is_numeric_dtype(table[name]):
+            if name not in text and len(table) and not is_numeric_dtype(table[name]):
                 raise ValueError(f"column {name} holds text")
+            if name in numbers and len(table) and not np.isfinite(table[name]).all():
+                raise ValueError(f"column {name} holds a value that is no finite number")
         if len(table) < least_rows:
             raise ValueError(f"{len(table)} rows")
         return table
@@ -289,6 +300,8 @@ def _limit(path: Path, error: Exception) -> str:
     found = os.statvfs(next(folder for folder in path.absolute().parents if folder.is_dir()))
     free = f"{found.f_bavail * found.f_frsize / 2**20:,.1f} MiB are free there"
     if _is(errno.EFBIG, error):
+        import resource  # which only systems like Unix have
+
         most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         allowed = (
             "its file system limits" if most == resource.RLIM_INFINITY else f"`ulimit -f` limits to {most:,} bytes"

@@ -20,11 +20,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from stages.core.run import faults, outs
+from stages.core.run import faults, outs, tensors
 from stages.core.run.compute import Ranks
 
 ROOT_DPATH = Path(".ckpt")
@@ -96,10 +95,8 @@ class Checkpoint:
         PermissionError if the file may not be read: the training that it holds is not lost.
         """
         try:
-            self._fpath.open("rb").close()  # `safe_open` does not find a file that it may not read
-            with safe_open(self._fpath, framework="pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                return state if (file.metadata() or {}).get("sha256") == _sha256(state) else None
+            state, metadata = tensors.read(self._fpath)
+            return state if metadata.get("sha256") == _sha256(state) else None
         except (OSError, SafetensorError) as error:
             if faults.of_machine(error):
                 raise
@@ -115,7 +112,7 @@ class Checkpoint:
         After a crash at any moment, either the old state or the new one is there.
         """
         with outs.atomic_output(self._fpath) as unfinished:
-            save_file(state, unfinished, {"sha256": _sha256(state)})
+            tensors.write(unfinished, state, {"sha256": _sha256(state)})
         self._saved_at = time.monotonic()
 
     def done(self) -> None:
