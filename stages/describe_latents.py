@@ -3,9 +3,10 @@
 reads    data/selection, data/selection_by_image, data/dataset, data/clip, data/activations
 writes   plots/describe_latents.csv (a row per card), plots/describe_latents.png (the cards),
          metrics/describe_latents.json
-claims   what the edited latents encode, on confirmation women (women held out): the condition, the face or, in the
-         planted world, the colour of the top. In the planted world also the rank of the planted feature. The gaps on
-         a card are those by which the latent was chosen, from discovery women (women used for choosing)
+claims   what the edited latents encode, on confirmation women (women held out): the condition, the emotion and its
+         intensity, the woman or, in the planted world, the colour of the top. In the planted world also the rank of
+         the planted feature. The gaps on a card are those by which the latent was chosen, from discovery women (women
+         used for choosing)
 
 There are two lists of latents. A bias latent has an effect on the readout R (log-probability of the true emotion) that
 harms semi-nude women; a perception latent is more active on them. A gap is clothed minus semi-nude image of a pair. In
@@ -130,9 +131,11 @@ def describe(
                                       largest activation of a patch. cls: activation of the class token, for an SAE
                                       after the last block if the latent fires on any class token
         firing                        share of the tokens of all audit images on which the latent fires
-        condition, emotion, colour    share of the activation's variance that the label explains. Column colour (of the
-                                      top) is absent if the images have no such label
-        encodes                       the label that explains most, or `none` if each explains less than 0.1
+        condition, emotion, intensity, colour, identity
+                                      share of the activation's variance that the label explains. Intensity (of the
+                                      expression) and colour (of the top) are absent if the images have no such label
+        encodes, encodes_p            the label that explains most, or `none`; and the p that the latent encodes any
+                                      label (`label_association.encoded`)
         monosemanticity               mean cosine of the embeddings of two images, weighted by both activations
         neighbours                    latents with the nearest decoder directions, with cosines, as text
         prompts                       prompts nearest to the decoder direction, with cosines, as text
@@ -194,11 +197,12 @@ def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages
                            chance: mean cosine of all pairs of images
         planted_feature    rank_<colour>: rank of the colour's detector among all latents; the most harmful to semi-nude
                            women has rank 1. best_rank, worst_rank: smallest and largest of these ranks.
-                           least_eta2: smallest share of a detector's variance that its colour explains.
+                           least_share: smallest share of a detector's variance that its colour explains (epsilon^2).
+                           A detector is the best of all latents, so the share overrates it.
                            share_edited: share of the detectors that are edited
     """
     edited = table[table["edited"] == 1]
-    labels = [label for label in ("condition", "emotion", PLANTED) if label in held_out.images]
+    labels = label_association.judged_labels(held_out.images)
     metrics: dict[str, dict] = {
         "edited_latents": {
             f"encode_{label}": float((edited["encodes"] == label).sum() / max(len(edited), 1)) for label in labels
@@ -214,7 +218,7 @@ def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages
             "best_rank": int(found["rank"].min()),
             "worst_rank": int(found["rank"].max()),
             **{f"rank_{row[PLANTED]}": int(row["rank"]) for _, row in found.iterrows()},
-            "least_eta2": float(found["eta2"].min()),
+            "least_share": float(found["share"].min()),
             "share_edited": float(found["latent"].isin(chosen.latents).mean()),
         }
     return metrics

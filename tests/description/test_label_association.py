@@ -7,34 +7,62 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from stages.core.description import label_association
 from stages.core.description.label_association import (
     detectors,
     encoded,
     mean_cosine,
     monosemanticity,
+    permutation_p,
     variance_explained,
 )
 from stages.core.latents.pooling import PooledLatents
+from stages.core.run.labels import CONDITIONS
+from tests.bench import labels_encoded as bench
 
 
 def test_variance_explained_is_that_of_a_one_way_anova(rng):
+    """With 60 images and 3 labels, epsilon^2 = (F - 1) 2 / (F 2 + 57) (Kelley 1935)."""
     labels = rng.choice(list("abc"), 60)
     values = rng.normal(size=(60, 4)) + np.array([0, 0.5, 2, 0]) * (labels == "b")[:, None]
     found = variance_explained(values, labels)
-    for column, eta in zip(values.T, found, strict=True):
+    for column, share in zip(values.T, found, strict=True):
         f = stats.f_oneway(*(column[labels == label] for label in "abc")).statistic
-        assert eta == pytest.approx(f * 2 / (f * 2 + 57))
+        assert share == pytest.approx((f - 1) * 2 / (f * 2 + 57))
 
 
-def test_a_constant_latent_encodes_nothing():
-    assert variance_explained(np.ones((10, 1)), np.arange(10) % 2) == 0
+def test_the_share_by_hand_and_where_it_is_defined_to_be_0():
+    """Means 1 and 4 of two each: within 4 of a total of 13. 1 - (4 / 2) / (13 / 3) = 7 / 13."""
+    values = np.array([[0.0], [2.0], [3.0], [5.0]])
+    assert variance_explained(values, np.array(["a", "a", "b", "b"])) == pytest.approx(7 / 13)
+    assert variance_explained(np.full((10, 1), 0.1), np.arange(10) % 2) == 0
+    assert variance_explained(values, np.zeros(4)) == 0
+    assert variance_explained(values, np.arange(4)) == 0
+
+
+def test_the_share_of_noise_is_0_on_average(rng):
+    """eta^2 would be (10 - 1) / (70 - 1) = .13: above the share from which a latent encodes a label."""
+    found = variance_explained(rng.exponential(size=(70, 4000)), np.arange(70) % 10)
+    assert abs(found.mean()) < 4 * found.std() / np.sqrt(4000) < 0.01
+
+
+def test_the_p_is_that_of_all_permutations_within_strata(monkeypatch):
+    """Four women with a happy and a sad image each: 16 ways to swap. One way, and its mirror, reach the share found."""
+    values = np.array([0.0, 1.0, 0.1, 1.2, 0.3, 1.1, 0.2, 1.5])[:, None, None]
+    labels, women = np.array(["happy", "sad"] * 4), np.repeat(np.arange(4), 2)
+    monkeypatch.setattr(label_association, "N_PERMUTATIONS", 20_000)
+    assert permutation_p(values, labels, women) == pytest.approx(2 / 16, abs=0.01)
+    assert permutation_p(values, labels, np.arange(8)) == 1
+    assert permutation_p(np.ones((8, 3, 1)), labels, women) == 1
 
 
 @pytest.fixture
 def images() -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    labels = {"condition": ("semi_nude", "clothed"), "emotion": ("happy", "sad"), "colour": ("red", "blue", "green")}
-    return pd.DataFrame({key: rng.choice(values, 400) for key, values in labels.items()})
+    pairs = pd.DataFrame({"pair": np.arange(200), "identity": [f"woman{i % 25:03}" for i in range(200)]})
+    for key, values in {"emotion": ("happy", "sad"), "colour": ("red", "blue", "green")}.items():
+        pairs[key] = rng.choice(values, 200)
+    return pd.concat([pairs.assign(condition=condition) for condition in CONDITIONS], ignore_index=True)
 
 
 def codes_of(*columns: np.ndarray) -> PooledLatents:
@@ -51,18 +79,57 @@ def test_each_latent_is_named_by_what_it_encodes(images):
         semi_nude + noise(),
         (semi_nude & (images["colour"] == "red")) + noise(),
         (images["emotion"] == "sad") + noise(),
+        (images["identity"] < "woman010") + noise(),
         noise(),
+        np.ones(400),
     )
-    found = encoded(codes, images, np.arange(4))
-    assert found["encodes"].tolist() == ["condition", "colour", "emotion", "none"]
+    found = encoded(codes, images, np.arange(6))
+    assert found["encodes"].tolist() == ["condition", "colour", "emotion", "identity", "none", "none"]
+    assert found["encodes_p"].tolist()[:4] == pytest.approx([4 / 1000] * 4)  # four labels, no permutation as good
+    assert found.loc[5, ["condition", "emotion", "colour", "identity", "encodes_p"]].tolist() == [0, 0, 0, 0, 1]
     assert found.loc[1, "colour"] > found.loc[1, "condition"] > 0.1
     assert encoded(codes, images, np.array([2, 0]))["encodes"].to_dict() == {2: "emotion", 0: "condition"}
 
 
 def test_images_without_colour_and_an_empty_choice(images):
     codes = codes_of(np.arange(400.0))
-    assert list(encoded(codes, images.drop(columns="colour"), np.array([0]))) == ["condition", "emotion", "encodes"]
+    without = images.drop(columns="colour").assign(intensity="")
+    columns = ["condition", "emotion", "identity", "encodes", "encodes_p"]
+    assert list(encoded(codes, without, np.array([0]))) == columns
     assert len(encoded(codes, images, np.array([], dtype=int))) == 0
+
+
+def test_an_intensity_is_judged_among_images_of_one_emotion(images):
+    """Takes a and b of sad faces differ by intensity; a latent of the emotion says nothing of the take."""
+    rng = np.random.default_rng(3)
+    sad = (images["emotion"] == "sad").to_numpy()
+    take = np.tile(np.arange(200) // 25 % 2, 2)
+    marked = images.assign(intensity=np.where(sad, np.where(take == 1, "strong", "weak"), "normal"))
+    codes = codes_of(sad * 1.0 + 0.3 * rng.random(400), sad * take + 0.3 * rng.random(400))
+    assert encoded(codes, marked, np.arange(2))["encodes"].tolist() == ["emotion", "intensity"]
+
+
+@pytest.mark.parametrize("kept", ["one woman", "one emotion", "one image each"])
+def test_what_cannot_be_judged_is_not_encoded(images, kept):
+    rng = np.random.default_rng(4)
+    rows, label = {
+        "one woman": (images["identity"] == "woman003", "identity"),
+        "one emotion": (images["emotion"] == "sad", "emotion"),
+        "one image each": (images["pair"] < 25, "emotion"),
+    }[kept]
+    some = images[rows].reset_index(drop=True)
+    codes = codes_of((some["emotion"] == "sad") + (some["identity"] < "woman010") + 0.1 * rng.random(len(some)))
+    found = encoded(codes, some, np.array([0]))
+    assert np.isfinite(found[["condition", "emotion", "colour", "identity"]].to_numpy()).all()
+    assert found.loc[0, "encodes"] != label
+
+
+@pytest.mark.parametrize("kind", bench.KINDS)
+def test_noise_encodes_a_label_in_at_most_one_latent_in_twenty(kind):
+    """500 latents: .05 and two standard errors. The old rule, the largest eta^2 from .1 on, named most of them."""
+    images = bench.audit_images(women=5, emotions=7)
+    pooled = bench.noise(np.random.default_rng(5), images, 500, kind)
+    assert bench.named(pooled, images)["now"] <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 500)
 
 
 def test_detectors_of_each_colour_and_their_rank_by_harm(images):
@@ -72,7 +139,7 @@ def test_detectors_of_each_colour_and_their_rank_by_harm(images):
     codes = codes_of(rng.random(400), *(part + 0.1 * rng.random(400) for part in of_colour))
     found = detectors(codes, images, "colour", ranked=np.array([1, 3, 0, 2]))
     assert found[["colour", "latent", "rank"]].to_numpy().tolist() == [["blue", 2, 4], ["green", 3, 2], ["red", 1, 1]]
-    assert (found["eta2"] > 0.9).all()
+    assert (found["share"] > 0.9).all()
 
 
 def test_monosemanticity_equals_the_sum_over_pairs(rng):

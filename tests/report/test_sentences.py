@@ -91,7 +91,14 @@ def test_how_many_latents_come_back_is_told_where_another_seed_was_tried():
 
 
 def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank():
-    found = {"edited_latents": {"encode_condition": 0.0, "encode_emotion": 0.25, "encode_colour": 0.75}}
+    found = {
+        "edited_latents": {
+            "encode_condition": 0.0,
+            "encode_emotion": 0.25,
+            "encode_colour": 0.75,
+            "encode_identity": 0.0,
+        }
+    }
     says = sentences.described({"describe_latents": found})
     assert says == (
         "The label that explains most of an edited latent's activation is the top's colour for 75 % of them, "

@@ -23,7 +23,13 @@ SEARCHES = {
     "wrong_emotion": "for a wrong emotion",
     "condition_ignored": "with the condition ignored",
 }
-LABELS = {"colour": "the top's colour", "condition": "the garment", "emotion": "the face"}
+LABELS = {
+    "colour": "the top's colour",
+    "condition": "the garment",
+    "emotion": "the face",
+    "intensity": "the intensity of the expression",
+    "identity": "the woman",
+}
 
 
 def percent(found: dict[str, float]) -> str:
@@ -215,10 +221,11 @@ def stability(metrics: dict[str, Any]) -> str:
 def described(metrics: dict[str, Any]) -> str:
     """Write what the edited latents encode on confirmation women, who were held out when the latents were chosen.
 
-    A latent encodes the label that explains most of its activation: the top's colour, the garment or the face. If the
-    images have a label for the colour, the text adds ranks. All latents are ranked by how much they harm the emotion
-    readout on semi-nude women; rank 1 harms most. For each colour, one latent detects this colour best. The text names
-    the smallest and the largest rank of these latents.
+    A latent encodes the label that explains most of its activation: the top's colour, the garment, the face, the
+    intensity of the expression or the woman. It encodes none if every label explains little, or no more than chance
+    would. If the images have a label for the colour, the text adds ranks. All latents are ranked by how much they harm
+    the emotion readout on semi-nude women; rank 1 harms most. For each colour, one latent detects this colour best. The
+    text names the smallest and the largest rank of these latents.
 
     metrics: the contents of the metrics files, by stage; `describe_latents` is read.
     """
