@@ -25,7 +25,7 @@ from stages.core.report import sentences, tables
 from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
-from stages.core.schema import Ablate, Clip, Demo, Inference, Ingest
+from stages.core.schema import Ablate, Clip, Demo, Inference, Ingest, TrainSae
 
 METRICS_DPATH, FULL_DPATH = Path("metrics"), Path("metrics/full")
 PLOTS_DPATH, SELECTION_DPATH, BY_IMAGE_DPATH = Path("plots"), Path("data/selection"), Path("data/selection_by_image")
@@ -193,6 +193,7 @@ def main() -> None:
         title=TITLE,
         finding=sentences.finding(metrics, chosen, inference),
         truth=sentences.truth(ingest, clip, demo),
+        seen_in_training=sentences.seen_in_training(params.load(TrainSae)),
         cards=sentences.cards(metrics, chosen),
         images=pictures,
         confidence=f"{inference.confidence:.0%}",

@@ -218,7 +218,8 @@ class TrainSae(Section):
     recipe: Literal["target_l0", "published"]
     """`target_l0` steers the number of active latents to a target; `published` is the study's loss."""
     train_on: Literal["discovery_and_corpus", "discovery", "audit"]
-    """Images the SAE is trained on. `audit` is the published study's setting: all audit images, nothing held out."""
+    """Images the SAE is trained on. `audit` is the published study's setting: all audit images, those of confirmation
+    women included. Then the SAE has seen the images on which claims are made, and the report says so."""
     steps: Count
     """Number of training steps."""
     batch_size: Count

@@ -6,7 +6,7 @@ import pytest
 
 from stages.core.report import sentences
 from stages.core.run import params
-from stages.core.schema import Clip, Demo, Inference, Ingest
+from stages.core.schema import Clip, Demo, Inference, Ingest, TrainSae
 from tests.imports import ROOT
 
 INFERENCE = params.load(Inference, fpath=ROOT / "params.yaml")
@@ -88,6 +88,15 @@ def test_how_many_latents_come_back_is_told_where_another_seed_was_tried():
     assert says.startswith("Trained again with another seed, the chosen SAE has 5 % of its latents again")
     assert "with 3 other seeds" in sentences.stability({"check_stability": tried | {"n_other_seeds": 3}})
     assert sentences.stability({"check_stability": {"n_other_seeds": 0}}) == ""
+
+
+def test_an_sae_that_saw_the_women_of_the_claims_is_owned_up_to():
+    training = params.load(TrainSae, fpath=ROOT / "params.yaml")
+    assert sentences.seen_in_training(training) == ""
+    audit = training.model_copy(update={"train_on": "audit"})
+    assert "were trained on the images of all women, these women included" in sentences.seen_in_training(audit)
+    elsewhere = audit.model_copy(update={"source": "pretrained"})
+    assert "is not known here" in sentences.seen_in_training(elsewhere)
 
 
 def test_what_the_edited_latents_encode_is_told_with_the_planted_features_rank():

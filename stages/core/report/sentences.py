@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.core.run.labels import CLOTHED, CONDITIONS, OTHER_CONDITION, REGIONS, SEMI_NUDE
-from stages.core.schema import Clip, Demo, Inference, Ingest
+from stages.core.schema import Clip, Demo, Inference, Ingest, TrainSae
 
 GAPS = {
     "bias": "effect on R, in nats, in the condition read better minus the other, measured while the latents of earlier "
@@ -145,6 +145,27 @@ def no_edit(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
         f"Of {d_sae:,} latents after block {chosen['layer']}, {n_found:.0f} were found, but no edit of them helped: "
         f"none raised the readout of {women} by more than it changed the other condition, without lowering accuracy. "
         "Nothing was edited."
+    )
+
+
+def seen_in_training(training: TrainSae) -> str:
+    """Write which images of confirmation women the SAEs may have been trained on; latents are chosen on others.
+
+    training: the section `train_sae` of params.yaml.
+    Returns "" if the SAEs were trained here, without the images of confirmation women.
+    """
+    if training.source == "pretrained":
+        return (
+            "The SAEs were trained elsewhere (train_sae.source: pretrained). Whether they were trained on images of "
+            "these women is not known here."
+        )
+    if training.train_on != "audit":
+        return ""
+    return (
+        "The SAEs, however, were trained on the images of all women, these women included (train_sae.train_on: audit). "
+        "The training saw no labels, but on these women the SAE reconstructs better, and its latents fit better, than "
+        "on women it has never seen. So the numbers say less about other women than they would with an SAE trained on "
+        "discovery women only."
     )
 
 
