@@ -65,3 +65,21 @@ def test_twins_differ_in_condition_and_a_clothed_image_is_its_own_clothed_twin(s
     assert (spliced.audit.twin[spliced.audit.twin] == np.arange(len(semi_nude))).all()
     assert not semi_nude[spliced.audit.clothed_twin].any()
     assert (spliced.audit.clothed_twin[~semi_nude] == np.flatnonzero(~semi_nude)).all()
+
+
+def test_a_greyed_image_takes_its_latents_from_a_greyed_twin(spliced):
+    """Rows 0 and 1 are a pair. The clothed image is its own twin: patching from it changes nothing, greyed or not."""
+    semi_nude, clothed = (np.flatnonzero(spliced.data.table["condition"] == c)[:1] for c in ("semi_nude", "clothed"))
+    patch = spliced.edit_arm(LatentEdit(latents=torch.arange(20), kind="patch"), "all")
+
+    def half_grey(rows: np.ndarray) -> np.ndarray:
+        pictures = spliced.data.images(rows).copy()
+        pictures[:, 16:] = 128
+        return pictures
+
+    batch, of_twin = spliced.batch(semi_nude, half_grey), spliced.batch(clothed, half_grey)
+    assert torch.allclose(batch.clothed_twin, of_twin.tokens, atol=1e-6)
+    assert torch.allclose(batch.twin, of_twin.tokens, atol=1e-6)
+    assert not torch.allclose(batch.twin, spliced.audit.tokens(clothed), atol=1e-2)
+    assert torch.allclose(patch(of_twin), of_twin.tokens, atol=1e-5)
+    assert not torch.allclose(patch(batch), batch.tokens, atol=1e-3)

@@ -89,37 +89,44 @@ class AuditTokens:
         return self.data.coverage("bust", rows, self.grid)
 
 
+TokenSource = Callable[[np.ndarray], Float[Tensor, "n token d_in"]]
+"""A function that takes row numbers and gives the residual stream of these images at the splice."""
+
+
 @dataclass(frozen=True)
 class ImageBatch:
     """Some images at the splice (the block after which the model is changed), with all that an arm may ask for.
 
     An arm is an intervention on the residual stream. The first axis of every array is the image.
 
-    audit: source of the twins' tokens and of the bust masks.
+    audit: which image is whose twin, and the bust masks.
     rows: row numbers of the images in the data set's table.
     tokens: residual stream of the images at the splice.
+    read: a function from row numbers to the tokens of other images, with pixels that were changed in the same way as
+        those of this batch. Twins are read by it.
     """
 
     audit: AuditTokens
     rows: np.ndarray
     tokens: Float[Tensor, "n token d_in"]
+    read: TokenSource
 
     @cached_property
     def twin(self) -> Float[Tensor, "n token d_in"]:
-        """Tokens of each image's twin, from the activation store.
+        """Tokens of each image's twin. If a region is greyed out in the images, it is greyed out in the twins, too.
 
         The twin shows the same woman with the same expression in the other condition. An image without a twin has its
         own tokens.
         """
-        return self.audit.tokens(self.audit.twin[self.rows])
+        return self.read(self.audit.twin[self.rows])
 
     @cached_property
     def clothed_twin(self) -> Float[Tensor, "n token d_in"]:
-        """Tokens of each image's clothed twin (same woman, same expression), from the activation store.
+        """Tokens of each image's clothed twin (same woman, same expression), changed in the same way as the image.
 
         A clothed image, or an image without a twin, has its own tokens.
         """
-        return self.audit.tokens(self.audit.clothed_twin[self.rows])
+        return self.read(self.audit.clothed_twin[self.rows])
 
     @cached_property
     def bust(self) -> Float[np.ndarray, "n gh gw"]:
@@ -282,12 +289,17 @@ class SplicedClip:
 
         rows: row numbers of the images in the data set's table.
         pixels: a function from row numbers to other pixels for these images, [n, s, s, 3], from which the tokens are
-            computed. If not given, the tokens come from the activation store.
+            computed, those of twins too. If not given, the tokens come from the activation store.
         """
-        if pixels is None:
-            return ImageBatch(self.audit, rows, self.audit.tokens(rows))
-        _, kept = self.clip.residuals(self.clip.pixels(pixels(rows)), [self.layer])
-        return ImageBatch(self.audit, rows, kept[self.layer].float())
+        read = self.audit.tokens if pixels is None else self._computed_from(pixels)
+        return ImageBatch(self.audit, rows, read(rows), read)
+
+    def _computed_from(self, pixels: ImageSource) -> TokenSource:
+        def tokens(rows: np.ndarray) -> Tensor:
+            _, kept = self.clip.residuals(self.clip.pixels(pixels(rows)), [self.layer])
+            return kept[self.layer].float()
+
+        return tokens
 
     @torch.no_grad()
     def embeddings(self, rows: np.ndarray, arm: Arm = original) -> Float[np.ndarray, "n embed"]:
@@ -351,11 +363,11 @@ class SplicedClip:
 
         arm: an intervention on the residual stream after block `layer`.
         rows: row numbers of the images in the data set's table. Each run of CLIP must take the pixels of all these
-            images in one batch, in this order.
+            images in one batch, in this order. The tokens of twins are those of the activation store: unchanged images.
         """
 
         def change(tokens: Tensor) -> Tensor:
-            return arm(ImageBatch(self.audit, rows, tokens))
+            return arm(ImageBatch(self.audit, rows, tokens, self.audit.tokens))
 
         with replaced_residual(self.clip.visual, self.layer, change):
             yield
