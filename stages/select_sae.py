@@ -270,7 +270,7 @@ def choose(table: pd.DataFrame, config: SelectSae, losing: str | None) -> tuple[
     names = [CONDITION_WORDS[losing], next(word for name, word in CONDITION_WORDS.items() if name != losing)]
     return best, (
         f"on discovery women, an edit of {best['n_edited']:.0f} latents gives {names[0]} images a gain of "
-        f"{best['gain']:.2f} nats in the log-probability of the true emotion and {100 * best['accuracy_gain']:.0f} "
+        f"{best['gain']:.2f} nats in the log-probability of the true emotion and {100 * best['accuracy_gain']:.1f} "
         f"points of accuracy; {names[1]} images change by {best['other_change']:.2f} nats and lose "
         f"{100 * best['other_accuracy_loss']:.1f} points"
     )

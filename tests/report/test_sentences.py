@@ -44,10 +44,17 @@ def test_a_gap_and_its_edit_are_told_with_interval_and_the_same_search_on_swappe
     assert "30 % [20, 40] of the images of the same women semi-nude" in says
     assert "Editing 2 of 2,048 latents after block 4 raises accuracy on semi-nude women by 40 points [30, 50]" in says
     assert "(p = 0.024 against 40 such searches on swapped labels, the smallest possible being 0.024)" in says
-    assert "and lowers it on women in a shirt by 1 points [0, 2]" in says
+    assert "and lowers it on women in a shirt by 1 point [0, 2]" in says
     without = metrics()
     without["ablate"]["null_searches"] = {}
     assert "(p = 0.005 against matched random sets" in sentences.finding(without, selection(), INFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "says"), [(0.01, "1 point"), (-0.014, "-1 point"), (0.016, "2 points"), (0.0, "0 points")]
+)
+def test_one_point_is_singular(estimate, says):
+    assert sentences.points(found(estimate, 0.0, 0.02)) == f"{says} [0, 2]"
 
 
 def test_a_gap_the_other_way_is_told_the_other_way():

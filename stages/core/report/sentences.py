@@ -45,7 +45,16 @@ def points(found: dict[str, float]) -> str:
 
     found: the keys estimate, low and high (ends of the interval), each a difference of shares from -1 to 1.
     """
-    return f"{100 * found['estimate']:.0f} points [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+    estimate = f"{100 * found['estimate']:.0f}"
+    return f"{estimate} {point_word(estimate)} [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+
+
+def point_word(count: str) -> str:
+    """Return the word after a rounded number of percentage points: "point" after 1 and -1, else "points".
+
+    count: the number as it is written, such as "+1".
+    """
+    return "point" if count.lstrip("+-") == "1" else "points"
 
 
 def number(found: dict[str, float]) -> str:
@@ -203,19 +212,20 @@ def cards(metrics: dict[str, Any], chosen: dict[str, Any]) -> list[dict[str, str
     greyed = ablate["reliance"]["original"]["bust"]["accuracy"][SEMI_NUDE]
     lifts = [heat[condition]["estimate"] for condition in CONDITIONS]
 
-    def card(found: dict[str, float], label: str, scale: float = 1, unit: str = "") -> dict[str, str]:
-        digits = 0 if scale == 100 else 2
+    def card(found: dict[str, float], label: str, in_points: bool = False) -> dict[str, str]:
+        scale, digits = (100, 0) if in_points else (1, 2)
         value, low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("estimate", "low", "high"))
+        unit = f" {point_word(value)}" if in_points else ""
         return {"value": f"{value}{unit}", "label": label, "interval": f"interval [{low}, {high}]"}
 
     shown = [
-        card(ablate["accuracy"]["original"]["gap"], "emotion gap: accuracy clothed minus semi-nude", 100, " points"),
-        card(greyed, "change of semi-nude accuracy when the bust is greyed out", 100, " points"),
+        card(ablate["accuracy"]["original"]["gap"], "emotion gap: accuracy clothed minus semi-nude", in_points=True),
+        card(greyed, "change of semi-nude accuracy when the bust is greyed out", in_points=True),
         card(heat["gap"], f"bust-lift gap of the heatmaps: {lifts[1]:.2f} clothed minus {lifts[0]:.2f} semi-nude"),
     ]
     if chosen["latents"]:
         gain = ablate["edit"]["accuracy"]["gain"]
-        shown.insert(2, card(gain, f"gain of accuracy on {WOMEN[chosen['losing']]} by the edit", 100, " points"))
+        shown.insert(2, card(gain, f"gain of accuracy on {WOMEN[chosen['losing']]} by the edit", in_points=True))
     return shown
 
 
