@@ -41,6 +41,12 @@ def outcome(rng: Rng, women: int, up: float, down: float, rho: float) -> np.ndar
     return (uniform < own[:, :1]).astype(float) - (uniform > 1 - own[:, 1:2])
 
 
+def iou(rng: Rng, women: int) -> np.ndarray:
+    """Overlaps around .2, which are not 0 or 1: half of the variance lies between women."""
+    own = rng.beta(2, 8, size=(women, 1))
+    return (own + rng.beta(2, 8, size=(women, N_PAIRS))) / 2
+
+
 def mixture(rng: Rng, women: int, share: float, rho: float) -> np.ndarray:
     """Nearly 0 (exponential, mean .05), but lognormal on a share of the images."""
     own = rates(rng, women, [share, 1 - share], rho)[:, :1]
@@ -80,6 +86,10 @@ OUTCOMES: dict[str, tuple[Draw, float, Bounds]] = {
         ("gap .69", 0.69, 0.0, 0.1),
         ("gap .97", 0.975, 0.005, 0.1),
     ]
+}
+OUTCOMES |= {
+    "IoU": (iou, 0.2, (0.0, 1.0)),
+    "gap of IoU": (lambda rng, women: iou(rng, women) - iou(rng, women), 0.0, (-1.0, 1.0)),
 }
 UNBOUNDED: dict[str, tuple[Draw, float, None]] = {
     "normal": (lambda rng, women: rng.normal(size=(women, 1)) + rng.normal(size=(women, N_PAIRS)), 0.0, None),

@@ -16,7 +16,8 @@ Rules; each demands a family-wise p of at most the level, and an estimate above 
     flips, shifted     the same, of gap - .01
     halves             the eight largest t of half of the women, then one-sided sign flips of the other half
     bootstrap          `romano_wolf.step_down` over the latents that act
-    harm_p             the same, over the latents that act on at least log2(1 / level) women: the rule in use
+    harm_p             the same, over the latents that act on at least 4.3 effective women, of which those are named
+                       that act on log2(1 / level) or more: the rule in use
     harm_p, shifted    the same, of gap - .01
 """
 
@@ -31,7 +32,7 @@ import numpy as np
 
 from stages.core.paired.bootstrap import resample_women
 from stages.core.paired.clusters import by_cluster, means_and_errors
-from stages.core.paired.romano_wolf import step_down, testable
+from stages.core.paired.romano_wolf import in_family, nameable, step_down
 from tests.bench.table import markdown
 
 SD, MIN_EFFECT = 0.1, 0.01
@@ -174,11 +175,11 @@ class Family:
         }
 
     def p_by_rule(self, level: float) -> dict[str, np.ndarray]:
-        widely = testable(self.sums, self.counts, level, MIN_EFFECT)
+        family, enough = in_family(self.sums, self.counts, level, MIN_EFFECT), nameable(self.sums, level)
         return {
             **self.p_at_any_level,
-            "harm_p": self.among(widely, self._step_down, self.sums),
-            "harm_p, shifted": self.among(widely, self._step_down, self.shifted),
+            "harm_p": np.where(enough, self.among(family, self._step_down, self.sums), 1.0),
+            "harm_p, shifted": np.where(enough, self.among(family, self._step_down, self.shifted), 1.0),
         }
 
 

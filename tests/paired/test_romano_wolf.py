@@ -64,7 +64,7 @@ def test_latents_that_hardly_act_or_act_on_few_women_are_not_tested(rng):
 
 def test_the_choice_of_tested_latents_ignores_signs(rng):
     gaps, signs = rng.normal(size=(15, 50)) * 0.02, rng.choice([-1, 1], size=(15, 1))
-    tested = [romano_wolf.testable(values, np.ones(15), 0.05, 0.015) for values in (gaps, gaps * signs)]
+    tested = [romano_wolf.in_family(values, np.ones(15), 0.05, 0.015) for values in (gaps, gaps * signs)]
     assert (tested[0] == tested[1]).all() and 0 < tested[0].sum() < 50
 
 
@@ -75,6 +75,23 @@ def test_too_few_women_can_name_nothing():
         assert (harm_p([np.ones((n_women, 3))], np.arange(n_women), **settings)[0] == 1).all()
         assert (harm_p([np.ones((n_women + 1, 3))], np.arange(n_women + 1), **settings)[0] <= alpha).all()
     assert (harm_p([np.zeros((8, 3))], np.arange(8), **SETTINGS)[0] == 1).all()
+
+
+def test_a_small_level_keeps_the_latents_that_show_the_tails():
+    """Five of twelve women carry a latent: enough to be named at .05. At .005 it stays in the family, unnamed."""
+    sums = np.array([[1.0]] * 5 + [[0.0]] * 7)
+    for alpha, named in ((0.05, True), (0.005, False)):
+        assert romano_wolf.in_family(sums, np.ones(12), alpha, 0.01).item()
+        assert romano_wolf.nameable(sums, alpha).item() == named
+    assert not romano_wolf.in_family(sums[1:], np.ones(11), 0.05, 0.01).item()
+
+
+@pytest.mark.slow
+def test_rare_strong_help_is_held_at_a_small_level_and_few_women():
+    """With a family of only those latents that can be named at .005, 7 % of such draws named one."""
+    shape = bench.SHAPES["rare strong help, frequent weak harm"]
+    families = bench.null_families(shape, women=12, latents=500, n=100)
+    assert sum((family.p_by_rule(0.005)["harm_p"] <= 0.005).any() for family in families) <= 2
 
 
 def test_women_who_all_agree_are_as_significant_as_can_be():

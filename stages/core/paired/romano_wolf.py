@@ -22,6 +22,8 @@ from jaxtyping import Bool, Float
 from stages.core.paired.bootstrap import bootstrap_t, column_chunks, resample_women
 from stages.core.paired.clusters import by_cluster, means_and_errors
 
+WIDEST = 0.05  # alpha whose family is also that of every smaller alpha
+
 
 def harm_p(
     families: Iterable[Float[np.ndarray, "pair _"]],
@@ -37,11 +39,11 @@ def harm_p(
     families: for each SAE, the gap of each pair and latent (clothed minus semi-nude twin; above 0: harm). The pairs are
         the same for all SAEs. Each array is reduced to sums of women before the next one is taken.
     clusters: the woman of each pair.
-    alpha: family-wise error rate at which latents will be named. A latent on few women is not tested (`testable`).
-    min_effect: smallest gap that counts, in the units of the gaps. A latent that does less is not tested.
+    alpha: family-wise error rate at which latents will be named. A latent on few women is not named (`nameable`).
+    min_effect: smallest gap that counts, in the units of the gaps. A latent that does less is not tested (`in_family`).
     n_bootstrap: number of resamples of women.
     seed: seed of the resamples.
-    Returns for each SAE the family-wise p of each latent, one-sided; 1 for a latent that is not tested. The smallest
+    Returns for each SAE the family-wise p of each latent, one-sided; 1 for a latent that cannot be named. The smallest
     possible p is 1 / (1 + n_bootstrap). Fewer than log2(1 / alpha) women can name nothing: every p is 1. At .05 these
     are fewer than 5 women, at .005 fewer than 8.
     """
@@ -49,9 +51,9 @@ def harm_p(
     widths, counts = [sums.shape[1] for sums, _ in reduced], reduced[0][1]
     sums = np.concatenate([sums for sums, _ in reduced], axis=1)
     p = np.ones(sums.shape[1])
-    tested = np.flatnonzero(testable(sums, counts, alpha, min_effect))
+    tested = np.flatnonzero(in_family(sums, counts, alpha, min_effect))
     p[tested] = step_down(sums[:, tested], counts, resample_women(len(counts), n_bootstrap, seed))
-    return np.split(p, np.cumsum(widths)[:-1])
+    return np.split(np.where(nameable(sums, alpha), p, 1.0), np.cumsum(widths)[:-1])
 
 
 def effective_women(sums: Float[np.ndarray, "woman latent"]) -> Float[np.ndarray, " latent"]:
@@ -63,17 +65,27 @@ def effective_women(sums: Float[np.ndarray, "woman latent"]) -> Float[np.ndarray
     return np.divide(np.abs(sums).sum(0) ** 2, squares, out=np.zeros(len(squares)), where=squares > 0)
 
 
-def testable(
+def nameable(sums: Float[np.ndarray, "woman latent"], alpha: float) -> Bool[np.ndarray, " latent"]:
+    """Find the latents that enough women carry to be named at `alpha`.
+
+    These are at least log2(1 / alpha) effective women, because the signs of k women have no p below 2^-k.
+    """
+    return effective_women(sums) >= np.log2(1 / alpha)
+
+
+def in_family(
     sums: Float[np.ndarray, "woman latent"], counts: np.ndarray, alpha: float, min_effect: float
 ) -> Bool[np.ndarray, " latent"]:
-    """Find the latents that could be named at all; the others only add to the family (Tarone 1990, Biometrics 46:515).
+    """Find the latents that are tested together. The others could not be named (Tarone 1990, Biometrics 46:515).
 
     The mean over pairs of |mean gap of the woman| must be at least `min_effect`, since a mean gap above it is demanded.
-    The latent must act on at least log2(1 / alpha) effective women, because the signs of k women have no p below 2^-k.
+    The latent must be `nameable` at `alpha`, or at WIDEST (.05) if alpha is smaller. A small alpha does not make the
+    family smaller: latents that four to seven women carry show how skewed gaps can be. Without them, a latent on which
+    no such woman was drawn looks harmful by mistake.
     The signs of the gaps play no part, so the choice favours neither harm nor help.
     """
     size = np.abs(sums).sum(0) / counts.sum()
-    return (size >= min_effect) & (effective_women(sums) >= max(np.log2(1 / alpha), 1e-9))
+    return (size >= min_effect) & (size > 0) & nameable(sums, max(alpha, WIDEST))
 
 
 def step_down(
