@@ -35,7 +35,7 @@ from stages.core.clip.vit import FrozenClip
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
 from stages.core.latents import lists, readout_gap
-from stages.core.latents.edit_curve import best_edit, edit_curve
+from stages.core.latents.edit_curve import Gains, best_edit
 from stages.core.latents.edited_effects import EditedEffects, candidate_latents
 from stages.core.latents.pooling import PooledLatents
 from stages.core.latents.readout_gap import ReadoutGap
@@ -156,14 +156,14 @@ def shortlist(table: pd.DataFrame, config: SelectSae, edit: Edit) -> list[int]:
 class Searched:
     """The latents of one SAE that could be edited, and what editing the first of them does on discovery women.
 
-    found: the list of latents to edit, a row per latent, the first to edit first (`core/latents/lists.py`).
-    curve: a row per number of latents edited (`core/latents/edit_curve.py`).
-    best: the row of `curve` with the best edit; the first one, of no latent, if no edit helps.
+    found: the list of latents that could be edited, a row per latent (`core/latents/lists.py`).
+    edited: the latents of the best edit, a row per latent, the first to edit first; none if no edit helps.
+    gains: what the best edit gives and costs (`Gains.of`).
     """
 
     found: pd.DataFrame
-    curve: pd.DataFrame
-    best: pd.Series
+    edited: pd.DataFrame
+    gains: pd.Series
 
 
 @dataclass(frozen=True)
@@ -207,21 +207,25 @@ class Audit:
         spliced, pairs, directory = self.spliced(point), self.pairs, ANALYSIS_DPATH / str(point)
         tests = lists.read_table(directory / "latents.csv", ["latent", "mean_cls", "mean_patch"])
         means = tests[["mean_cls", "mean_patch"]].to_numpy().T
+        gains = Gains(spliced, pairs, losing, self.edit, means)
         if self.edit.latents == "perception":
             found = lists.load(directory / "perception.csv")
+            good = found["latent"].tolist()
         else:
             pooled = PooledLatents.load(directory / "pooled.zarr")
             images = pairs.positions(self.data.audit_rows())
             candidates = candidate_latents(pooled, images, np.tile(pairs.women, 2))
-            found = find_step_by_step(
+            found, good = find_step_by_step(
                 EditedEffects(spliced, pairs, self.edit, means, candidates),
                 candidates,
                 partial(harmful_latents, losing=losing, clusters=pairs.women, inference=self.inference),
+                gains.accept,
                 n_per_step=self.edit.n_per_step,
                 n_most=self.edit.n_latents,
             )
-        curve = edit_curve(spliced, pairs, losing, found["latent"].to_numpy(np.int64), self.edit, means)
-        return Searched(found, curve, best_edit(curve, self.edit.max_cost))
+        best = best_edit(gains.curve(good), self.edit.max_cost)
+        edited = found.set_index("latent", drop=False).loc[good[: int(best["n_latents"])]].reset_index(drop=True)
+        return Searched(found, edited, best)
 
 
 def with_edits(table: pd.DataFrame, searched: dict[int, Searched]) -> pd.DataFrame:
@@ -236,7 +240,7 @@ def with_edits(table: pd.DataFrame, searched: dict[int, Searched]) -> pd.DataFra
         accuracy_gain          rise of accuracy in the losing condition
         other_accuracy_loss    fall of accuracy in the other condition
     """
-    edits = {i: {"n_edited": int(s.best["n_latents"]), **s.best[list(GAINS)]} for i, s in searched.items()}
+    edits = {i: {"n_edited": len(s.edited), **s.gains[list(GAINS)]} for i, s in searched.items()}
     found = pd.DataFrame.from_dict(edits, orient="index", columns=["n_edited", *GAINS]).reindex(table.index)
     found["n_edited"] = found["n_edited"].fillna(0).astype(int)
     return table.assign(searched=table.index.isin(list(searched)).astype(int)).join(
@@ -387,10 +391,10 @@ def main() -> None:
     found: dict[LatentList, pd.DataFrame] = {
         kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)
     }
+    edited = found[edit.latents][:0]
     if chosen.name in searched:
-        found[edit.latents] = searched[int(chosen.name)].found
+        found[edit.latents], edited = searched[int(chosen.name)].found, searched[int(chosen.name)].edited
     tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae", TESTS)
-    edited = found[edit.latents][: int(chosen["n_edited"])]
     described = tests[[*TESTS]]
     chosen_edit = selection(chosen, gap, losing, edited, edit)
     with outs.atomic_output(SELECTION_DPATH) as directory:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from stages.core.latents.edit_curve import best_edit, edit_curve, edit_sizes
+from stages.core.latents.edit_curve import Gains, best_edit, edit_sizes
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import original
 from stages.core.paired import Pairs
 from stages.core.run.labels import CLOTHED, SEMI_NUDE
 from stages.core.schema import Edit
 
-EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all", n_latents=8, curve=[1, 2, 4, 99])
+EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all", n_latents=8, curve=[1, 2, 4, 99], max_cost=1.0)
 
 
 def curve(**columns: list[float]) -> pd.DataFrame:
@@ -44,7 +46,8 @@ def test_sizes_end_with_as_many_as_may_be_edited():
 @pytest.mark.parametrize("losing", [SEMI_NUDE, CLOTHED])
 def test_gains_are_counted_in_the_losing_condition_and_changes_in_the_other(spliced, losing):
     pairs, ranked = Pairs.from_images(spliced.data.table, "discovery"), np.array([3, 17, 40])
-    found = edit_curve(spliced, pairs, losing, ranked, EDIT, np.zeros((2, 64)))
+    gains = Gains(spliced, pairs, losing, EDIT, np.zeros((2, 64)))
+    found = gains.curve(ranked.tolist())
     device = spliced.clip.device
     arm = spliced.edit_arm(LatentEdit.from_params(EDIT, ranked, np.zeros((2, 64)), device), "all")
     outcomes = spliced.outcomes(pairs.rows, [original, arm])
@@ -56,3 +59,7 @@ def test_gains_are_counted_in_the_losing_condition_and_changes_in_the_other(spli
     assert last["net_gain"] == pytest.approx(last["gain"] - abs((R[other][1] - R[other][0]).mean()))
     assert last["accuracy_gain"] == pytest.approx((correct[losing][1] - correct[losing][0]).mean())
     assert last["other_accuracy_loss"] == pytest.approx((correct[other][0] - correct[other][1]).mean())
+    before, costs_too_much = gains.of([3, 17]), EDIT.model_copy(update={"max_cost": -1.0})
+    helps = last["net_gain"] > before["net_gain"]
+    assert gains.accept([3, 17], 40) == helps and gains.accept([3, 17], 17) is False  # once more changes nothing
+    assert replace(gains, edit=costs_too_much).accept([3, 17], 40) is False

@@ -10,7 +10,7 @@ import pytest
 
 from stages.core import paired, schema
 from stages.core.latents import lists
-from stages.core.latents.search import find_step_by_step, harmful_latents, most_harmful
+from stages.core.latents.search import accept_all, find_step_by_step, harmful_latents, most_harmful
 from stages.core.run.labels import CLOTHED, SEMI_NUDE
 
 INFERENCE = schema.Inference(
@@ -93,17 +93,34 @@ def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
         asked.append(list(edited))
         return harm(0.5, 0.0, 0.3 if 20 in edited else 0.0, 0.1 if 22 in edited else 0.0)
 
-    found = find_step_by_step(effects, 20 + np.arange(4), RANK, n_per_step=2, n_most=10)
+    found, edited = find_step_by_step(effects, 20 + np.arange(4), RANK, accept_all, n_per_step=2, n_most=10)
     assert found[["latent", "step"]].to_numpy().tolist() == [[20, 1], [22, 2], [23, 3]]
-    assert asked == [[], [20], [20, 22], [20, 22, 23]]
+    assert asked == [[], [20], [20, 22], [20, 22, 23]] and edited == [20, 22, 23]
+
+
+def test_a_latent_that_is_not_accepted_stays_on_the_list_blocks_no_other_and_is_tried_again():
+    """21 and 22 harm, but the other condition needs them; 21 can be edited once 23 is."""
+    asked = []
+
+    def effects(edited: list[int]) -> dict[str, np.ndarray]:
+        asked.append(list(edited))
+        return harm(0.5, 0.4, 0.3, 0.1)
+
+    def accepts(edited: list[int], latent: int) -> bool:
+        return latent in (20, 23) or (latent == 21 and 23 in edited)
+
+    found, edited = find_step_by_step(effects, 20 + np.arange(4), RANK, accepts, n_per_step=1, n_most=10)
+    assert found["latent"].tolist() == [20, 21, 22, 23]
+    assert edited == [20, 23, 21]
+    assert asked == [[], [20], [20], [20], [20, 23, 21]]
 
 
 def test_no_more_latents_than_asked_for_and_none_where_none_harms(tmp_path):
     candidates = np.arange(5)
-    search = partial(find_step_by_step, rank=RANK, n_per_step=2, n_most=3)
-    found = search(lambda edited: harm(0.5, 0.4, 0.3, 0.2, 0.1), candidates)
+    search = partial(find_step_by_step, rank=RANK, accepts=accept_all, n_per_step=2, n_most=3)
+    found, _ = search(lambda edited: harm(0.5, 0.4, 0.3, 0.2, 0.1), candidates)
     assert found["latent"].tolist() == [0, 1, 2] and found["step"].tolist() == [1, 1, 2]
-    none = search(lambda edited: harm(0.0, -0.1), candidates[:2])
+    none, _ = search(lambda edited: harm(0.0, -0.1), candidates[:2])
     assert none.empty and list(none) == lists.COLUMNS
     none.to_csv(tmp_path / "none.csv", index=False)
     assert lists.load(tmp_path / "none.csv")["latent"].tolist() == []
@@ -133,7 +150,7 @@ def study(bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     inference = INFERENCE.model_copy(update={"seed": seed})
     rank = partial(harmful_latents, losing=SEMI_NUDE, clusters=women, inference=inference)
-    found = find_step_by_step(effects, np.arange(N_LATENTS), rank, n_per_step=2, n_most=8)
+    found, _ = find_step_by_step(effects, np.arange(N_LATENTS), rank, accept_all, n_per_step=2, n_most=8)
     tests = paired.paired_tests(activation, women, n_permutations=199, n_bootstrap=1, seed=seed).add_prefix("act_")
     seen = lists.perception_latents(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
     return found["latent"].to_numpy(), seen["latent"].to_numpy()

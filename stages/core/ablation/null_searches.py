@@ -21,7 +21,7 @@ from jaxtyping import Int
 
 from stages.core.ablation.arms import ArmInputs
 from stages.core.latents.edited_effects import EditedEffects, Effects, candidate_latents
-from stages.core.latents.search import ByCondition, find_step_by_step, most_harmful
+from stages.core.latents.search import ByCondition, accept_all, find_step_by_step, most_harmful
 from stages.core.paired import Pairs
 from stages.core.run.labels import CONDITIONS
 from stages.core.run.progress import progress
@@ -49,9 +49,10 @@ def null_searches(inputs: ArmInputs, n_draws: int) -> dict[str, Int[np.ndarray, 
     def search(effects: Effects, *, twins: bool = True) -> np.ndarray:
         rank = partial(most_harmful, losing=losing, twins=twins)
         k = len(inputs.chosen.latents)
-        found = find_step_by_step(effects, candidates, rank, n_per_step=inputs.edit.n_per_step, n_most=k)["latent"]
+        steps = {"n_per_step": inputs.edit.n_per_step, "n_most": k}
+        _, found = find_step_by_step(effects, candidates, rank, accept_all, **steps)
         rest = np.setdiff1d(candidates, found)[: k - len(found)]
-        return np.concatenate([found.to_numpy(np.int64), rest])
+        return np.concatenate([np.array(found, dtype=np.int64), rest])
 
     drawn = [(kind, rng) for kind, rngs in draws.items() for rng in rngs]
     found: dict[str, list[np.ndarray]] = {kind: [] for kind in NULLS}

@@ -6,15 +6,20 @@ net gain        gain in R minus the absolute change of R in the other condition
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import SplicedClip
 from stages.core.paired import Pairs
 from stages.core.run.labels import OTHER_CONDITION
 from stages.core.schema import Edit
+
+ByCondition = dict[str, float]
 
 
 def edit_sizes(edit: Edit, n_ranked: int) -> list[int]:
@@ -27,52 +32,79 @@ def edit_sizes(edit: Edit, n_ranked: int) -> list[int]:
     return [0, *sorted({min(k, most) for k in (*edit.curve, most)} - {0})]
 
 
-def edit_curve(
-    spliced: SplicedClip,
-    pairs: Pairs,
-    losing: str,
-    ranked: Int[np.ndarray, " k"],
-    edit: Edit,
-    means: Float[np.ndarray, "2 d_sae"],
-) -> pd.DataFrame:
-    """Edit the first k latents of a ranking, for several k, and measure what each edit gives and costs.
+@dataclass(frozen=True)
+class Gains:
+    """What edits of some latents give and cost on the women used for choosing. Each set of latents is measured once.
 
     spliced: CLIP with the SAE, and the images.
-    pairs: the pairs to measure on: those of the women used for choosing.
+    pairs: the pairs to measure on.
     losing: the condition that is read worse.
-    ranked: indices of latents, the first to edit first.
-    edit: how the latents are edited, and the numbers to try.
+    edit: how latents are edited, the numbers to try, and the largest loss of accuracy in the other condition.
     means: mean activation of every latent, on the class token (row 0) and on patches (row 1), for edits to the mean.
-    Returns a row per k. R is the log-probability of the true emotion, mean over images, nats:
-        n_latents                k
-        R_losing, R_other        R in the losing and in the other condition, with the edit
-        gain                     rise of R in the losing condition, against k = 0
-        other_change             change of R in the other condition, against k = 0
-        net_gain                 gain - |other_change|
-        accuracy_gain            rise of accuracy in the losing condition, against k = 0
-        other_accuracy_loss      fall of accuracy in the other condition, against k = 0
     """
-    sizes = edit_sizes(edit, len(ranked))
-    changes = [LatentEdit.from_params(edit, ranked[:k], means, spliced.clip.device) for k in sizes]
-    outcomes = spliced.outcomes(pairs.rows, [spliced.edit_arm(change, edit.scope) for change in changes])
-    R, correct = (
-        {condition: values.mean(1) for condition, values in pairs.split(found).items()}
-        for found in (outcomes.R, outcomes.correct)
-    )
-    other = OTHER_CONDITION[losing]
-    gain, other_change = (R[condition] - R[condition][0] for condition in (losing, other))
-    return pd.DataFrame(
-        {
-            "n_latents": sizes,
+
+    spliced: SplicedClip
+    pairs: Pairs
+    losing: str
+    edit: Edit
+    means: Float[np.ndarray, "2 d_sae"]
+    _measured: dict[tuple[int, ...], tuple[ByCondition, ByCondition]] = field(default_factory=dict)
+
+    def of(self, latents: Iterable[int]) -> dict[str, float]:
+        """Edit some latents, and compare with no edit.
+
+        latents: indices of the latents.
+        Returns these numbers, where R is the log-probability of the true emotion, mean over images, nats:
+            n_latents                number of latents
+            R_losing, R_other        R in the losing and in the other condition, with the edit
+            gain                     rise of R in the losing condition
+            other_change             change of R in the other condition
+            net_gain                 gain - |other_change|
+            accuracy_gain            rise of accuracy in the losing condition
+            other_accuracy_loss      fall of accuracy in the other condition
+        """
+        edited = tuple(int(latent) for latent in latents)
+        losing, other = self.losing, OTHER_CONDITION[self.losing]
+        (R, correct), (R_before, correct_before) = self._means(edited), self._means(())
+        gain, other_change = (R[condition] - R_before[condition] for condition in (losing, other))
+        return {
+            "n_latents": len(edited),
             "R_losing": R[losing],
             "R_other": R[other],
             "gain": gain,
             "other_change": other_change,
-            "net_gain": gain - np.abs(other_change),
-            "accuracy_gain": correct[losing] - correct[losing][0],
-            "other_accuracy_loss": correct[other][0] - correct[other],
+            "net_gain": gain - abs(other_change),
+            "accuracy_gain": correct[losing] - correct_before[losing],
+            "other_accuracy_loss": correct_before[other] - correct[other],
         }
-    )
+
+    def accept(self, edited: list[int], latent: int) -> bool:
+        """Whether one more latent shall be edited: it adds net gain, and the edit costs no more than `edit.max_cost`.
+
+        edited: indices of the latents that are edited. latent: index of the one more.
+        """
+        before, after = self.of(edited), self.of([*edited, latent])
+        return after["net_gain"] > before["net_gain"] and after["other_accuracy_loss"] <= self.edit.max_cost
+
+    def curve(self, ranked: list[int]) -> pd.DataFrame:
+        """Edit the first k latents of a ranking, for several k.
+
+        ranked: indices of latents, the first to edit first.
+        Returns a row per k, from 0, with the numbers of `of` as columns.
+        """
+        return pd.DataFrame([self.of(ranked[:k]) for k in edit_sizes(self.edit, len(ranked))])
+
+    def _means(self, latents: tuple[int, ...]) -> tuple[ByCondition, ByCondition]:
+        if latents not in self._measured:
+            chosen = np.array(latents, dtype=np.int64)
+            change = LatentEdit.from_params(self.edit, chosen, self.means, self.spliced.clip.device)
+            outcomes = self.spliced.outcomes(self.pairs.rows, [self.spliced.edit_arm(change, self.edit.scope)])
+            R, correct = (
+                {condition: float(values.mean()) for condition, values in self.pairs.split(np.ravel(found)).items()}
+                for found in (outcomes.R, outcomes.correct)
+            )
+            self._measured[latents] = R, correct
+        return self._measured[latents]
 
 
 def best_edit(curve: pd.DataFrame, max_cost: float) -> pd.Series:
@@ -81,7 +113,7 @@ def best_edit(curve: pd.DataFrame, max_cost: float) -> pd.Series:
     An edit helps if its net gain in R is above zero, if it does not lower accuracy in the losing condition, and if it
     costs at most `max_cost` of accuracy in the other condition.
 
-    curve: a row per number of latents edited, from `edit_curve`; the first row edits none.
+    curve: a row per number of latents edited, from `Gains.curve`; the first row edits none.
     max_cost: largest loss of accuracy in the other condition, between 0 and 1.
     Returns one row of `curve`; the first row if no edit helps.
     """

@@ -5,6 +5,10 @@ through the others is nearly zero. So the most harmful latents are edited, and t
 model, until none is significant. Without a bias the first step ends the search, so its family-wise error is that of the
 list. Each later step follows only a step that found something, and is tested at the same rate.
 
+A latent that is found may still be a bad one to edit: it harms the losing condition more than the other, but the other
+needs it, too. Such a latent stays on the list, but is set aside: it is left as it is when the search goes on, and is
+tried again after each step, since together with others it may be a good one.
+
     losing    the condition that CLIP reads worse (`latents/readout_gap.py`); the twin is in the other condition
     effect    effect of a latent on R, the log-probability of the true emotion, nats (`latents/effects.py`)
     gap       effect in the other condition minus effect in the losing one
@@ -27,35 +31,54 @@ ByCondition = dict[str, Float[np.ndarray, "pair latent"]]
 Ranking = Callable[[ByCondition], pd.DataFrame]
 """A function from the effects of the candidates by condition to a table of those that count, the worst first. Column
 `latent` holds positions among the candidates."""
+Acceptance = Callable[[list[int], int], bool]
+"""A function from the indices of the edited latents, and of one more, to whether this one shall be edited, too."""
 
 
 def find_step_by_step(
-    effects: Effects, candidates: Int[np.ndarray, " c"], rank: Ranking, *, n_per_step: int, n_most: int
-) -> pd.DataFrame:
-    """Find latents step by step: edit the latents found so far, rank the others in the edited model, add the first.
+    effects: Effects,
+    candidates: Int[np.ndarray, " c"],
+    rank: Ranking,
+    accepts: Acceptance,
+    *,
+    n_per_step: int,
+    n_most: int,
+) -> tuple[pd.DataFrame, list[int]]:
+    """Find latents step by step: edit the good ones of those found so far, rank the others in the edited model.
 
-    The search ends when a step finds no latent, or when `n_most` latents are found.
+    The search ends when a step finds no latent, or when `n_most` latents are edited.
 
     effects: a function from the indices of the edited latents to the effects of the candidates in the edited model.
     candidates: indices of the latents that can be found.
     rank: `harmful_latents` or `most_harmful`, with their further arguments filled in.
-    n_per_step, n_most: largest number of latents in one step, and in all steps together.
-    Returns a row per latent found, by step, and in a step the most harmful first. Columns: latent (index), step (from
-    1), and those that `rank` gives: mean, low, high (mean gap at that step and its interval, nats), p_max_t
-    (family-wise p).
+    accepts: decides for each latent found whether it is edited, such as `Gains.accept` or `accept_all`.
+    n_per_step, n_most: largest number of latents found in one step, and edited in all steps together.
+    Returns two results. The first is a table with a row per latent found, by step, and in a step the most harmful
+    first. Columns: latent (index), step (from 1), and those that `rank` gives: mean, low, high (mean gap at that step
+    and its interval, nats), p_max_t (family-wise p). The second lists the latents accepted, in order of acceptance.
     """
     steps: list[pd.DataFrame] = []
+    found: list[int] = []
     edited: list[int] = []
     while len(edited) < n_most:
         now = effects(edited)
         for values in now.values():
-            values[:, np.isin(candidates, edited)] = 0
+            values[:, np.isin(candidates, found)] = 0
         new = rank(now)[: min(n_per_step, n_most - len(edited))]
         if new.empty:
             break
         steps.append(new.assign(step=len(steps) + 1, latent=candidates[new["latent"]]))
-        edited += steps[-1]["latent"].tolist()
-    return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS)
+        aside = [latent for latent in found if latent not in edited]
+        found += steps[-1]["latent"].tolist()
+        for latent in [*steps[-1]["latent"].tolist(), *aside]:
+            if len(edited) < n_most and accepts(edited, latent):
+                edited.append(latent)
+    return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS), edited
+
+
+def accept_all(edited: list[int], latent: int) -> bool:
+    """Edit every latent that is found."""
+    return True
 
 
 def harmful_latents(effects: ByCondition, losing: str, clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
