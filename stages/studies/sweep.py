@@ -4,7 +4,7 @@ reads    params.yaml (the default study; each world of `worlds.py` changes some 
 writes   stages/studies/sweep.csv (a row per run, added as each run ends), stages/studies/sweep.png
 
     python -m stages.studies.sweep                                # the runs that are not recorded yet, then the tables
-    python -m stages.studies.sweep --worlds null --seeds 201 202  # more seeds
+    python -m stages.studies.sweep --worlds no_bias --seeds 201 202  # more seeds
     python -m stages.studies.sweep --jobs 0                       # tables of what is recorded
 
 Each run has its own women, its own CLIP and its own SAEs, in a temporary folder. The stages are run one after the other
@@ -230,7 +230,7 @@ def main() -> None:
         failed = [said for said in progress(pool.map(run_and_record, todo), "runs", len(todo)) if said]
     runs = recorded()
     sweep_tables.draw(runs, PLOT_FPATH)
-    print(sweep_tables.table(runs), sweep_tables.tracking_table(runs), *failed, sep="\n\n")
+    print(sweep_tables.table(runs), sweep_tables.rates(runs), sweep_tables.tracking_table(runs), *failed, sep="\n\n")
     if failed:
         raise SystemExit(1)
 

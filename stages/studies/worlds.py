@@ -50,8 +50,8 @@ def _lost(bias: float, biased: str = SEMI_NUDE) -> dict[str, Any]:
 
 
 WORLDS = {
-    "null": World("nothing", "none", 30, _cue(0.0), mapped=True),
-    "null_hard": World("nothing, hard faces", "none", 30, _cue(0.0) | HARD),
+    "no_bias": World("nothing", "none", 30, _cue(0.0), mapped=True),
+    "no_bias_hard": World("nothing, hard faces", "none", 30, _cue(0.0) | HARD),
     "cue_5": World("cue .05", "slight", 3, _cue(0.05)),
     "cue_30": World("cue .3", SEMI_NUDE, 3, _cue(0.3), mapped=True),
     "cue_60": World("cue .6", SEMI_NUDE, 3, _cue(0.6), mapped=True),
@@ -64,6 +64,6 @@ WORLDS = {
     "lost_90": World("lost signal .9", SEMI_NUDE, 3, _lost(0.9)),
     "lost_90_hard": World("lost signal .9, hard faces", SEMI_NUDE, 3, _lost(0.9) | HARD),
     "clothed_lost_90": World("lost signal .9, clothed women", CLOTHED, 3, _lost(0.9, CLOTHED)),
-    "sobem_null": World("nothing, 20 women in two takes", "none", 3, _cue(0.0) | SHAPE_OF_SOBEM),
+    "sobem_no_bias": World("nothing, 20 women in two takes", "none", 3, _cue(0.0) | SHAPE_OF_SOBEM),
     "sobem_cue_90": World("cue .9, 20 women in two takes", SEMI_NUDE, 3, _cue(0.9) | SHAPE_OF_SOBEM),
 }
