@@ -15,7 +15,7 @@ from tests.imports import ROOT
 
 PAGE = sweep.RUNS_FPATH.with_name("README.md").read_text()
 NO_GAP = "No emotion gap was found: clothed minus semi-nude accuracy is 1 point [-1, 3]. No latent was named."
-GAP = "This CLIP names the emotion right on 99 % of the images of women {}, but on 31 % of the images of the same women {}"
+GAP = "It names the emotion on 99 % of the images of women {}, but on 31 % of the images of the same women {}"
 
 
 def test_the_page_has_the_tables_of_the_recorded_runs():
@@ -82,7 +82,7 @@ def test_the_first_sentence_is_judged_by_the_condition_that_loses(loses, right):
 
 
 def test_errors_are_counted():
-    """A name without a bias; a wrong side; an edit that hurts, with a first sentence that is wrong; a run without error."""
+    """A name without a bias; a wrong side; an edit that hurts, with a wrong first sentence; a run without error."""
     rows = [
         ("no_bias", "semi_nude", 1, 0, float("nan"), NO_GAP),
         ("cue_90", "clothed", 2, 0, float("nan"), GAP.format("in a shirt", "semi-nude")),

@@ -15,6 +15,7 @@ from stages.core.run.labels import CLOTHED, SEMI_NUDE
 FIRST_SEED = 101
 N_MAPPED = 3  # runs of a mapped world for which heatmaps are drawn and checked, too
 SMALL_GRID = {"grid.layers": [3, 4], "grid.expansions": [16]}
+ONE_SAE = {"grid.layers": [4], "grid.expansions": [8]}  # for many CLIPs without a bias
 HARD = {"world.ambiguity": 0.8}
 SHAPE_OF_SOBEM = {
     "ingest.emotions": ["happy", "sad", "angry", "neutral"],
@@ -50,8 +51,8 @@ def _lost(bias: float, biased: str = SEMI_NUDE) -> dict[str, Any]:
 
 
 WORLDS = {
-    "no_bias": World("nothing", "none", 30, _cue(0.0), mapped=True),
-    "no_bias_hard": World("nothing, hard faces", "none", 30, _cue(0.0) | HARD),
+    "no_bias": World("nothing", "none", 30, _cue(0.0) | ONE_SAE, mapped=True),
+    "no_bias_hard": World("nothing, hard faces", "none", 30, _cue(0.0) | HARD | ONE_SAE),
     "cue_5": World("cue .05", "slight", 3, _cue(0.05)),
     "cue_30": World("cue .3", SEMI_NUDE, 3, _cue(0.3), mapped=True),
     "cue_60": World("cue .6", SEMI_NUDE, 3, _cue(0.6), mapped=True),
