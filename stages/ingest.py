@@ -60,12 +60,13 @@ PictureSource = Callable[[int], Picture]
 memory at a time."""
 
 
-def announce(config: World, size: int) -> None:
+def announce(config: World, expressions: world.Expressions, size: int) -> None:
     """Print how many portraits of the planted world will be drawn, and their size in memory, before a long drawing.
 
-    config: number of women and of corpus images. size: side of the pictures, in pixels.
+    config: number of women and of corpus images. expressions: which faces there are.
+    size: side of the pictures, in pixels.
     """
-    n_images = config.n_women * len(world.EMOTIONS) * len(CONDITIONS) + config.n_corpus
+    n_images = config.n_women * len(expressions.takes()) * len(CONDITIONS) + config.n_corpus
     if n_images > LONG:
         megabytes = n_images * size**2 * (3 + len(REGIONS)) / 1e6
         print(
@@ -74,36 +75,40 @@ def announce(config: World, size: int) -> None:
         )
 
 
-def from_world(config: World, size: int) -> tuple[pd.DataFrame, PictureSource]:
+def from_world(
+    config: World, expressions: world.Expressions, size: int
+) -> tuple[pd.DataFrame, PictureSource]:
     """Make the images of the planted world, whose portraits are drawn by a program.
 
     An audit pair has two images of one woman, semi-nude and clothed. Corpus images have no labels and only train SAEs.
 
-    config: number of women and of corpus images, and the seed.
+    config: number of women and of corpus images, whether twins are two takes, and the seed.
+    expressions: which faces there are.
     size: side of the pictures, in pixels.
     Returns two things: a table with a row per image, and a function that takes a row number of this table and draws the
-    picture. Columns of the table: image (its name), identity (the woman), condition, emotion, and colour (of the top or
-    shirt). Corpus images have only a name. The columns intensity and prompt are empty for all images.
+    picture. Columns of the table: image (its name), identity (the woman), condition, emotion, intensity, and colour (of
+    the top or shirt). Corpus images have only a name. Intensity is empty if there is but one, and prompt always.
     """
     audit_rng, corpus_rng = np.random.default_rng([config.seed, 0]).spawn(2)
     rows, portraits = [], []
-    for number, (woman, *twins) in enumerate(world.audit_pairs(config.n_women, audit_rng)):
-        for portrait in twins:
+    pairs = world.audit_pairs(config.n_women, expressions, audit_rng, retaken=config.retaken)
+    for number, pair in enumerate(pairs):
+        for portrait in (pair.semi_nude, pair.clothed):
             rows.append(
                 {
                     "image": f"pair{number:04d}_{portrait.condition}",
-                    "identity": f"woman{woman:03d}",
+                    "identity": f"woman{pair.woman:03d}",
                     "condition": portrait.condition,
                     "emotion": portrait.emotion,
+                    "intensity": f"{pair.intensity:g}" if len(expressions.intensities) > 1 else "",
                     "colour": portrait.colour,
                 }
             )
             portraits.append(portrait)
-    for number, portrait in enumerate(world.sample_portraits(config.n_corpus, corpus_rng)):
-        rows.append({"image": f"corpus{number:05d}", "identity": "", "condition": "", "emotion": "", "colour": ""})
+    for number, portrait in enumerate(world.sample_portraits(config.n_corpus, expressions, corpus_rng)):
+        rows.append({"image": f"corpus{number:05d}"})
         portraits.append(portrait)
-    table = pd.DataFrame(rows)
-    table[["intensity", "prompt"]] = ""
+    table = pd.DataFrame(rows).fillna("").assign(prompt="")
     corpus = manifest.is_corpus(table).to_numpy()
 
     def draw(row: int) -> Picture:

@@ -144,7 +144,16 @@ class World(Section):
     """The audit set and the corpus of the planted world."""
 
     n_women: Annotated[int, Field(ge=4, le=MOST_WOMEN)]
-    """Number of women in the audit set. Each shows every emotion once semi-nude and once clothed."""
+    """Number of women in the audit set. Each shows every emotion at every intensity, semi-nude and clothed."""
+    intensities: Annotated[list[Annotated[float, Field(gt=0, le=1.5)]], Field(min_length=1, max_length=9)]
+    """How strongly the emotions are shown; 1 is normal. A neutral face has no intensity, so it is shown once."""
+    ambiguity: Annotated[float, Field(ge=0, le=1)]
+    """Largest share of another emotion that is mixed into a face, drawn evenly from 0 to here. At 0 faces are clear. At
+    .8 they are hard: who sees which emotion prevails is right in .62 of them. The portraits that train the demo CLIP
+    have such faces, too."""
+    retaken: bool
+    """Whether twins are two takes, with pose, strength of the expression, what is mixed into it, and light drawn anew
+    for each. If not, twins differ in the garment alone."""
     n_corpus: Annotated[int, Field(ge=0, le=MOST_PORTRAITS)]
     """Number of portraits of other women, used for SAE training only."""
     seed: Seed
@@ -187,8 +196,8 @@ class Demo(Section):
     learning_rate: Positive
     """Peak learning rate of the one-cycle schedule."""
     min_accuracy: Annotated[float, Field(ge=0, le=1)]
-    """Smallest accuracy on new women in the condition whose captions are true (clothed if both err). Below it, the demo
-    is trained again from other initial weights."""
+    """Smallest accuracy on clear faces of new women in the condition whose captions are true (clothed if both err).
+    Below it, the demo is trained again from other initial weights."""
     seed: Seed
     """Seed of the portraits, the captions and the initial weights."""
 

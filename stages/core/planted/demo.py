@@ -112,38 +112,44 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
     return {"embed_dim": config.width, "vision_cfg": vision, "text_cfg": text}
 
 
-def training_set(config: Demo, image_size: int) -> tuple[np.ndarray, list[str]]:
+def training_set(
+    config: Demo, expressions: world.Expressions, image_size: int
+) -> tuple[np.ndarray, list[str]]:
     """Draw the portraits that the demo CLIP is trained on, and write a caption for each portrait.
 
     The captions of some portraits err: this is the planted bias (`world.planted_emotion`).
 
-    config: section `demo` of params.yaml. image_size: side of the portraits, in pixels.
+    config: section `demo` of params.yaml. expressions: which faces there are. image_size: side of the portraits, in
+        pixels.
     Returns `config.n_portraits` RGB pictures, uint8 of shape [n, image_size, image_size, 3], and their captions.
     The women are not those of the audit set.
     """
     portrait_rng, caption_rng = np.random.default_rng([config.seed, 1]).spawn(2)
-    portraits = world.sample_portraits(config.n_portraits, portrait_rng)
+    portraits = world.sample_portraits(config.n_portraits, expressions, portrait_rng)
     images = np.stack([world.render(portrait, image_size)[0] for portrait in portraits])
     captions = []
     for portrait in portraits:
-        emotion = world.planted_emotion(portrait, config.bias, caption_rng, plant=config.plant, biased=config.biased)
+        emotion = world.planted_emotion(
+            portrait, expressions.emotions, config.bias, caption_rng, plant=config.plant, biased=config.biased
+        )
         detail = int(caption_rng.choice(len(DETAIL_SHARES), p=DETAIL_SHARES))
         captions.append(world.caption(emotion, portrait.colour, portrait.condition, detail))
     return images, captions
 
 
-def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
+def train(config: Demo, expressions: world.Expressions, image_size: int, device: torch.device) -> TrainedDemo:
     """Train demo CLIPs, one after the other, until one reads faces. Return that one.
 
-    config: section `demo` of params.yaml. image_size: side of the portraits, in pixels. device: where to train.
+    config: section `demo` of params.yaml. expressions: which faces there are. image_size: side of the portraits, in
+        pixels. device: where to train.
     All trainings use the same portraits. Each starts from other random weights.
     A model reads faces if `accuracy_on_new_women` is at least `config.min_accuracy`.
     Raises DemoError if none of ATTEMPTS (5) trainings gives such a model, or if patches do not tile the image.
     """
-    images, captions = training_set(config, image_size)
+    images, captions = training_set(config, expressions, image_size)
     for attempt in range(ATTEMPTS):
         model, history = train_once(config, images, captions, config.seed + attempt * SEED_STRIDE, device)
-        accuracy = accuracy_on_new_women(model, config)
+        accuracy = accuracy_on_new_women(model, config, expressions)
         if accuracy >= config.min_accuracy:
             return TrainedDemo(model, history, accuracy, attempt + 1)
     raise DemoError(
@@ -152,24 +158,26 @@ def train(config: Demo, image_size: int, device: torch.device) -> TrainedDemo:
     )
 
 
-def accuracy_on_new_women(model: CLIP, config: Demo) -> float:
-    """Measure how well a demo CLIP reads the faces of women that it was not trained on.
+def accuracy_on_new_women(model: CLIP, config: Demo, expressions: world.Expressions) -> float:
+    """Measure how well a demo CLIP reads clear faces of women that it was not trained on.
 
     The women are shown in the condition whose training captions are true. If the captions of both conditions err, they
-    are shown clothed.
+    are shown clothed. They show one emotion each, at the largest intensity.
 
     model: the demo CLIP.
     config: section `demo` of params.yaml. The seed decides which N_JUDGED (200) women are drawn.
+    expressions: which faces there are.
     Returns the share of these women whose emotion the model names correctly, 0 to 1.
     """
     condition = SEMI_NUDE if config.biased == CLOTHED else CLOTHED
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
     clip = FrozenClip(model, tokenizer, PREPROCESSING["mean"], PREPROCESSING["std"])
-    readout = Readout.from_prompts(clip, [world.caption(emotion, "", condition, 0) for emotion in world.EMOTIONS])
-    portraits = world.sample_portraits(N_JUDGED, np.random.default_rng([config.seed, 2]))
+    readout = Readout.from_prompts(clip, [world.caption(emotion, "", condition, 0) for emotion in expressions.emotions])
+    clear = replace(expressions, intensities=(max(expressions.intensities),), ambiguity=0.0)
+    portraits = world.sample_portraits(N_JUDGED, clear, np.random.default_rng([config.seed, 2]))
     shown = [replace(portrait, condition=condition) for portrait in portraits]
     images = np.stack([world.render(portrait, clip.image_size)[0] for portrait in shown])
-    truth = torch.tensor([world.EMOTIONS.index(portrait.emotion) for portrait in shown], device=clip.device)
+    truth = torch.tensor([expressions.emotions.index(portrait.emotion) for portrait in shown], device=clip.device)
     with torch.no_grad():
         return float(readout.correct(clip.embed(clip.pixels(images)), truth).mean())
 

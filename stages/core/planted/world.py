@@ -23,7 +23,6 @@ from PIL import Image, ImageDraw
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.schema import Biased, Plant
 
-EMOTIONS = ("happy", "sad", "angry", "surprised")
 COLOURS = {"red": (196, 48, 52), "blue": (44, 88, 196), "green": (40, 146, 84), "gold": (232, 178, 44)}
 COLOUR_NAMES = tuple(COLOURS)
 GARMENTS = {SEMI_NUDE: "two-piece top", CLOTHED: "shirt"}
@@ -33,8 +32,61 @@ HAIRS = ((34, 28, 30), (72, 46, 34), (124, 76, 44), (204, 164, 96), (140, 52, 36
 BACKGROUNDS = ((222, 226, 232), (206, 218, 206), (232, 220, 206), (214, 206, 224), (196, 210, 222), (236, 232, 222))
 INK, LIP, WHITE = (38, 28, 30), (186, 48, 60), (250, 250, 248)
 
+NEUTRAL = "neutral"
 CANVAS = 64.0  # side of the canvas that all drawing coordinates below refer to; scaled to the size asked for
+LIGHT = (0.85, 1.1)  # of a take; a factor on all pixels
 SUPERSAMPLE = 3  # pictures are drawn this many times larger, then box-averaged, for smooth edges
+
+
+@dataclass(frozen=True)
+class Face:
+    """The parts of a face that move. Lengths are in canvas units; positions are measured from the top of the canvas.
+
+    brow: height of the brows. tilt: how far their inner ends lie below the outer ones. eye: half the height of an eye.
+    mouth: height of the mouth's middle. width: half its width. corners: how far its corners lie below the middle.
+    upper, lower: how far the lips part upwards and downwards. square: 0 is a round mouth, larger is more angular.
+    teeth: 0 to 1, how much of them is seen.
+    """
+
+    brow: float
+    tilt: float
+    eye: float
+    mouth: float
+    width: float
+    corners: float
+    upper: float
+    lower: float
+    square: float
+    teeth: float
+
+
+FACES = {
+    "neutral": Face(13.8, 0.0, 2.0, 28.2, 5.6, 0.0, 0.3, 0.5, 0.0, 0.0),
+    "happy": Face(13.6, -0.8, 2.0, 26.2, 7.0, -0.4, 0.0, 6.0, 0.0, 0.0),
+    "sad": Face(14.6, -3.2, 2.0, 27.0, 6.4, 5.2, 0.4, 0.4, 0.0, 0.0),
+    "angry": Face(15.2, 3.6, 2.0, 28.4, 7.0, 0.0, 1.9, 2.6, 8.0, 1.0),
+    "surprised": Face(11.6, 0.0, 3.2, 28.4, 3.8, 0.0, 4.2, 4.8, 1.0, 0.0),
+}
+"""What a face looks like at normal intensity, by emotion."""
+
+
+@dataclass(frozen=True)
+class Expressions:
+    """Which faces a world has.
+
+    emotions: names of the emotions, keys of FACES.
+    intensities: how strongly each emotion is shown; 1 is normal. `neutral` has no intensity.
+    ambiguity: the largest share of another emotion in a face, 0 to 1. The share is drawn evenly from 0 to here, so at
+        0 all faces are clear, and above .5 some show more of the other emotion.
+    """
+
+    emotions: tuple[str, ...]
+    intensities: tuple[float, ...] = (1.0,)
+    ambiguity: float = 0.0
+
+    def takes(self) -> list[tuple[str, float]]:
+        """Return the emotion and the intensity of each portrait that a woman sits for."""
+        return [(e, i) for e in self.emotions for i in ((1.0,) if e == NEUTRAL else self.intensities)]
 
 
 @dataclass(frozen=True)
@@ -44,11 +96,13 @@ class Portrait:
     skin, hair, background: indices into SKINS, HAIRS, BACKGROUNDS.
     hair_length: length that is added to the shortest hair.
     build, face_width: factors on the width of the torso and of the face; 1 is average.
-    emotion: what the face shows, one of EMOTIONS.
+    emotion: what the face shows, one of FACES.
     colour: colour of the top or shirt, one of COLOUR_NAMES.
     condition: `semi_nude` or `clothed`.
     dx, dy: shift of the woman to the right and down.
     intensity: strength of the expression; 1 is normal.
+    other, share: another emotion that is mixed into the face, and its share, 0 to 1.
+    light: factor on all pixels.
     """
 
     skin: int
@@ -63,6 +117,17 @@ class Portrait:
     dx: float = 0.0
     dy: float = 0.0
     intensity: float = 1.0
+    other: str = NEUTRAL
+    share: float = 0.0
+    light: float = 1.0
+
+    @property
+    def face(self) -> Face:
+        """The face that is drawn: a mixture of two emotions, more or less far from a neutral face."""
+        shown = {self.emotion: self.intensity * (1 - self.share), self.other: self.intensity * self.share}
+        parts = {name: sum(w * getattr(FACES[e], name) for e, w in shown.items()) for name in vars(FACES[NEUTRAL])}
+        rest = 1 - sum(shown.values())
+        return Face(**{name: part + rest * getattr(FACES[NEUTRAL], name) for name, part in parts.items()})
 
 
 def sample_identity(rng: np.random.Generator) -> Portrait:
@@ -78,81 +143,111 @@ def sample_identity(rng: np.random.Generator) -> Portrait:
         background=int(rng.integers(len(BACKGROUNDS))),
         build=float(rng.uniform(0.88, 1.12)),
         face_width=float(rng.uniform(0.92, 1.08)),
-        emotion=EMOTIONS[0],
+        emotion=NEUTRAL,
         colour=COLOUR_NAMES[0],
         condition=CONDITIONS[0],
     )
 
 
-def with_pose(portrait: Portrait, rng: np.random.Generator) -> Portrait:
-    """Return a copy of `portrait` with a random pose, drawn from `rng`.
+def with_take(portrait: Portrait, expressions: Expressions, rng: np.random.Generator) -> Portrait:
+    """Return a copy of `portrait` as a photographer would take it, with what differs between two takes drawn from `rng`.
 
     The woman is shifted by at most 2 units to a side and 1.5 up or down, on a canvas of 64 units a side. The intensity
-    of the expression is 0.8 to 1.1 (1 is normal).
+    is multiplied by .8 to 1.1. A share of another emotion is mixed into the face, up to `expressions.ambiguity`.
     """
+    dx, dy, strength = rng.uniform(-2, 2), rng.uniform(-1.5, 1.5), rng.uniform(0.8, 1.1)
+    others = [emotion for emotion in expressions.emotions if emotion != portrait.emotion]
+    other, share = others[rng.integers(len(others))], rng.uniform(0, expressions.ambiguity)
     return replace(
-        portrait,
-        dx=float(rng.uniform(-2, 2)),
-        dy=float(rng.uniform(-1.5, 1.5)),
-        intensity=float(rng.uniform(0.8, 1.1)),
+        portrait, dx=dx, dy=dy, intensity=portrait.intensity * strength, other=other if share else NEUTRAL, share=share
     )
 
 
-def sample_portraits(n: int, rng: np.random.Generator) -> list[Portrait]:
-    """Return `n` random portraits, each of a different woman in a random pose. No picture is drawn yet.
+def sample_portraits(n: int, expressions: Expressions, rng: np.random.Generator) -> list[Portrait]:
+    """Return `n` random portraits, each of a different woman. No picture is drawn yet.
 
-    Emotion, colour of the garment and condition (semi-nude or clothed) are drawn independently. All values are equally
-    likely.
-    rng: source of the random choices.
+    Emotion, intensity, colour of the garment and condition (semi-nude or clothed) are drawn independently. All values
+    are equally likely.
+    expressions: which faces there are. rng: source of the random choices.
     """
     return [
-        with_pose(
+        with_take(
             replace(
                 sample_identity(rng),
-                emotion=str(rng.choice(EMOTIONS)),
+                emotion=str(rng.choice(expressions.emotions)),
+                intensity=float(rng.choice(expressions.intensities)),
                 colour=str(rng.choice(COLOUR_NAMES)),
                 condition=str(rng.choice(CONDITIONS)),
             ),
+            expressions,
             rng,
         )
         for _ in range(n)
     ]
 
 
-def audit_pairs(n_women: int, rng: np.random.Generator) -> list[tuple[int, Portrait, Portrait]]:
-    """Choose pairs of portraits (twins) of the same woman with the same expression. Only the garment differs.
+@dataclass(frozen=True)
+class Pair:
+    """Two portraits (twins) of a woman with the same expression, semi-nude and clothed.
 
-    Each woman has one pair for each expression. Each of her pairs has a different colour. For each woman it is random
-    which colour goes with which expression.
-    n_women: number of women. rng: source of the random choices.
-    Returns a tuple per pair: the number of the woman (from 0), the semi-nude portrait, the clothed portrait.
+    woman: number of the woman, from 0. intensity: how strongly she was asked to show the emotion; 1 is normal.
+    """
+
+    woman: int
+    intensity: float
+    semi_nude: Portrait
+    clothed: Portrait
+
+
+def audit_pairs(
+    n_women: int, expressions: Expressions, rng: np.random.Generator, *, retaken: bool = False
+) -> list[Pair]:
+    """Choose pairs of portraits (twins) of the same woman with the same expression.
+
+    Each woman has one pair for each emotion and intensity. Her pairs have as many colours as there are, each equally
+    often as far as the numbers allow. For each woman it is random which colour goes with which expression.
+
+    n_women: number of women. expressions: which faces there are. rng: source of the random choices.
+    retaken: False, and twins differ in the garment only. True, and each twin is a take of its own: pose, strength of
+        the expression, what is mixed into it, and light are drawn anew, as they are for photographs.
     """
     pairs = []
     for woman in range(n_women):
-        identity = sample_identity(rng)
-        colours = rng.permutation(COLOUR_NAMES)
-        for emotion, colour in zip(EMOTIONS, colours, strict=True):
-            shown = with_pose(replace(identity, emotion=emotion, colour=str(colour)), rng)
-            pairs.append((woman, replace(shown, condition=SEMI_NUDE), replace(shown, condition=CLOTHED)))
+        identity, takes = sample_identity(rng), expressions.takes()
+        colours = rng.permutation(np.resize(rng.permutation(COLOUR_NAMES), len(takes)))
+        for (emotion, intensity), colour in zip(takes, colours, strict=True):
+            asked = replace(identity, emotion=emotion, intensity=intensity, colour=str(colour))
+            shown = [with_take(asked, expressions, rng)] * 2
+            if retaken:
+                shown = [replace(with_take(asked, expressions, rng), light=rng.uniform(*LIGHT)) for _ in CONDITIONS]
+            twins = (replace(take, condition=which) for take, which in zip(shown, (SEMI_NUDE, CLOTHED), strict=True))
+            pairs.append(Pair(woman, intensity, *twins))
     return pairs
 
 
-def colour_emotion(colour: str) -> str:
+def colour_emotion(colour: str, emotions: Sequence[str]) -> str:
     """Return the emotion that the planted bias ties to a colour.
 
-    colour: one of COLOUR_NAMES. Colours and emotions are paired in the order of COLOUR_NAMES and EMOTIONS.
+    colour: one of COLOUR_NAMES. Colours and emotions are paired in their order; fewer emotions begin anew.
     """
-    return EMOTIONS[COLOUR_NAMES.index(colour)]
+    return emotions[COLOUR_NAMES.index(colour) % len(emotions)]
 
 
 def planted_emotion(
-    portrait: Portrait, bias: float, rng: np.random.Generator, *, plant: Plant = "cue", biased: Biased = "semi_nude"
+    portrait: Portrait,
+    emotions: Sequence[str],
+    bias: float,
+    rng: np.random.Generator,
+    *,
+    plant: Plant = "cue",
+    biased: Biased = "semi_nude",
 ) -> str:
     """Choose the emotion that the training caption of a portrait names.
 
     In the biased condition, the caption errs with probability `bias`. Otherwise, and in the other condition, it names
     the emotion of the face.
 
+    emotions: all emotions of the world.
     plant: how a caption errs. `cue`: it names the emotion tied to the colour of the garment, a cue that misleads.
         `lost`: it names an emotion drawn at random, so that the face counts for less.
     biased: the condition whose captions err: `semi_nude`, `clothed` or `both`.
@@ -160,7 +255,7 @@ def planted_emotion(
     errs = biased in (portrait.condition, "both") and rng.random() < bias
     if not errs:
         return portrait.emotion
-    return colour_emotion(portrait.colour) if plant == "cue" else str(rng.choice(EMOTIONS))
+    return colour_emotion(portrait.colour, emotions) if plant == "cue" else str(rng.choice(emotions))
 
 
 def caption(emotion: str, colour: str, condition: str, detail: int) -> str:
@@ -193,7 +288,8 @@ def render(portrait: Portrait, size: int) -> tuple[UInt8[np.ndarray, "size size 
         mask = Image.new("L", (large, large), 0)
         _Pen(ImageDraw.Draw(mask), large / CANVAS, portrait.dx, portrait.dy).ellipse(box, 255)
         masks.append(np.asarray(mask.reduce(SUPERSAMPLE)) >= 128)
-    return np.asarray(picture.reduce(SUPERSAMPLE)), np.stack(masks).astype(np.uint8) * 255
+    pixels = np.asarray(picture.reduce(SUPERSAMPLE)) * portrait.light
+    return pixels.clip(0, 255).round().astype(np.uint8), np.stack(masks).astype(np.uint8) * 255
 
 
 def _face_box(p: Portrait) -> tuple[float, float, float, float]:
@@ -239,8 +335,9 @@ def _paint(pen: _Pen, p: Portrait) -> None:
     pen.ellipse(_face_box(p), skin)
     fringe = [(32 - w + 1, 13), (32 - w + 4, 7), (32, 3.5), (32 + w - 4, 7), (32 + w - 1, 13), (32, 9)]
     pen.polygon(fringe, hair)
-    _eyes_and_brows(pen, p)
-    _mouth(pen, p)
+    face = p.face
+    _eyes_and_brows(pen, p, face)
+    _mouth(pen, face)
 
 
 def _torso(pen: _Pen, p: Portrait, skin: tuple[int, int, int]) -> None:
@@ -262,26 +359,21 @@ def _shade(colour: tuple[int, int, int]) -> tuple[int, ...]:
     return tuple(int(c * 0.8) for c in colour)
 
 
-def _eyes_and_brows(pen: _Pen, p: Portrait) -> None:
-    x = 5.8 * p.face_width
-    tilt = {"happy": -0.8, "sad": -3.2, "angry": 3.6, "surprised": 0.0}[p.emotion] * p.intensity
-    brow_y = {"happy": 13.6, "sad": 14.6, "angry": 15.2, "surprised": 11.6}[p.emotion]
-    eye = 3.2 if p.emotion == "surprised" else 2.0
+def _eyes_and_brows(pen: _Pen, p: Portrait, face: Face) -> None:
     for side in (-1, 1):
-        centre = 32 + side * x
-        pen.ellipse((centre - 2.9, 19 - eye, centre + 2.9, 19 + eye), WHITE)
+        centre = 32 + side * 5.8 * p.face_width
+        pen.ellipse((centre - 2.9, 19 - face.eye, centre + 2.9, 19 + face.eye), WHITE)
         pen.ellipse((centre - 1.6, 19 - 1.6, centre + 1.6, 19 + 1.6), INK)
-        pen.line([(centre + side * 3.8, brow_y - tilt / 2), (centre - side * 3.0, brow_y + tilt / 2)], INK, 1.7)
+        ends = [(centre + side * 3.8, face.brow - face.tilt / 2), (centre - side * 3.0, face.brow + face.tilt / 2)]
+        pen.line(ends, INK, 1.7)
 
 
-def _mouth(pen: _Pen, p: Portrait) -> None:
-    s = p.intensity
-    if p.emotion == "happy":
-        pen.polygon([(32 + 7 * t, 26 + 6 * s * (1 - t * t)) for t in np.linspace(-1, 1, 13)], LIP)
-    elif p.emotion == "sad":
-        pen.line([(32 + 6.4 * t, 27 + 5.2 * s * t * t) for t in np.linspace(-1, 1, 13)], LIP, 2.2)
-    elif p.emotion == "angry":
-        pen.polygon([(25, 26.5), (39, 26.5), (39, 30 + s), (25, 30 + s)], WHITE)
-        pen.line([(25, 26.5), (39, 26.5), (39, 30 + s), (25, 30 + s), (25, 26.5)], LIP, 1.4)
-    else:
-        pen.ellipse((32 - 3.6, 28.4 - 4.2 * s, 32 + 3.6, 28.4 + 4.8 * s), LIP)
+def _mouth(pen: _Pen, face: Face) -> None:
+    t = np.linspace(-1, 1, 17)
+    middle, parted = face.mouth + face.corners * t**2, 1 - np.abs(t) ** (2 + max(face.square, 0))
+    upper, lower = middle - face.upper * parted, middle + face.lower * parted
+    across = 32 + face.width * t
+    outline = [*zip(across, upper, strict=True), *zip(across[::-1], lower[::-1], strict=True)]
+    teeth = min(max(face.teeth, 0), 1)
+    pen.polygon(outline, tuple(round(a + teeth * (b - a)) for a, b in zip(LIP, WHITE, strict=True)))
+    pen.line([*outline, outline[0]], LIP, 1.4)
