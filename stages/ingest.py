@@ -75,9 +75,7 @@ def announce(config: World, expressions: world.Expressions, size: int) -> None:
         )
 
 
-def from_world(
-    config: World, expressions: world.Expressions, size: int
-) -> tuple[pd.DataFrame, PictureSource]:
+def from_world(config: World, expressions: world.Expressions, size: int) -> tuple[pd.DataFrame, PictureSource]:
     """Make the images of the planted world, whose portraits are drawn by a program.
 
     An audit pair has two images of one woman, semi-nude and clothed. Corpus images have no labels and only train SAEs.
@@ -286,12 +284,9 @@ def main() -> None:
     if options.scaffold:
         return _scaffold(Path(config.folder), options)
     if config.source == "synthetic" and not options.check:
-        if tuple(config.emotions) != world.EMOTIONS:
-            raise params.ParamsError(
-                f"ingest.emotions: the planted world draws {', '.join(world.EMOTIONS)}; list these"
-            )
-        announce(world_params, config.image_size)
-        table, look = from_world(world_params, config.image_size)
+        expressions = world.expressions(config.emotions, world_params.intensities, world_params.ambiguity)
+        announce(world_params, expressions, config.image_size)
+        table, look = from_world(world_params, expressions, config.image_size)
     else:
         table, look = from_folder(config)
     table = complete(table, config)

@@ -20,7 +20,7 @@ from stages.core.clip import vit
 from stages.core.run import faults, inputs, outs, params, tensors
 from stages.core.run.compute import set_up_device
 from stages.core.run.errors import run_command
-from stages.core.schema import Clip, Compute, Demo, Ingest
+from stages.core.schema import Clip, Compute, Demo, Ingest, World
 
 CLIP_DPATH = Path("data/clip")
 METRICS_FPATH = Path("metrics/prepare_clip.json")
@@ -144,15 +144,16 @@ def size(model: Any) -> dict[str, Any]:
 
 def main() -> None:
     params.command_line(__doc__).parse_args()
-    compute, ingest, clip, demo_params = params.load(Compute, Ingest, Clip, Demo)
+    compute, ingest, clip, demo_params, world_params = params.load(Compute, Ingest, Clip, Demo, World)
     device = set_up_device(compute)
     model: Any
     metrics: dict[str, dict[str, Any]] = {}
     if clip.source == "demo":
         vit.import_open_clip()
-        from stages.core.planted import demo
+        from stages.core.planted import demo, world
 
-        trained = demo.train(demo_params, ingest.image_size, device)
+        expressions = world.expressions(ingest.emotions, world_params.intensities, world_params.ambiguity)
+        trained = demo.train(demo_params, expressions, ingest.image_size, device)
         model, history = trained.model, trained.history
         model_cfg = demo.architecture(demo_params, ingest.image_size)
         preprocess_cfg = demo.PREPROCESSING

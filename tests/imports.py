@@ -77,7 +77,7 @@ def params_read(stage: str, sections: dict[str, str]) -> set[str]:
 
 
 def _keys_used(tree: ast.AST, name: str, section: str) -> set[str]:
-    """`section.key` for each key used, if the variable `name` is used for nothing but one key; else `section`."""
+    """`section.key` for each key used, if the variable `name` is used for nothing but its keys; else `section`."""
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
     keys = [
         node.attr
@@ -85,4 +85,4 @@ def _keys_used(tree: ast.AST, name: str, section: str) -> set[str]:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
     ]
     loads = [node for node in uses if isinstance(node.ctx, ast.Load)]
-    return {f"{section}.{keys[0]}"} if len(set(keys)) == 1 and len(keys) == len(loads) else {section}
+    return {f"{section}.{key}" for key in keys} if keys and len(keys) == len(loads) else {section}

@@ -12,6 +12,7 @@ import yaml
 
 from stages import ingest
 from stages.core.data import dataset
+from stages.core.planted import world
 from stages.core.schema import World
 from tests.imports import ROOT
 from tests.ingestion import folders
@@ -59,12 +60,13 @@ def test_women_are_numbered_as_they_appear_and_pairs_by_their_number():
 
 
 def test_a_long_drawing_is_announced_with_the_images_that_are_drawn(monkeypatch, capsys):
-    config = World(n_women=5, n_corpus=7, seed=0)
-    ingest.announce(config, 64)
+    config = World(n_women=5, intensities=[1.0], ambiguity=0.0, retaken=False, n_corpus=7, seed=0)
+    expressions = world.expressions(["happy", "sad"], config.intensities, config.ambiguity)
+    ingest.announce(config, expressions, 64)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(ingest, "LONG", 10)
-    ingest.announce(config, 64)
-    table, draw = ingest.from_world(config, 64)
+    ingest.announce(config, expressions, 64)
+    table, draw = ingest.from_world(config, expressions, 64)
     picture = draw(0)
     megabytes = len(table) * (picture.pixels.nbytes + picture.masks.nbytes) / 1e6
     said = capsys.readouterr().out

@@ -62,6 +62,8 @@ ON_LATENTS = ("a latent as a class token", "latents as patches")  # attacks that
 
 Fit = Callable[[Tensor], Tensor]
 
+EXPRESSIONS = world.Expressions(("happy", "sad", "angry", "surprised"))
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -362,12 +364,13 @@ class World:
 
 def make_world(clip: FrozenClip, layer: int, n_women: int, n_public: int) -> World:
     rng = np.random.default_rng(7)
-    own = look(clip, layer, draw(world.sample_portraits(n_public, rng), clip.image_size))
+    own = look(clip, layer, draw(world.sample_portraits(n_public, EXPRESSIONS, rng), clip.image_size))
     halves, others = [], []
     for _ in range(2):
-        pairs = world.audit_pairs(n_women, rng)
+        pairs = world.audit_pairs(n_women, EXPRESSIONS, rng)
         for group, places in ((halves, (0, 1)), (others, (2, 3))):
-            twins = [twin for i, (_, *both) in enumerate(pairs) if i % len(world.EMOTIONS) in places for twin in both]
+            chosen = [pair for i, pair in enumerate(pairs) if i % len(EXPRESSIONS.emotions) in places]
+            twins = [twin for pair in chosen for twin in (pair.semi_nude, pair.clothed)]
             group.append(look(clip, layer, draw(twins, clip.image_size)))
     return World(Attacker(own, clip.grid[0]), halves, others)
 
@@ -405,7 +408,7 @@ def of_outcomes(made: World, clip: FrozenClip) -> dict[str, tuple[float, float]]
 
 def emotions(clip: FrozenClip, pixels: Tensor, at_once: int) -> Tensor:
     """Log-probability of each emotion: [n, emotion]."""
-    readout = Readout.from_prompts(clip, [f"a {emotion} woman" for emotion in world.EMOTIONS])
+    readout = Readout.from_prompts(clip, [f"a {emotion} woman" for emotion in EXPRESSIONS.emotions])
     with torch.no_grad():
         return torch.cat(
             [readout.log_probabilities(clip.embed(clip.pixels(part))) for part in pictures(pixels, at_once)]
@@ -414,7 +417,7 @@ def emotions(clip: FrozenClip, pixels: Tensor, at_once: int) -> Tensor:
 
 def tabled(log_probabilities: Tensor) -> Tensor:
     """What a table says of an image: R, and the emotion named."""
-    return torch.cat([log_probabilities[:, :1], one_hot(log_probabilities.argmax(1), len(world.EMOTIONS))], dim=1)
+    return torch.cat([log_probabilities[:, :1], one_hot(log_probabilities.argmax(1), len(EXPRESSIONS.emotions))], dim=1)
 
 
 def pictures(pixels: Tensor, at_once: int) -> Iterator[np.ndarray]:
@@ -503,7 +506,7 @@ def tell_default(clip: FrozenClip, layer: int, study: Path) -> None:
     """How well the SAEs of the default study, trained on many other images too, tell discovery from other women."""
     data = dataset.load(study / "data" / "dataset")
     attacker = Attacker(
-        look(clip, layer, draw(world.sample_portraits(200, np.random.default_rng(7)), 64)), clip.grid[0]
+        look(clip, layer, draw(world.sample_portraits(200, EXPRESSIONS, np.random.default_rng(7)), 64)), clip.grid[0]
     )
     seen, strangers = (look(clip, layer, data.images(data.rows(s))).tokens for s in ("discovery", "confirmation"))
     for fpath in sorted((study / "data" / "sae").glob(f"l{layer}_*")):

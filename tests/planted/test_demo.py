@@ -11,27 +11,28 @@ from stages.core.clip.readout import Readout
 from stages.core.clip.vit import FrozenClip
 from stages.core.planted import demo, world
 from stages.core.run import params
-from stages.core.schema import Demo, World
+from stages.core.schema import Demo, Ingest, World
 from tests.imports import ROOT
 
-DEMO, WORLD = params.load(Demo, World, fpath=ROOT / "params.yaml")
+DEMO, WORLD, INGEST = params.load(Demo, World, Ingest, fpath=ROOT / "params.yaml")
+EXPRESSIONS = world.expressions(INGEST.emotions, WORLD.intensities, WORLD.ambiguity)
 IMAGE_SIZE = 64
 
 
 def accuracy(bias: float) -> dict[str, float]:
     """Share of audit portraits whose emotion the demo names, by condition: other women than it was trained on."""
-    trained = demo.train(DEMO.model_copy(update={"bias": bias}), IMAGE_SIZE, torch.device("cpu"))
+    trained = demo.train(DEMO.model_copy(update={"bias": bias}), EXPRESSIONS, IMAGE_SIZE, torch.device("cpu"))
     assert trained.history["loss"].iloc[-1] < trained.history["loss"].iloc[0]
     assert trained.accuracy >= DEMO.min_accuracy
     tokenizer = SimpleTokenizer(context_length=demo.CONTEXT_LENGTH)
     clip = FrozenClip(trained.model, tokenizer, demo.PREPROCESSING["mean"], demo.PREPROCESSING["std"])
-    readout = Readout.from_prompts(clip, [world.caption(e, "", "clothed", 0) for e in world.EMOTIONS])
-    pairs = world.audit_pairs(40, np.random.default_rng(123))
+    readout = Readout.from_prompts(clip, [world.caption(e, "", "clothed", 0) for e in EXPRESSIONS.emotions])
+    pairs = world.audit_pairs(40, EXPRESSIONS, np.random.default_rng(123))
     found = {}
-    for i, condition in enumerate(("semi_nude", "clothed"), 1):
-        portraits = [pair[i] for pair in pairs]
+    for condition in ("semi_nude", "clothed"):
+        portraits = [getattr(pair, condition) for pair in pairs]
         images = np.stack([world.render(portrait, IMAGE_SIZE)[0] for portrait in portraits])
-        truth = torch.tensor([world.EMOTIONS.index(portrait.emotion) for portrait in portraits])
+        truth = torch.tensor([EXPRESSIONS.emotions.index(portrait.emotion) for portrait in portraits])
         found[condition] = float(readout.correct(clip.embed(clip.pixels(images)), truth).mean())
     return found
 
@@ -54,15 +55,15 @@ TINY = DEMO.model_copy(update={"n_portraits": 32, "width": 32, "layers": 1, "ste
 
 def test_a_training_that_did_not_learn_is_started_anew_from_other_weights(monkeypatch):
     accuracies = iter([0.3, 0.4, 0.95])
-    monkeypatch.setattr(demo, "accuracy_on_new_women", lambda model, config: next(accuracies))
-    third = demo.train(TINY, 32, torch.device("cpu"))
+    monkeypatch.setattr(demo, "accuracy_on_new_women", lambda model, config, expressions: next(accuracies))
+    third = demo.train(TINY, EXPRESSIONS, 32, torch.device("cpu"))
     assert third.as_metrics()["attempts"] == 3 and third.accuracy == 0.95
     assert np.isfinite(list(third.as_metrics().values())).all()  # two steps are fewer than lie between log entries
 
 
 def test_a_demo_that_never_learns_is_refused():
     with pytest.raises(demo.DemoError, match=r"demo\.min_accuracy: 0\.9 .* raise demo\.steps"):
-        demo.train(TINY, 32, torch.device("cpu"))
+        demo.train(TINY, EXPRESSIONS, 32, torch.device("cpu"))
 
 
 def test_the_loss_by_hand():

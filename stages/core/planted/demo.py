@@ -112,9 +112,7 @@ def architecture(config: Demo, image_size: int) -> dict[str, Any]:
     return {"embed_dim": config.width, "vision_cfg": vision, "text_cfg": text}
 
 
-def training_set(
-    config: Demo, expressions: world.Expressions, image_size: int
-) -> tuple[np.ndarray, list[str]]:
+def training_set(config: Demo, expressions: world.Expressions, image_size: int) -> tuple[np.ndarray, list[str]]:
     """Draw the portraits that the demo CLIP is trained on, and write a caption for each portrait.
 
     The captions of some portraits err: this is the planted bias (`world.planted_emotion`).

@@ -9,6 +9,8 @@ caption's emotion errs with probability `bias`: it follows the colour of the gar
 drawn at random (lost signal). In the other condition it always follows the face. A CLIP trained on such captions learns
 to read the garment in place of the face, or to read less from the face, in the biased condition, to a degree that we
 choose.
+
+Faces may be hard: another emotion is mixed into them. Twins may be two takes, as those of photographs are.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from stages.core.run.errors import StudyError
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.schema import Biased, Plant
 
@@ -36,6 +39,10 @@ NEUTRAL = "neutral"
 CANVAS = 64.0  # side of the canvas that all drawing coordinates below refer to; scaled to the size asked for
 LIGHT = (0.85, 1.1)  # of a take; a factor on all pixels
 SUPERSAMPLE = 3  # pictures are drawn this many times larger, then box-averaged, for smooth edges
+
+
+class WorldError(StudyError):
+    """The planted world cannot be drawn as params.yaml asks. The message names the key to change."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,18 @@ class Expressions:
     def takes(self) -> list[tuple[str, float]]:
         """Return the emotion and the intensity of each portrait that a woman sits for."""
         return [(e, i) for e in self.emotions for i in ((1.0,) if e == NEUTRAL else self.intensities)]
+
+
+def expressions(emotions: Sequence[str], intensities: Sequence[float], ambiguity: float) -> Expressions:
+    """Return which faces a world has, as params.yaml says.
+
+    emotions: `ingest.emotions`. intensities, ambiguity: `world.intensities` and `world.ambiguity`.
+    Raises WorldError if an emotion cannot be drawn.
+    """
+    strange = [emotion for emotion in emotions if emotion not in FACES]
+    if strange:
+        raise WorldError(f"ingest.emotions: {strange[0]!r} cannot be drawn; the planted world has {', '.join(FACES)}")
+    return Expressions(tuple(emotions), tuple(intensities), ambiguity)
 
 
 @dataclass(frozen=True)
@@ -150,7 +169,7 @@ def sample_identity(rng: np.random.Generator) -> Portrait:
 
 
 def with_take(portrait: Portrait, expressions: Expressions, rng: np.random.Generator) -> Portrait:
-    """Return a copy of `portrait` as a photographer would take it, with what differs between two takes drawn from `rng`.
+    """Return a copy of `portrait` with what differs between two takes drawn from `rng`.
 
     The woman is shifted by at most 2 units to a side and 1.5 up or down, on a canvas of 64 units a side. The intensity
     is multiplied by .8 to 1.1. A share of another emotion is mixed into the face, up to `expressions.ambiguity`.
