@@ -61,8 +61,8 @@ class Dataset:
     arrays: Any
     """Zarr group with the arrays `image`, `bust` and `face`."""
     prompts: dict[str, list[str]]
-    """Prompts of each emotion: those that its images have, mostly one. The emotion readout chooses among the emotions by
-    these prompts."""
+    """Prompts of each emotion: those that its images have, mostly one. The emotion readout chooses among the
+    emotions by these prompts."""
     sha256: str
     """Hash of manifest, prompts, pixels and masks."""
 
