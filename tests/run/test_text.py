@@ -82,6 +82,7 @@ def test_a_label_is_more_than_a_sound_text(label, says):
         ("a {e} woman in a {c} top", ["happy", "red"], "a happy woman in a red top"),
         ("{e}", ["angry"], "angry"),
         ("a woman", [], "a woman"),
+        ("a {{framed}} face of an {e} woman", ["happy"], "a {framed} face of a happy woman"),
     ],
 )
 def test_the_article_before_a_field_is_that_of_its_value(template, values, expected):

@@ -61,10 +61,11 @@ def filled(template: str, /, **values: str) -> str:
     Returns the text. An English indefinite article that stands right before a field is written as the value asks for
     it: "a {emotion} woman" becomes "a happy woman" or "an angry woman", and so does "an {emotion} woman".
     """
-    text = ""
+    written = ""
     for literal, field, _, _ in Formatter().parse(template):
-        if field is None:
-            return text + literal
-        n = "n" if VOWEL_SOUND.match(values[field]) else ""
-        text += ARTICLE.sub(rf"\g<1>{n}\g<2>", literal) + values[field]
-    return text
+        if field is None:  # the last part, or one that ends in a doubled brace, which stands for a brace
+            written += literal
+        else:
+            n = "n" if VOWEL_SOUND.match(values[field]) else ""
+            written += ARTICLE.sub(rf"\g<1>{n}\g<2>", literal) + values[field]
+    return written
