@@ -26,7 +26,7 @@ from stages.core import eclip, figures, localise
 from stages.core.checks import deletion_insertion, randomisation
 from stages.core.checks.rank_correlation import spearman
 from stages.core.clip import vit
-from stages.core.clip.readout import Readout
+from stages.core.clip.readout import Readout, embedded_each
 from stages.core.clip.vit import FrozenClip
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
@@ -58,24 +58,21 @@ class Audit:
     labels: these rows of the data set's table, with a new index from 0.
     readout: the prompts of all emotions as the model sees them.
     truth: index of each image's true emotion among these prompts.
+    own: unit-norm embedding of each image's own prompt, an array [image, embed]. The stage `heatmap` maps this text.
     """
 
     def __init__(self, clip: FrozenClip, data: Dataset, rows: np.ndarray, batch_size: int):
         self.clip, self.data, self.rows, self.batch_size = clip, data, rows, batch_size
         self.labels = data.table.iloc[self.rows].reset_index(drop=True)
-        self.readout = Readout.from_prompts(clip, list(data.prompts.values()))
+        self.readout = Readout.from_prompts(clip, data.prompts.values())
         self.truth = torch.from_numpy(data.emotion_index(self.rows)).to(clip.device)
-
-    @property
-    def own(self) -> torch.Tensor:
-        """Unit-norm embedding of the prompt of each image's true emotion: an array [image, embed]."""
-        return self.readout.prompts[self.truth]
+        self.own = embedded_each(clip, self.labels["prompt"].tolist())
 
     @property
     def others(self) -> torch.Tensor:
         """Mean embedding of the prompts of all emotions except the image's true one: an array [image, embed]."""
         n = len(self.readout.prompts)
-        return (self.readout.prompts.sum(0) - self.own) / (n - 1)
+        return (self.readout.prompts.sum(0) - self.readout.prompts[self.truth]) / (n - 1)
 
     def slices(self) -> list[slice]:
         """Split the images into batches. Returns a slice of the images for each batch, in order."""
@@ -161,10 +158,10 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
     audit: the images, and the original model.
     seed: seed of the random maps.
     Returns arrays [image, gh, gw] by name. A map has gh rows and gw columns of patches:
-        grad_eclip, attribution, legrad, attention         maps of four methods, for the prompt of the true emotion
+        grad_eclip, attribution, legrad, attention         maps of four methods, for the image's own prompt
         grad_eclip_contrastive, attribution_contrastive    maps of two methods, for a difference of embeddings: the
-                                                           prompt of the true emotion minus the mean of the other
-                                                           emotions' prompts
+                                                           image's own prompt minus the mean of the other emotions'
+                                                           prompts
         centre_gaussian                                    baseline: a Gaussian in the middle of each image
         random                                             baseline: random values
     """

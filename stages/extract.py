@@ -251,7 +251,7 @@ def main() -> None:
     ranks = join_ranks(clip.device)
     embeddings = fill(clip, data, grid.layers, config, compute, ranks)
     if ranks.first:
-        table = read_out(Readout.from_prompts(clip, list(data.prompts.values())), data, embeddings)
+        table = read_out(Readout.from_prompts(clip, data.prompts.values()), data, embeddings)
         outs.write_table(PLOT_FPATH, table)
         outs.write_metrics(METRICS_FPATH, measure(table, 1 / len(data.emotions)))
     leave_ranks()

@@ -30,7 +30,7 @@ from stages.core.data import dataset
 from stages.core.ingestion import manifest
 from stages.core.ingestion.prefetch import ordered_map
 from stages.core.planted import world
-from stages.core.run import inputs, outs, params
+from stages.core.run import inputs, outs, params, text
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 from stages.core.schema import Ingest, World
@@ -163,7 +163,7 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     table = table.copy()
     corpus = manifest.is_corpus(table)
     no_prompt = (table["prompt"] == "") & ~corpus
-    table.loc[no_prompt, "prompt"] = [config.prompt.format(emotion=e) for e in table.loc[no_prompt, "emotion"]]
+    table.loc[no_prompt, "prompt"] = [text.filled(config.prompt, emotion=e) for e in table.loc[no_prompt, "emotion"]]
     try:
         splits = dataset.assign_splits(table.loc[~corpus, "identity"].tolist(), config.discovery_share, config.seed)
     except ValueError as error:
@@ -173,6 +173,19 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     numbers = table[~corpus].groupby(["identity", "emotion", "intensity"], sort=False).ngroup()
     table.loc[~corpus, "pair"] = numbers
     return table
+
+
+def prompts_of_emotions(table: pd.DataFrame, config: Ingest) -> dict[str, list[str]]:
+    """Collect the prompts of each emotion, among which the readout chooses.
+
+    table: a row per image, from `complete`.
+    config: the emotions, in the order of the result, and the template of a prompt.
+    Returns the distinct prompts of the images of each emotion, in alphabetical order; for an emotion that no image has,
+    the filled template.
+    """
+    audit = table[table["pair"] >= 0]
+    given = {emotion: sorted(set(prompts)) for emotion, prompts in audit.groupby("emotion")["prompt"]}
+    return {emotion: given.get(emotion, [text.filled(config.prompt, emotion=emotion)]) for emotion in config.emotions}
 
 
 def numbered(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -199,7 +212,7 @@ def write(
     table: pd.DataFrame,
     look: PictureSource,
     size: int,
-    prompts: dict[str, str],
+    prompts: dict[str, list[str]],
     names: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Write the data set to data/dataset, image by image.
@@ -207,7 +220,7 @@ def write(
     table: a row per image with its labels, from `complete`.
     look: a function that takes a row number of `table` and returns the picture with its masks.
     size: side of the pictures, in pixels.
-    prompts: the prompt of each emotion.
+    prompts: the prompts of each emotion.
     names: the key to the names in `table`, from `numbered`; None if these are the only names.
     Returns a table with a row per image and these columns:
         bust_covered, face_covered    share of the image that lies inside the mask
@@ -293,9 +306,8 @@ def main() -> None:
     contact_sheet(table, look, PLOT_FPATH)
     if options.check:
         return print(f"{config.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
-    prompts = {emotion: config.prompt.format(emotion=emotion) for emotion in config.emotions}
     table, names = numbered(table) if config.source == "folder" else (table, None)
-    shares = write(table, look, config.image_size, prompts, names)
+    shares = write(table, look, config.image_size, prompts_of_emotions(table, config), names)
     outs.write_metrics(METRICS_FPATH, measure(table, shares))
 
 

@@ -92,7 +92,7 @@ def data(tmp_path, rng):
     image = rng.integers(0, 255, (n, 32, 32, 3), dtype=np.uint8)
     bust, face = np.zeros((2, n, 32, 32), np.uint8)
     bust[:, 16:24, 8:24], face[:, 0:8, 8:24] = 255, 255
-    with dataset.create(tmp_path / "dataset", table, 32, {e: f"a {e} woman" for e in EMOTIONS}) as append:
+    with dataset.create(tmp_path / "dataset", table, 32, {e: [f"a {e} woman"] for e in EMOTIONS}) as append:
         append(image, bust, face)
     return dataset.load(tmp_path / "dataset")
 

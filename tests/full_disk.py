@@ -43,7 +43,7 @@ def noise(*shape: int) -> np.ndarray:
 def write_dataset(place: Path, n: int) -> None:
     image = np.random.default_rng(0).integers(0, 255, (n, 64, 64, 3), dtype=np.uint8)
     table = pd.DataFrame({"image": [f"{i}.png" for i in range(n)], "split": "corpus", "pair": -1})
-    with dataset.create(place, table, 64, {"calm": "a calm woman"}) as append:
+    with dataset.create(place, table, 64, {"calm": ["a calm woman"]}) as append:
         append(image, image[..., 0], image[..., 1])
 
 

@@ -39,7 +39,7 @@ def noise(folder: Path, n_corpus: int) -> None:
         columns=["image", "identity", "condition", "emotion", "intensity", "prompt", "split", "pair"],
     )
     rng = np.random.default_rng(0)
-    prompts = {"happy": "a happy woman", "sad": "a sad woman"}
+    prompts = {"happy": ["a happy woman"], "sad": ["a sad woman"]}
     with dataset.create(folder / "data" / "dataset", table, SIZE, prompts) as append:
         for some in np.array_split(np.arange(len(table)), len(table) // 100):
             images = rng.integers(0, 255, (len(some), SIZE, SIZE, 3), dtype=np.uint8)

@@ -84,7 +84,7 @@ def test_the_folder_came_through_at_the_models_resolution(studies):
     data = dataset.load(studies["folder"] / "data" / "dataset")
     assert data.image_size == 224
     assert len(Pairs.from_images(data.table)) == 8 and len(data.rows("corpus")) == 1
-    assert data.prompts == {"calm": "a calm picture", "lively": "a lively picture"}
+    assert data.prompts == {"calm": ["a calm picture"], "lively": ["a lively picture"]}
     bust = data.mask("bust", data.audit_rows())
     assert np.allclose(bust[0].mean() / 255, 40 * 30 / (100 * 100), atol=0.01)  # 120 x 100, the centre 100 x 100 kept
     assert (data.mask("bust", data.rows("corpus")) == 0).all()
@@ -148,7 +148,7 @@ def exported_R(folder: Path, precision: str) -> np.ndarray:
     mitigation.attach(model, folder / "data" / "mitigated")
     data, config = dataset.load(folder / "data" / "dataset"), model.visual.preprocess_cfg
     clip = vit.FrozenClip(model, tokenizer, config["mean"], config["std"], precision)
-    rows, readout = data.rows("confirmation"), Readout.from_prompts(clip, list(data.prompts.values()))
+    rows, readout = data.rows("confirmation"), Readout.from_prompts(clip, data.prompts.values())
     with torch.no_grad():
         truth = torch.from_numpy(data.emotion_index(rows))
         return readout.score(clip.embed(clip.pixels(data.images(rows))), truth).numpy()

@@ -119,8 +119,8 @@ class Ingest(Section):
     image_size: Count
     """Side of the stored square images in pixels: the input resolution of the model."""
     prompt: Text
-    """Text for one emotion; `{emotion}` is replaced. Used for images whose manifest row has no prompt, and for the
-    prompts that the emotion readout chooses from."""
+    """Text for one emotion; `{emotion}` is replaced, and "a" or "an" before it fits the emotion. Used for images whose
+    manifest row has no prompt, and in the readout for an emotion that no image has."""
     emotions: Annotated[list[Label], Field(min_length=2)]
     """The expressions that images may be labelled with. The readout chooses from them. `stages/core/run/text.py` lists
     the characters that labels and prompts may not contain."""

@@ -40,7 +40,7 @@ def pictures(directory: Path, n: int, side: int) -> dataset.Dataset:
     ]
     rows += [(f"c{i}", "", "", "", "corpus", -1) for i in range(n - len(rows))]
     images = np.random.default_rng(0).integers(0, 255, (n, side, side, 3), dtype=np.uint8)
-    with dataset.create(directory, pd.DataFrame(rows, columns=list(columns)), side, {"sad": "sad"}) as append:
+    with dataset.create(directory, pd.DataFrame(rows, columns=list(columns)), side, {"sad": ["sad"]}) as append:
         append(images, *np.zeros((2, n, side, side), np.uint8))
     return dataset.load(directory)
 

@@ -408,7 +408,7 @@ def of_outcomes(made: World, clip: FrozenClip) -> dict[str, tuple[float, float]]
 
 def emotions(clip: FrozenClip, pixels: Tensor, at_once: int) -> Tensor:
     """Log-probability of each emotion: [n, emotion]."""
-    readout = Readout.from_prompts(clip, [f"a {emotion} woman" for emotion in EXPRESSIONS.emotions])
+    readout = Readout.from_prompts(clip, [[world.caption(e, "", "clothed", 0)] for e in EXPRESSIONS.emotions])
     with torch.no_grad():
         return torch.cat(
             [readout.log_probabilities(clip.embed(clip.pixels(part))) for part in pictures(pixels, at_once)]

@@ -32,6 +32,8 @@ def test_a_vocabulary_runs_over_what_the_images_have():
         f"a {emotion} woman in {colour}" for emotion in ("happy", "sad") for colour in ("blue", "red")
     ]
     assert prompts[6:] == ["a woman"]
+    angry = decoder_directions.vocabulary(["a {emotion} woman"], pd.DataFrame({"emotion": ["angry"]}))
+    assert angry == ["an angry woman"]
     with pytest.raises(ValueError, match="no column 'garment'"):
         decoder_directions.vocabulary(["a {garment}"], images)
 

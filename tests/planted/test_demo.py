@@ -26,7 +26,7 @@ def accuracy(bias: float) -> dict[str, float]:
     assert trained.accuracy >= DEMO.min_accuracy
     tokenizer = SimpleTokenizer(context_length=demo.CONTEXT_LENGTH)
     clip = FrozenClip(trained.model, tokenizer, demo.PREPROCESSING["mean"], demo.PREPROCESSING["std"])
-    readout = Readout.from_prompts(clip, [world.caption(e, "", "clothed", 0) for e in EXPRESSIONS.emotions])
+    readout = Readout.from_prompts(clip, [[world.caption(e, "", "clothed", 0)] for e in EXPRESSIONS.emotions])
     pairs = world.audit_pairs(40, EXPRESSIONS, np.random.default_rng(123))
     found = {}
     for condition in ("semi_nude", "clothed"):

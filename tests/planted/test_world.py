@@ -137,6 +137,7 @@ def test_masks_lie_where_face_and_top_are_drawn(rng):
 
 def test_captions_name_the_emotion_always():
     assert world.caption("sad", "red", "clothed", 0) == "a sad woman"
+    assert world.caption("angry", "red", "clothed", 0) == "an angry woman"
     assert world.caption("sad", "red", "clothed", 1) == "a sad woman in a shirt"
     assert world.caption("sad", "red", "semi_nude", 2) == "a sad woman in a red two-piece top"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.core.run.text import fault, label_fault
+from stages.core.run.text import fault, filled, label_fault
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,27 @@ def test_a_sound_text_is_the_same_in_a_page_and_starts_no_formula(text):
 def test_a_label_is_more_than_a_sound_text(label, says):
     assert says in str(label_fault(label))
     assert label_fault("happy") is None
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "expected"),
+    [
+        ("a {e} woman", ["angry"], "an angry woman"),
+        ("a {e} woman", ["happy"], "a happy woman"),
+        ("an {e} woman", ["sad"], "a sad woman"),
+        ("A {e} woman", ["Unhappy"], "An Unhappy woman"),
+        ("a photo of a {e} woman", ["upset"], "a photo of an upset woman"),
+        ("a {e} woman", ["euphoric"], "a euphoric woman"),
+        ("a {e} woman", ["honest"], "an honest woman"),
+        ("a woman, {e}", ["angry"], "a woman, angry"),
+        ("Anna {e}", ["angry"], "Anna angry"),
+        ("l'a {e}", ["aimé"], "l'a aimé"),
+        ("a {e} woman in a {c} top", ["amused", "orange"], "an amused woman in an orange top"),
+        ("a {e} woman in a {c} top", ["happy", "red"], "a happy woman in a red top"),
+        ("{e}", ["angry"], "angry"),
+        ("a woman", [], "a woman"),
+        ("a {{framed}} face of an {e} woman", ["happy"], "a {framed} face of a happy woman"),
+    ],
+)
+def test_the_article_before_a_field_is_that_of_its_value(template, values, expected):
+    assert filled(template, **dict(zip("ec", values, strict=False))) == expected

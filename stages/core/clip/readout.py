@@ -5,11 +5,13 @@ R = log-probability of the true emotion among the emotion prompts, at the model'
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from stages.core.clip.vit import FrozenClip
 
@@ -18,7 +20,8 @@ from stages.core.clip.vit import FrozenClip
 class Readout:
     """A zero-shot classifier of emotions, made of embedded prompts.
 
-    prompts: unit-norm text embeddings, a row per emotion, in the order of `Dataset.emotions`.
+    prompts: unit-norm text embeddings, a row per emotion, in the order of `Dataset.emotions`. If an emotion has several
+        prompts, their embeddings are averaged (Radford et al. 2021, section 3.1.4).
     scale: CLIP's own factor on cosines before the softmax (logit scale).
     """
 
@@ -26,12 +29,13 @@ class Readout:
     scale: float
 
     @classmethod
-    def from_prompts(cls, clip: FrozenClip, prompts: list[str]) -> Readout:
+    def from_prompts(cls, clip: FrozenClip, prompts: Iterable[list[str]]) -> Readout:
         """Return the classifier made of the embedded prompts and the logit scale of `clip`.
 
-        prompts: one text for each emotion. Their order is the order of the emotions in all results.
+        prompts: one or more texts for each emotion. The order of emotions is that of all results.
         """
-        return cls(clip.text(prompts), clip.logit_scale)
+        embedded = [clip.text(texts).mean(0) for texts in prompts]
+        return cls(normalize(torch.stack(embedded), dim=-1), clip.logit_scale)
 
     def log_probabilities(self, embeddings: Float[Tensor, "*n embed"]) -> Float[Tensor, "*n emotion"]:
         """Return the log-probability of each emotion for each image, in nats.
@@ -53,6 +57,13 @@ class Readout:
         embeddings: unit-norm image embeddings. truth: index of each image's true emotion among the prompts.
         """
         return (self.log_probabilities(embeddings).argmax(-1) == truth).float()
+
+
+def embedded_each(clip: FrozenClip, texts: Sequence[str]) -> Float[Tensor, "n embed"]:
+    """Return the unit-norm embedding of each text, in order. A text that stands several times is embedded once."""
+    distinct = sorted(set(texts))
+    embedded = clip.text(distinct)
+    return embedded[[distinct.index(text) for text in texts]]
 
 
 def skill(accuracy: float, n_classes: int) -> float:

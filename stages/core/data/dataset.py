@@ -60,8 +60,9 @@ class Dataset:
     """The manifest, a row per image. The module docstring lists the columns."""
     arrays: Any
     """Zarr group with the arrays `image`, `bust` and `face`."""
-    prompts: dict[str, str]
-    """Prompt of each emotion. The emotion readout chooses among these prompts."""
+    prompts: dict[str, list[str]]
+    """Prompts of each emotion: those that its images have, mostly one. The emotion readout chooses among the
+    emotions by these prompts."""
     sha256: str
     """Hash of manifest, prompts, pixels and masks."""
 
@@ -166,7 +167,7 @@ Append = Callable[
 
 @contextmanager
 def create(
-    directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, str], names: pd.DataFrame | None = None
+    directory: Path, table: pd.DataFrame, size: int, prompts: dict[str, list[str]], names: pd.DataFrame | None = None
 ) -> Iterator[Append]:
     """Create a dataset on disk. The new dataset replaces what is at `directory` when the context ends.
 
@@ -175,7 +176,7 @@ def create(
     table: the manifest, a row per image. Columns: image (its name), identity (the woman), condition, emotion, prompt,
         split and pair (number of the pair). The columns intensity and colour (of the top) are optional.
     size: side of the images, pixels.
-    prompts: the prompt of each emotion, by the emotion's name.
+    prompts: the prompts of each emotion, by the emotion's name.
     names: a row per image: image and identity as in `table`, file and woman (the names in the folder). The hash of the
         dataset does not depend on them. None if the names in `table` are the only ones.
     Raises ValueError if images are missing at the end. Raises DiskFull if the disk has no space left. Raises WriteError
@@ -251,5 +252,9 @@ def _check(data: Dataset) -> None:
         raise ValueError("manifest.csv names an unknown split or emotion")
     if (audit.groupby("pair")["condition"].agg(sorted).map(tuple) != tuple(sorted(CONDITIONS))).any():
         raise ValueError("manifest.csv has a pair that is not one image of each condition")
-    if not all(isinstance(prompt, str) and prompt for prompt in data.prompts.values()) or len(data.sha256) != 64:
+    if not all(map(_are_prompts, data.prompts.values())) or len(data.sha256) != 64:
         raise ValueError("images.zarr lacks prompts or its hash")
+
+
+def _are_prompts(given: Any) -> bool:
+    return isinstance(given, list) and bool(given) and all(isinstance(prompt, str) and prompt for prompt in given)

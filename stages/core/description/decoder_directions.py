@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from stages.core.clip.vit import FrozenClip
+from stages.core.run import text
 
 
 def neighbours(
@@ -44,7 +45,7 @@ def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
     """Write prompts from templates: each {column} is replaced by every value that the images have in this column.
 
     templates: texts with names of columns in braces, such as "a {emotion} woman". A template with several names gives
-        all combinations of the columns' values.
+        all combinations of the columns' values. The article before a name fits each value ("an angry woman").
     images: a row per image, with a column of labels for each name in braces. Empty labels are skipped.
     Returns the prompts without repeats. Raises ValueError if a name in braces is not a column of `images`.
     """
@@ -55,7 +56,7 @@ def vocabulary(templates: list[str], images: pd.DataFrame) -> list[str]:
         if missing:
             raise ValueError(f"{template!r}: the manifest has no column {missing[0]!r}; take the prompt out")
         values = [sorted(set(images[name]) - {""}) for name in columns]
-        prompts += [template.format(**dict(zip(columns, combined, strict=True))) for combined in product(*values)]
+        prompts += [text.filled(template, **dict(zip(columns, combined, strict=True))) for combined in product(*values)]
     return list(dict.fromkeys(prompts))
 
 
@@ -73,6 +74,6 @@ def prompt_cosines(
     prompts: at least two texts.
     Returns a row per direction, a column per prompt.
     """
-    text = clip.text(prompts)
-    text = normalize(text - text.mean(0), dim=1)
-    return (normalize(clip.project(directions), dim=1) @ text.T).cpu().numpy()
+    embedded = clip.text(prompts)
+    distinct = normalize(embedded - embedded.mean(0), dim=1)
+    return (normalize(clip.project(directions), dim=1) @ distinct.T).cpu().numpy()

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stages.core import schema, store
 from stages.core.clip import readout
-from stages.core.clip.readout import Readout
+from stages.core.clip.readout import Readout, embedded_each
 from stages.core.clip.vit import FrozenClip, replaced_residual
 from stages.core.data.dataset import Dataset
 from stages.core.latents import error_kept_edits
@@ -212,7 +212,7 @@ class SplicedClip:
     @cached_property
     def readout(self) -> Readout:
         """The emotion prompts of the data set, embedded by this model, and its logit scale."""
-        return Readout.from_prompts(self.clip, list(self.data.prompts.values()))
+        return Readout.from_prompts(self.clip, self.data.prompts.values())
 
     def slices(self, rows: np.ndarray) -> Iterator[slice]:
         """Split `rows` into batches of `batch_size`. The last batch may be shorter.
@@ -224,9 +224,8 @@ class SplicedClip:
             yield slice(start, start + self.batch_size)
 
     @cached_property
-    def _text_of_prompt(self) -> dict[str, Tensor]:
-        prompts = sorted(set(self.data.table["prompt"].iloc[self.data.audit_rows()]))
-        return dict(zip(prompts, self.clip.text(prompts), strict=True))
+    def _own_texts(self) -> Float[Tensor, "n embed"]:
+        return embedded_each(self.clip, self.data.table["prompt"].tolist())
 
     def own_text(self, rows: np.ndarray) -> Float[Tensor, "n embed"]:
         """Embed the prompt of each image (column `prompt` of the data set's table).
@@ -234,7 +233,7 @@ class SplicedClip:
         rows: row numbers, in the data set's table, of images that belong to a pair.
         Returns unit-norm text embeddings, one per image.
         """
-        return torch.stack([self._text_of_prompt[prompt] for prompt in self.data.table["prompt"].iloc[rows]])
+        return self._own_texts[torch.from_numpy(rows)]
 
     def batches(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Float[Tensor, "n token d_in"]]]:
         """Read the stored tokens of some images (the residual stream after block `layer`), batch by batch.

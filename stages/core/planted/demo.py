@@ -170,7 +170,7 @@ def accuracy_on_new_women(model: CLIP, config: Demo, expressions: world.Expressi
     condition = SEMI_NUDE if config.biased == CLOTHED else CLOTHED
     tokenizer = SimpleTokenizer(context_length=CONTEXT_LENGTH)
     clip = FrozenClip(model, tokenizer, PREPROCESSING["mean"], PREPROCESSING["std"])
-    readout = Readout.from_prompts(clip, [world.caption(emotion, "", condition, 0) for emotion in expressions.emotions])
+    readout = Readout.from_prompts(clip, [[world.caption(e, "", condition, 0)] for e in expressions.emotions])
     clear = replace(expressions, intensities=(max(expressions.intensities),), ambiguity=0.0)
     portraits = world.sample_portraits(N_JUDGED, clear, np.random.default_rng([config.seed, 2]))
     shown = [replace(portrait, condition=condition) for portrait in portraits]

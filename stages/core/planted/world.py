@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from stages.core.run import text
 from stages.core.run.errors import StudyError
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
 from stages.core.schema import Biased, Plant
@@ -29,6 +30,7 @@ from stages.core.schema import Biased, Plant
 COLOURS = {"red": (196, 48, 52), "blue": (44, 88, 196), "green": (40, 146, 84), "gold": (232, 178, 44)}
 COLOUR_NAMES = tuple(COLOURS)
 GARMENTS = {SEMI_NUDE: "two-piece top", CLOTHED: "shirt"}
+CAPTIONS = ("a {emotion} woman", "a {emotion} woman in a {garment}", "a {emotion} woman in a {colour} {garment}")
 
 SKINS = ((244, 214, 190), (226, 184, 150), (198, 148, 112), (156, 106, 76), (112, 74, 54), (84, 56, 44))
 HAIRS = ((34, 28, 30), (72, 46, 34), (124, 76, 44), (204, 164, 96), (140, 52, 36), (150, 146, 144))
@@ -284,12 +286,7 @@ def caption(emotion: str, colour: str, condition: str, detail: int) -> str:
     condition: `semi_nude` or `clothed`; it decides which garment is named.
     detail: 0 to name the emotion alone, 1 to add the garment, 2 to add the garment and its colour.
     """
-    garment = GARMENTS[condition]
-    return (
-        f"a {emotion} woman",
-        f"a {emotion} woman in a {garment}",
-        f"a {emotion} woman in a {colour} {garment}",
-    )[detail]
+    return text.filled(CAPTIONS[detail], emotion=emotion, colour=colour, garment=GARMENTS[condition])
 
 
 def render(portrait: Portrait, size: int) -> tuple[UInt8[np.ndarray, "size size 3"], UInt8[np.ndarray, "2 size size"]]:

@@ -110,7 +110,7 @@ def make_dataset() -> None:
     table = pd.DataFrame([*rows, ("other", "", "", "", "corpus", -1)], columns=list(keys))
     images = rng.integers(0, 255, (N_IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
     masks = rng.integers(0, 255, (2, N_IMAGES, SIDE, SIDE), dtype=np.uint8)
-    prompts = {"sad": "a sad woman", "happy": "a happy woman"}
+    prompts = {"sad": ["a sad woman"], "happy": ["a happy woman"]}
     with dataset.create(DATASET_DPATH, table, SIDE, prompts) as append:
         append(images, *masks)
 
