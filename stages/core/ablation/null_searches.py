@@ -1,7 +1,8 @@
 """Searches for latents on labels that mean nothing: what any such search finds, and how much it seems to gain.
 
 Each search is the same step by step as that for the edit, in the same SAE, and finds as many latents. It has no test
-that could end it, so that like is compared with like. Its edit is judged on the women held out, as the edit is.
+that could end it, and edits each latent that it finds, whatever that costs. So it may gain more than a search that is
+held to a cost. Its edit is judged on the women held out, as the edit is.
 
     labels_swapped       which twin counts as the losing one is drawn for each woman
     emotions_shuffled    R is about the emotion of another of the woman's pairs
