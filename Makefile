@@ -40,9 +40,18 @@ lint: $(READY_TO_TEST)
 study: $(READY)
 	python -m stages.studies.apply $(NAME)
 
-# the pipeline on planted worlds, two runs at a time: those of stages/studies/worlds.py that are not recorded yet, then the
-# tables of stages/studies/README.md. More runs: python -m stages.studies.sweep --worlds no_bias --seeds 201 202
+# the default study over planted bias and seeds, as DVC experiments, then the table of stages/studies/README.md;
+# two runs take some 13 minutes on two cores. More runs: make sweep BIASES=0.0 SEEDS='6 7 8'
+BIASES := 0.0 0.3 0.6 0.9
+SEEDS := 1 2 3 4 5
+JOBS := 2
 sweep: $(READY)
+	for bias in $(BIASES); do for seed in $(SEEDS); do name=bias$$bias-seed$$seed; \
+		dvc exp list --all-commits --name-only | grep -qx $$name || dvc exp run --queue --name $$name \
+			-S compute.threads=1 -S check_stability.n_other_seeds=0 -S demo.bias=$$bias \
+			-S demo.seed=$$seed -S world.seed=$$seed -S train_sae.seed=$$seed || exit 1; \
+	done; done
+	dvc exp run --run-all --jobs $(JOBS)
 	python -m stages.studies.sweep
 
 # our SAE trainer beside SAELens' and dictionary-learning's, heatmaps, controls and extraction beside bare forward passes,
