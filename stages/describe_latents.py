@@ -31,6 +31,7 @@ from stages.core.data import dataset
 from stages.core.description import decoder_directions, label_association
 from stages.core.figures import Axes
 from stages.core.latents import selection
+from stages.core.latents.lists import COLUMNS
 from stages.core.latents.pooling import PooledLatents
 from stages.core.latents.selection import Selection
 from stages.core.latents.spliced_clip import SplicedClip
@@ -38,14 +39,14 @@ from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CONDITIONS, PLANTED
-from stages.core.schema import Compute, DescribeLatents, Inference
+from stages.core.schema import Compute, DescribeLatents, Inference, LatentList
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
 SELECTION_DPATH, BY_IMAGE_DPATH = Path("data/selection"), Path("data/selection_by_image")
 METRICS_FPATH, TABLE_FPATH = Path("metrics/describe_latents.json"), Path("plots/describe_latents.csv")
 SHEET_FPATH = Path("plots/describe_latents.png")
 POOLING_LABELS = {"cls": "class token", "max": "largest patch"}
-GAP_LABELS = {"bias": "effect gap {} nats", "perception": "activation gap {}"}
+GAP_LABELS = {"ranked": "net gain {} nats", "bias": "effect gap {} nats", "perception": "activation gap {}"}
 TEXT_WIDTH = 62  # characters on a line of a card
 
 
@@ -96,25 +97,26 @@ def confirmation_images(spliced: SplicedClip, chosen: Selection) -> Confirmation
 
 
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
-    """List the latents to describe: the edited latents, then the strongest latents of the list that is not edited.
+    """List the latents to describe: the edited latents, then the strongest latents of a list that is not edited.
 
-    There are two lists. On the list `bias`, the latent's effect on the emotion readout harms semi-nude women. On the
-    list `perception`, the latent is more active on semi-nude women. The latents to edit come from one of the two.
+    That list is `perception`: the latent is more active on semi-nude women. If perception latents are edited, it is
+    `bias`: the latent's effect on the emotion readout harms the condition that is read worse.
 
     chosen: both lists, and the latents to edit.
     n_other: number of latents of the list that is not edited.
     Returns a row per latent:
         latent, step       index of the latent, and the step of the search that found the latent
-        mean, low, high    mean gap (clothed minus semi-nude) and its interval. For `bias`: gap of the effect on the
-                           log-probability of the true emotion, nats. For `perception`: gap of the activation
-        p_max_t            family-wise p-value of this gap
-        list               bias or perception
+        mean, low, high    mean gap and its interval. For `bias`: gap of the effect on the log-probability of the true
+                           emotion, nats. For `ranked`: net gain of editing it, nats, to first order, without an
+                           interval. For `perception`: gap of the activation
+        p_max_t            family-wise p-value of this gap; 1 for `ranked`
+        list               ranked, bias or perception
         edited             1 if the latent is edited, else 0
     """
-    other = next(kind for kind in chosen.lists if kind != chosen.edited_list)
+    other: LatentList = "bias" if chosen.edited_list == "perception" else "perception"
     contrast = chosen.lists[other]
     contrast = contrast[~contrast["latent"].isin(chosen.latents)][:n_other].assign(list=other, edited=0)
-    edited = chosen.lists[chosen.edited_list][: len(chosen.latents)].assign(list=chosen.edited_list, edited=1)
+    edited = chosen.edited[COLUMNS].assign(list=chosen.edited_list, edited=1)
     return pd.concat([edited, contrast], ignore_index=True)
 
 

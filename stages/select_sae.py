@@ -39,7 +39,7 @@ from stages.core.latents.edit_curve import Gains, best_edit
 from stages.core.latents.edited_effects import EditedEffects, candidate_latents
 from stages.core.latents.pooling import PooledLatents
 from stages.core.latents.readout_gap import ReadoutGap
-from stages.core.latents.search import find_step_by_step, harmful_latents
+from stages.core.latents.search import Ranking, find_step_by_step, harmful_latents, most_gaining
 from stages.core.latents.spliced_clip import SplicedClip, original
 from stages.core.paired import Pairs
 from stages.core.run import outs, params
@@ -132,8 +132,9 @@ def shortlist(table: pd.DataFrame, config: SelectSae, edit: Edit) -> list[int]:
     """Choose the SAEs whose edits are tried.
 
     table: a row per SAE, from `collect`.
-    config: with the rule `net_gain`, the `n_searched` SAEs of the largest promise among those with a latent on the
-        list. The rules `published` and `fixed` name one SAE.
+    config: with the rule `net_gain`, `n_searched` SAEs among those with a bias latent: of each layer the SAE of the
+        largest promise, then of each layer the next, because layers differ more than expansions. The rules `published`
+        and `fixed` name one SAE.
     edit: the list that is edited. A list of perception latents needs no search, so all SAEs are tried.
     Returns the indices of rows of `table`. Raises ParamsError if the rule is `fixed` and the grid has no such SAE.
     """
@@ -148,8 +149,9 @@ def shortlist(table: pd.DataFrame, config: SelectSae, edit: Edit) -> list[int]:
         return [int((table["auc_discovery"] - 0.5).abs().idxmax())]
     if edit.latents == "perception":
         return table.index[table["n_perception"] > 0].tolist()
-    named = table[table["n_bias"] > 0]
-    return named["promise"].sort_values(ascending=False, kind="stable").index[: config.n_searched].tolist()
+    named = table[table["n_bias"] > 0].sort_values("promise", ascending=False, kind="stable")
+    place = named.groupby("layer").cumcount()
+    return place.sort_values(kind="stable").index[: config.n_searched].tolist()
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,17 @@ class Audit:
         outcomes = self.spliced(point).outcomes(self.pairs.rows, [original])
         return readout_gap.measure(outcomes, self.pairs, len(self.data.emotions), self.inference)
 
+    def _ranking(self, losing: str) -> Ranking:
+        if self.edit.latents == "ranked":
+            return partial(most_gaining, losing=losing)
+        return partial(harmful_latents, losing=losing, clusters=self.pairs.women, inference=self.inference)
+
     def search(self, point: Point, losing: str) -> Searched:
         """Find the latents of one SAE that could be edited, and try how many of them to edit.
 
         losing: the condition that CLIP reads worse.
-        The list `bias` is searched step by step in the edited model. The list `perception` is taken as it is.
+        Ranked latents, and those of the list `bias`, are searched step by step in the edited model. The list
+        `perception` is taken as it is.
         """
         spliced, pairs, directory = self.spliced(point), self.pairs, ANALYSIS_DPATH / str(point)
         tests = lists.read_table(directory / "latents.csv", ["latent", "mean_cls", "mean_patch"])
@@ -218,7 +226,7 @@ class Audit:
             found, good = find_step_by_step(
                 EditedEffects(spliced, pairs, self.edit, means, candidates),
                 candidates,
-                partial(harmful_latents, losing=losing, clusters=pairs.women, inference=self.inference),
+                self._ranking(losing),
                 gains.accept,
                 n_per_step=self.edit.n_per_step,
                 n_most=self.edit.n_latents,
@@ -391,9 +399,11 @@ def main() -> None:
     found: dict[LatentList, pd.DataFrame] = {
         kind: lists.load(ANALYSIS_DPATH / name / f"{kind}.csv") for kind in get_args(LatentList)
     }
-    edited = found[edit.latents][:0]
+    edited = found["bias"][:0]
     if chosen.name in searched:
-        found[edit.latents], edited = searched[int(chosen.name)].found, searched[int(chosen.name)].edited
+        edited = searched[int(chosen.name)].edited
+        if edit.latents == "bias":
+            found["bias"] = searched[int(chosen.name)].found
     tests = outs.read_table(ANALYSIS_DPATH / name / "latents.csv", "analyse_sae", TESTS)
     described = tests[[*TESTS]]
     chosen_edit = selection(chosen, gap, losing, edited, edit)

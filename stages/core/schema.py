@@ -13,6 +13,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 EditKind = Literal["zero", "mean", "scale", "patch"]
 EditScope = Literal["all", "cls", "patches", "bust", "not_bust"]
 LatentList = Literal["bias", "perception"]
+EditedLatents = Literal["ranked", "bias", "perception"]
 Plant = Literal["cue", "lost"]
 Biased = Literal["semi_nude", "clothed", "both"]
 
@@ -262,9 +263,10 @@ class TrainSae(Section):
 class Edit(Section):
     """The edit inside the model. It is chosen on discovery women and judged on confirmation women (held out)."""
 
-    latents: LatentList
-    """The list of latents to edit. `bias`: their effect on the emotion readout differs by condition; `perception`:
-    their activation differs by condition."""
+    latents: EditedLatents
+    """The latents to edit. `ranked`: a search ranks all latents by what editing them gains, without a test, and keeps
+    those that gain on discovery women. `bias`: the same among latents whose effect on the emotion readout is shown to
+    differ by condition. `perception`: latents whose activation differs by condition."""
     kind: EditKind
     """`zero` sets the latents to 0; `mean` sets their mean over discovery images; `scale` multiplies them by `factor`;
     `patch` sets their values in the clothed twin."""
@@ -273,10 +275,10 @@ class Edit(Section):
     scope: EditScope
     """Tokens that are edited. After the last block only `cls` reaches the embedding."""
     n_latents: Count
-    """Largest number of latents to edit. Fewer are edited if fewer are significant or if fewer gain more on discovery
+    """Largest number of latents to edit. Fewer are edited if fewer are found, or if fewer gain more on discovery
     women."""
     n_per_step: Count
-    """Number of bias latents found per step. They are edited before the other latents are tested again."""
+    """Number of latents found per step of the search. Those that gain are edited before the next step."""
     max_cost: Annotated[float, Field(ge=0, le=1)]
     """Largest loss of accuracy that the edit may cause on discovery women in the condition read better. Fewer latents
     are edited if needed. The same limit holds for the comparison `colour_subspace_within_cost`, which projects out part
@@ -302,8 +304,8 @@ class SelectSae(Section):
     change in the other; `published`: largest distance of the published AUC from one half, on discovery women; `fixed`:
     `layer` and `expansion` below."""
     n_searched: Count
-    """Number of SAEs that are searched for the rule `net_gain`: those whose latents promise most, by their first-order
-    effects."""
+    """Number of SAEs that are searched for the rule `net_gain`: of each layer the SAE whose latents promise most, by
+    their first-order effects, then of each layer the next."""
     batch_size: Count
     """Images per batch in the passes from the layer of the SAE on."""
     layer: Annotated[int, Field(ge=0)]

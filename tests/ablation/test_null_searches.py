@@ -8,13 +8,15 @@ import pytest
 
 from stages.core.ablation import null_searches
 from stages.core.ablation.arms import ArmInputs
-from stages.core.latents.edited_effects import EditedEffects
+from stages.core.latents.edit_curve import Gains
+from stages.core.latents.edited_effects import EditedEffects, SearchLabels
+from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import Pooling
 from stages.core.latents.selection import Selection
 from stages.core.paired import Pairs
 from stages.core.schema import Edit
 
-EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all", n_per_step=2)
+EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all", n_per_step=2, max_cost=1.0)
 
 
 @pytest.fixture
@@ -35,24 +37,14 @@ def inputs(spliced, tmp_path) -> ArmInputs:
         layer=2,
         latents=np.array([4, 8, 15]),
         losing="semi_nude",
-        edited_list="bias",
+        edited_list="ranked",
+        edited=tests[:0],
         lists={},
         tests=tests,
         sae=spliced.sae,
         pooled_dpath=tmp_path / "pooled.zarr",
     )
     return ArmInputs(spliced, chosen, EDIT, seed=0)
-
-
-class Known(EditedEffects):
-    """Effects that are known already, whatever is edited."""
-
-    def __init__(self, pairs: Pairs, effects: dict[str, np.ndarray]):
-        object.__setattr__(self, "pairs", pairs)
-        object.__setattr__(self, "effects", effects)
-
-    def __call__(self, edited: list[int]) -> dict[str, np.ndarray]:
-        return self.effects
 
 
 def test_every_search_finds_as_many_latents_as_the_edit_has(inputs):
@@ -69,27 +61,50 @@ def test_every_search_finds_as_many_latents_as_the_edit_has(inputs):
 
 
 def test_labels_are_swapped_woman_by_woman(real):
-    truth, flips = real([]), set()
-    known = Known(real.pairs, truth)
+    flips, pairs = set(), real.pairs
     for seed in range(12):
-        effects = null_searches.labels_swapped(known, np.random.default_rng(seed))([])
-        kept = np.array([np.array_equal(a, b) for a, b in zip(effects["clothed"], truth["clothed"], strict=True)])
-        swapped = np.array([np.array_equal(a, b) for a, b in zip(effects["clothed"], truth["semi_nude"], strict=True)])
-        assert (kept ^ swapped).all()
-        of_women = pd.Series(kept).groupby(real.pairs.women)
+        labels = null_searches.labels_swapped(real.spliced.data, pairs, np.random.default_rng(seed))
+        of_women = pd.Series(labels.swapped).groupby(pairs.women)
         assert of_women.min().equals(of_women.max())
         flips.add(tuple(of_women.first()))
+        truth, swapped = real([]), real.under(labels)([])
+        for pair, swap in enumerate(labels.swapped):
+            for name, other in (("clothed", "semi_nude"), ("semi_nude", "clothed")):
+                assert np.array_equal(swapped[name][pair], truth[other if swap else name][pair])
     assert len(flips) == 4  # two women: all four ways come up
 
 
 def test_emotions_are_wrong_or_those_of_the_womans_other_pairs(real):
-    truth, n = real.spliced.data.emotion_index(real.pairs.semi_nude), len(real.pairs)
-    wrong = null_searches.wrong_emotion(real, np.random.default_rng(0)).emotions
+    data, pairs = real.spliced.data, real.pairs
+    truth, n = data.emotion_index(pairs.semi_nude), len(pairs)
+    wrong = null_searches.wrong_emotion(data, pairs, np.random.default_rng(0)).emotions
     assert (wrong[:n] != truth).all() and np.array_equal(wrong[:n], wrong[n:])
-    shuffled = null_searches.emotions_shuffled(real, np.random.default_rng(0)).emotions
-    for woman in np.unique(real.pairs.women):
-        own = real.pairs.women == woman
+    shuffled = null_searches.emotions_shuffled(data, pairs, np.random.default_rng(0)).emotions
+    for woman in np.unique(pairs.women):
+        own = pairs.women == woman
         assert sorted(shuffled[:n][own]) == sorted(truth[own])
+
+
+def test_a_search_on_other_labels_judges_its_edits_by_these_labels(real):
+    """R of a wrong emotion, counted by hand from the probabilities; and twins that change places."""
+    spliced, pairs = real.spliced, real.pairs
+    wrong = null_searches.wrong_emotion(spliced.data, pairs, np.random.default_rng(0))
+    swap = null_searches.labels_swapped(spliced.data, pairs, np.random.default_rng(1))
+    edited = [3, 17]
+    plain, about_wrong, swapped = (
+        Gains(spliced, pairs, "semi_nude", EDIT, np.zeros((2, 64)), labels).of(edited)
+        for labels in (SearchLabels(), wrong, swap)
+    )
+    change = LatentEdit.from_params(EDIT, np.array(edited), np.zeros((2, 64)), spliced.clip.device)
+    embedded = spliced.embeddings(pairs.rows, spliced.edit_arm(change, "all"))
+    logits = float(spliced.clip.model.logit_scale.exp()) * embedded @ spliced.readout.prompts.cpu().numpy().T
+    R = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    of_wrong = pairs.split(R[np.arange(len(R)), wrong.emotions])
+    assert about_wrong["R_losing"] == pytest.approx(of_wrong["semi_nude"].mean(), abs=1e-4)
+    of_truth = pairs.split(R[np.arange(len(R)), spliced.data.emotion_index(pairs.rows)])
+    assert plain["R_other"] == pytest.approx(of_truth["clothed"].mean(), abs=1e-4)
+    expected = np.where(swap.swapped, of_truth["clothed"], of_truth["semi_nude"]).mean()
+    assert swapped["R_losing"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_edit_is_compared_with_the_gains_of_the_searches():

@@ -61,5 +61,5 @@ def test_gains_are_counted_in_the_losing_condition_and_changes_in_the_other(spli
     assert last["other_accuracy_loss"] == pytest.approx((correct[other][0] - correct[other][1]).mean())
     before, costs_too_much = gains.of([3, 17]), EDIT.model_copy(update={"max_cost": -1.0})
     helps = last["net_gain"] > before["net_gain"]
-    assert gains.accept([3, 17], 40) == helps and gains.accept([3, 17], 17) is False  # once more changes nothing
-    assert replace(gains, edit=costs_too_much).accept([3, 17], 40) is False
+    assert gains.accept([3, 17], [40]) == helps and gains.accept([3, 17], [17]) is False  # once more changes nothing
+    assert replace(gains, edit=costs_too_much).accept([3, 17], [40]) is False

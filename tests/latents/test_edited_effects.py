@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.core.latents.edited_effects import EditedEffects, candidate_latents
+from stages.core.latents.edited_effects import EditedEffects, SearchLabels, candidate_latents
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import Pooling
 from stages.core.paired import Pairs
@@ -43,8 +43,8 @@ def test_effects_are_about_the_emotion_that_is_asked_for(spliced):
     pairs = Pairs.from_images(spliced.data.table)
     truth = spliced.data.emotion_index(pairs.rows)
     own = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64))
-    told = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64), truth)
-    other = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64), 1 - truth)
+    told = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64), SearchLabels(truth))
+    other = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64), SearchLabels(1 - truth))
     assert np.array_equal(own([])["clothed"], told([])["clothed"])
     assert not np.allclose(own([])["clothed"], other([])["clothed"])
 

@@ -10,7 +10,7 @@ import pytest
 
 from stages.core import paired, schema
 from stages.core.latents import lists
-from stages.core.latents.search import accept_all, find_step_by_step, harmful_latents, most_harmful
+from stages.core.latents.search import find_step_by_step, harmful_latents, most_gaining
 from stages.core.run.labels import CLOTHED, SEMI_NUDE
 
 INFERENCE = schema.Inference(
@@ -75,14 +75,37 @@ def test_the_losing_condition_may_be_the_clothed_one():
     mirrored = dict(zip((CLOTHED, SEMI_NUDE), harm(0.0, 0.3, -0.4).values(), strict=True))
     assert harmful_latents(mirrored, CLOTHED, WOMEN, INFERENCE)["latent"].tolist() == [1]
     assert harmful_latents(mirrored, SEMI_NUDE, WOMEN, INFERENCE).empty
-    assert most_harmful(mirrored, CLOTHED)["latent"].tolist()[0] == 1
+    assert most_gaining(mirrored, CLOTHED)["latent"].tolist()[0] == 1
 
 
-def test_a_ranking_without_a_test_takes_every_latent_that_does_harm():
-    effects = harm(0.1, 0.3, -0.2)
-    effects[CLOTHED][:, 0] = -0.3  # latent 0 harms clothed women more: no gap, but the most harm in both conditions
-    assert most_harmful(effects, SEMI_NUDE)["latent"].tolist() == [1]
-    assert most_harmful(effects, SEMI_NUDE, twins=False)["latent"].tolist() == [0, 1]
+def test_a_ranking_without_a_test_takes_every_latent_that_gains_more_than_it_changes_the_twin():
+    effects = harm(0.1, 0.3, -0.2, 0.25, 0.2)
+    effects[CLOTHED][:, 0] = -0.3  # latent 0 harms clothed women more: no net gain, but the largest gain over both
+    effects[CLOTHED][:, 3] = 0.4  # clothed women need latent 3 more than it harms semi-nude women
+    effects[CLOTHED][:, 4] = 0.05
+    found = most_gaining(effects, SEMI_NUDE)
+    assert found["latent"].tolist() == [1, 4]
+    assert found["mean"].tolist() == pytest.approx([0.3, 0.15], abs=0.02)
+    assert most_gaining(effects, SEMI_NUDE, twins=False)["latent"].tolist()[0] == 0
+
+
+def accept(edited: list[int], more: list[int]) -> bool:
+    return True
+
+
+def test_latents_of_a_step_are_accepted_together_or_each_alone():
+    asked: list[tuple[list[int], list[int]]] = []
+
+    def accepts(edited: list[int], more: list[int]) -> bool:
+        asked.append((list(edited), more))
+        return 1 not in more
+
+    _, edited = find_step_by_step(
+        lambda edited: harm(0.5, 0.4, 0.3, 0.2), np.arange(4), RANK, accepts, n_per_step=2, n_most=9
+    )
+    assert edited == [0, 2, 3]
+    assert asked[0] == ([], [0, 1]) and ([], [0]) in asked and ([0], [1]) in asked
+    assert ([0], [2, 3]) in asked and ([0], [2]) not in asked
 
 
 def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
@@ -93,7 +116,7 @@ def test_a_latent_hidden_by_others_is_found_once_they_are_edited():
         asked.append(list(edited))
         return harm(0.5, 0.0, 0.3 if 20 in edited else 0.0, 0.1 if 22 in edited else 0.0)
 
-    found, edited = find_step_by_step(effects, 20 + np.arange(4), RANK, accept_all, n_per_step=2, n_most=10)
+    found, edited = find_step_by_step(effects, 20 + np.arange(4), RANK, accept, n_per_step=2, n_most=10)
     assert found[["latent", "step"]].to_numpy().tolist() == [[20, 1], [22, 2], [23, 3]]
     assert asked == [[], [20], [20, 22], [20, 22, 23]] and edited == [20, 22, 23]
 
@@ -106,8 +129,8 @@ def test_a_latent_that_is_not_accepted_stays_on_the_list_blocks_no_other_and_is_
         asked.append(list(edited))
         return harm(0.5, 0.4, 0.3, 0.1)
 
-    def accepts(edited: list[int], latent: int) -> bool:
-        return latent in (20, 23) or (latent == 21 and 23 in edited)
+    def accepts(edited: list[int], more: list[int]) -> bool:
+        return more in ([20], [23]) or (more == [21] and 23 in edited)
 
     found, edited = find_step_by_step(effects, 20 + np.arange(4), RANK, accepts, n_per_step=1, n_most=10)
     assert found["latent"].tolist() == [20, 21, 22, 23]
@@ -117,7 +140,7 @@ def test_a_latent_that_is_not_accepted_stays_on_the_list_blocks_no_other_and_is_
 
 def test_no_more_latents_than_asked_for_and_none_where_none_harms(tmp_path):
     candidates = np.arange(5)
-    search = partial(find_step_by_step, rank=RANK, accepts=accept_all, n_per_step=2, n_most=3)
+    search = partial(find_step_by_step, rank=RANK, accepts=accept, n_per_step=2, n_most=3)
     found, _ = search(lambda edited: harm(0.5, 0.4, 0.3, 0.2, 0.1), candidates)
     assert found["latent"].tolist() == [0, 1, 2] and found["step"].tolist() == [1, 1, 2]
     none, _ = search(lambda edited: harm(0.0, -0.1), candidates[:2])
@@ -150,7 +173,7 @@ def study(bias: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
     inference = INFERENCE.model_copy(update={"seed": seed})
     rank = partial(harmful_latents, losing=SEMI_NUDE, clusters=women, inference=inference)
-    found, _ = find_step_by_step(effects, np.arange(N_LATENTS), rank, accept_all, n_per_step=2, n_most=8)
+    found, _ = find_step_by_step(effects, np.arange(N_LATENTS), rank, accept, n_per_step=2, n_most=8)
     tests = paired.paired_tests(activation, women, n_permutations=199, n_bootstrap=1, seed=seed).add_prefix("act_")
     seen = lists.perception_latents(tests.assign(latent=np.arange(N_LATENTS)), INFERENCE.alpha)
     return found["latent"].to_numpy(), seen["latent"].to_numpy()

@@ -1,13 +1,12 @@
 """Searches for latents on labels that mean nothing: what any such search finds, and how much it seems to gain.
 
-Each search is the same step by step as that for the edit, in the same SAE, and finds as many latents. It has no test
-that could end it, and edits each latent that it finds, whatever that costs. So it may gain more than a search that is
-held to a cost. Its edit is judged on the women held out, as the edit is.
+Each search is the same step by step as that for the edit `ranked`, in the same SAE: it keeps the latents that gain on
+discovery women, by its own labels. It has as many latents. Its edit is judged on the women held out, as the edit is.
 
     labels_swapped       which twin counts as the losing one is drawn for each woman
     emotions_shuffled    R is about the emotion of another of the woman's pairs
     wrong_emotion        R is about an emotion, drawn for each pair, that is not the true one
-    condition_ignored    latents are ranked by their harm in both conditions. This is no null: it shows what twins add.
+    condition_ignored    latents are ranked by their gain in both conditions. This is no null: it shows what twins add.
                          Nothing is drawn, so there is one such search
 """
 
@@ -21,8 +20,10 @@ import pandas as pd
 from jaxtyping import Int
 
 from stages.core.ablation.arms import ArmInputs
-from stages.core.latents.edited_effects import EditedEffects, Effects, candidate_latents
-from stages.core.latents.search import ByCondition, accept_all, find_step_by_step, most_harmful
+from stages.core.data.dataset import Dataset
+from stages.core.latents.edit_curve import Gains
+from stages.core.latents.edited_effects import EditedEffects, SearchLabels, candidate_latents
+from stages.core.latents.search import find_step_by_step, most_gaining
 from stages.core.paired import Pairs
 from stages.core.run.labels import CONDITIONS
 from stages.core.run.progress import progress
@@ -35,63 +36,59 @@ def null_searches(inputs: ArmInputs, n_draws: int) -> dict[str, Int[np.ndarray, 
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     n_draws: number of searches of each null.
-    Returns the latents of each search, by kind of search. A search that finds too few harmful latents is filled up with
-    the next ones of its last ranking, so all find as many. No search is made if there is no edit.
+    Returns the latents of each search, by kind of search. A search that keeps too few latents is filled up with those
+    that it found and did not keep, and then with others, so all have as many. No search is made if there is no edit.
     """
     if not len(inputs.chosen.latents) or not n_draws:
         return {}
-    pairs = Pairs.from_images(inputs.spliced.data.table, "discovery")
-    images = pairs.positions(inputs.spliced.data.audit_rows())
-    candidates = candidate_latents(inputs.chosen.pooled, images, np.tile(pairs.women, len(CONDITIONS)))
-    real = EditedEffects(inputs.spliced, pairs, inputs.edit, inputs.chosen.means, candidates)
-    losing = inputs.chosen.judged
+    spliced, edit, chosen = inputs.spliced, inputs.edit, inputs.chosen
+    pairs = Pairs.from_images(spliced.data.table, "discovery")
+    images = pairs.positions(spliced.data.audit_rows())
+    candidates = candidate_latents(chosen.pooled, images, np.tile(pairs.women, len(CONDITIONS)))
+    real = EditedEffects(spliced, pairs, edit, chosen.means, candidates)
+
+    def search(labels: SearchLabels, *, twins: bool = True) -> np.ndarray:
+        gains = Gains(spliced, pairs, chosen.judged, edit, chosen.means, labels)
+        rank, k = partial(most_gaining, losing=chosen.judged, twins=twins), len(chosen.latents)
+        found, kept = find_step_by_step(
+            real.under(labels), candidates, rank, gains.accept, n_per_step=edit.n_per_step, n_most=k
+        )
+        rest = [*kept, *found["latent"].tolist(), *candidates.tolist()]
+        return np.array(list(dict.fromkeys(rest))[:k], dtype=np.int64)
+
     draws = {kind: np.random.default_rng([inputs.seed, i]).spawn(n_draws) for i, kind in enumerate(NULLS)}
-
-    def search(effects: Effects, *, twins: bool = True) -> np.ndarray:
-        rank = partial(most_harmful, losing=losing, twins=twins)
-        k = len(inputs.chosen.latents)
-        steps = {"n_per_step": inputs.edit.n_per_step, "n_most": k}
-        _, found = find_step_by_step(effects, candidates, rank, accept_all, **steps)
-        rest = np.setdiff1d(candidates, found)[: k - len(found)]
-        return np.concatenate([np.array(found, dtype=np.int64), rest])
-
     drawn = [(kind, rng) for kind, rngs in draws.items() for rng in rngs]
     found: dict[str, list[np.ndarray]] = {kind: [] for kind in NULLS}
     for kind, rng in progress(drawn, "null searches"):
-        found[kind].append(search(NULLS[kind](real, rng)))
-    return {kind: np.stack(sets) for kind, sets in found.items()} | {CONDITION_IGNORED: search(real, twins=False)[None]}
+        found[kind].append(search(NULLS[kind](spliced.data, pairs, rng)))
+    ignored = search(SearchLabels(), twins=False)[None]
+    return {kind: np.stack(sets) for kind, sets in found.items()} | {CONDITION_IGNORED: ignored}
 
 
-def labels_swapped(real: EditedEffects, rng: np.random.Generator) -> Effects:
-    """Return effects in which the two images of a pair change places, for women drawn at random."""
-    women, woman = np.unique(real.pairs.women, return_inverse=True)
-    swapped = rng.integers(0, 2, len(women)).astype(bool)[woman][:, None]
-
-    def effects(edited: list[int]) -> ByCondition:
-        a, b = (real(edited)[condition] for condition in CONDITIONS)
-        return dict(zip(CONDITIONS, (np.where(swapped, b, a), np.where(swapped, a, b)), strict=True))
-
-    return effects
+def labels_swapped(data: Dataset, pairs: Pairs, rng: np.random.Generator) -> SearchLabels:
+    """Return labels in which the two images of a pair change places, for women drawn at random."""
+    women, woman = np.unique(pairs.women, return_inverse=True)
+    return SearchLabels(swapped=rng.integers(0, 2, len(women)).astype(bool)[woman])
 
 
-def emotions_shuffled(real: EditedEffects, rng: np.random.Generator) -> Effects:
-    """Return effects on R of an emotion that another of the woman's pairs shows, the same for both twins."""
-    emotions = real.spliced.data.emotion_index(real.pairs.semi_nude)
+def emotions_shuffled(data: Dataset, pairs: Pairs, rng: np.random.Generator) -> SearchLabels:
+    """Return labels in which both twins have the emotion that another of the woman's pairs shows."""
+    emotions = data.emotion_index(pairs.semi_nude)
     shuffled = emotions.copy()
-    for woman in np.unique(real.pairs.women):
-        own = np.flatnonzero(real.pairs.women == woman)
+    for woman in np.unique(pairs.women):
+        own = np.flatnonzero(pairs.women == woman)
         shuffled[own] = rng.permutation(emotions[own])
-    return real.about(np.tile(shuffled, len(CONDITIONS)))
+    return SearchLabels(emotions=np.tile(shuffled, len(CONDITIONS)))
 
 
-def wrong_emotion(real: EditedEffects, rng: np.random.Generator) -> Effects:
-    """Return effects on R of an emotion that is not the true one, drawn for each pair, the same for both twins."""
-    emotions, n = real.spliced.data.emotion_index(real.pairs.semi_nude), len(real.spliced.data.emotions)
+def wrong_emotion(data: Dataset, pairs: Pairs, rng: np.random.Generator) -> SearchLabels:
+    """Return labels in which both twins have an emotion that is not the true one, drawn for each pair."""
+    emotions, n = data.emotion_index(pairs.semi_nude), len(data.emotions)
     wrong = (emotions + rng.integers(1, n, len(emotions))) % n
-    return real.about(np.tile(wrong, len(CONDITIONS)))
+    return SearchLabels(emotions=np.tile(wrong, len(CONDITIONS)))
 
 
-NULLS: dict[str, Callable[[EditedEffects, np.random.Generator], Effects]] = {
+NULLS: dict[str, Callable[[Dataset, Pairs, np.random.Generator], SearchLabels]] = {
     "labels_swapped": labels_swapped,
     "emotions_shuffled": emotions_shuffled,
     "wrong_emotion": wrong_emotion,

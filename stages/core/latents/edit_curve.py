@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from stages.core.latents.edited_effects import TRUE_LABELS, SearchLabels
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import SplicedClip
 from stages.core.paired import Pairs
@@ -41,6 +42,7 @@ class Gains:
     losing: the condition that is read worse.
     edit: how latents are edited, the numbers to try, and the largest loss of accuracy in the other condition.
     means: mean activation of every latent, on the class token (row 0) and on patches (row 1), for edits to the mean.
+    labels: what counts as the emotion of an image, and as the losing twin; the truth if not given.
     """
 
     spliced: SplicedClip
@@ -48,6 +50,7 @@ class Gains:
     losing: str
     edit: Edit
     means: Float[np.ndarray, "2 d_sae"]
+    labels: SearchLabels = TRUE_LABELS
     _measured: dict[tuple[int, ...], tuple[ByCondition, ByCondition]] = field(default_factory=dict)
 
     def of(self, latents: Iterable[int]) -> dict[str, float]:
@@ -78,12 +81,12 @@ class Gains:
             "other_accuracy_loss": correct_before[other] - correct[other],
         }
 
-    def accept(self, edited: list[int], latent: int) -> bool:
-        """Whether one more latent shall be edited: it adds net gain, and the edit costs no more than `edit.max_cost`.
+    def accept(self, edited: list[int], more: list[int]) -> bool:
+        """Whether more latents shall be edited: they add net gain, and the edit costs no more than `edit.max_cost`.
 
-        edited: indices of the latents that are edited. latent: index of the one more.
+        edited: indices of the latents that are edited. more: indices of the latents to add.
         """
-        before, after = self.of(edited), self.of([*edited, latent])
+        before, after = self.of(edited), self.of([*edited, *more])
         return after["net_gain"] > before["net_gain"] and after["other_accuracy_loss"] <= self.edit.max_cost
 
     def curve(self, ranked: list[int]) -> pd.DataFrame:
@@ -98,9 +101,10 @@ class Gains:
         if latents not in self._measured:
             chosen = np.array(latents, dtype=np.int64)
             change = LatentEdit.from_params(self.edit, chosen, self.means, self.spliced.clip.device)
-            outcomes = self.spliced.outcomes(self.pairs.rows, [self.spliced.edit_arm(change, self.edit.scope)])
+            arm = self.spliced.edit_arm(change, self.edit.scope)
+            outcomes = self.spliced.outcomes(self.pairs.rows, [arm], emotions=self.labels.emotions)
             R, correct = (
-                {condition: float(values.mean()) for condition, values in self.pairs.split(np.ravel(found)).items()}
+                {name: float(values.mean()) for name, values in self.labels.split(self.pairs, found[0]).items()}
                 for found in (outcomes.R, outcomes.correct)
             )
             self._measured[latents] = R, correct

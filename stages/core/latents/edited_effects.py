@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stages.core.latents.effects import attribution_patching_effect
@@ -16,12 +16,37 @@ from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import PooledLatents
 from stages.core.latents.spliced_clip import ImageBatch, SplicedClip
 from stages.core.paired import Pairs
+from stages.core.run.labels import CONDITIONS
 from stages.core.schema import Edit
 
 MIN_WOMEN = 2  # a latent that fires on fewer women cannot be shown to differ, nor be trusted on others
 
 Effects = Callable[[list[int]], dict[str, Float[np.ndarray, "pair latent"]]]
 """A function from the indices of the edited latents to the effects of the candidates on R, nats, by condition."""
+
+
+@dataclass(frozen=True)
+class SearchLabels:
+    """Labels of the images that a search uses. Searches on labels that mean nothing use others than the true ones.
+
+    emotions: index of the emotion that R is about, for each image of `pairs.rows`; the true one if not given.
+    swapped: for each pair, whether its two images change places; none do if not given.
+    """
+
+    emotions: Int[np.ndarray, " image"] | None = None
+    swapped: Bool[np.ndarray, " pair"] | None = None
+
+    def split(self, pairs: Pairs, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Split values, whose first axis is the image, by the condition that an image counts as."""
+        halves = pairs.split(values, axis=0)
+        if self.swapped is None:
+            return halves
+        where = self.swapped.reshape(-1, *[1] * (values.ndim - 1))
+        first, second = (halves[condition] for condition in CONDITIONS)
+        return dict(zip(CONDITIONS, (np.where(where, second, first), np.where(where, first, second)), strict=True))
+
+
+TRUE_LABELS = SearchLabels()
 
 
 def candidate_latents(pooled: PooledLatents, images: Int[np.ndarray, " n"], women: np.ndarray) -> Int[np.ndarray, " c"]:
@@ -51,7 +76,7 @@ class EditedEffects:
     edit: how latents are edited.
     means: mean activation of every latent, on the class token (row 0) and on patches (row 1), for edits to the mean.
     candidates: indices of the latents whose effects are computed.
-    emotions: index of the emotion that R is about, for each image of `pairs.rows`; the true one if not given.
+    labels: what counts as the emotion of an image, and as the losing twin; the truth if not given.
     """
 
     spliced: SplicedClip
@@ -59,7 +84,7 @@ class EditedEffects:
     edit: Edit
     means: Float[np.ndarray, "2 d_sae"]
     candidates: Int[np.ndarray, " c"]
-    emotions: Int[np.ndarray, " image"] | None = None
+    labels: SearchLabels = TRUE_LABELS
 
     @cached_property
     def batches(self) -> list[tuple[ImageBatch, Float[Tensor, "n token c"]]]:
@@ -83,9 +108,9 @@ class EditedEffects:
         """Decoder rows of the candidates."""
         return self.spliced.sae.W_dec[torch.from_numpy(self.candidates).to(self.spliced.clip.device)]
 
-    def about(self, emotions: Int[np.ndarray, " image"]) -> EditedEffects:
-        """Return the same effects on the log-probability of other emotions, one for each image of `pairs.rows`."""
-        other = replace(self, emotions=emotions)
+    def under(self, labels: SearchLabels) -> EditedEffects:
+        """Return the effects for other labels of the same images."""
+        other = replace(self, labels=labels)
         other.__dict__.update(batches=self.batches, decoder=self.decoder)
         return other
 
@@ -99,8 +124,9 @@ class EditedEffects:
         device = spliced.clip.device
         change = LatentEdit.from_params(self.edit, np.array(edited, dtype=np.int64), self.means, device)
         arm, parts = spliced.edit_arm(change, self.edit.scope), []
-        of_image = spliced.truth(rows) if self.emotions is None else torch.from_numpy(self.emotions).to(device)
+        emotions = self.labels.emotions
+        of_image = spliced.truth(rows) if emotions is None else torch.from_numpy(emotions).to(device)
         for some, (batch, f) in zip(spliced.slices(rows), self.batches, strict=True):
             gradient = spliced.gradient(arm(batch)[:, spliced.reaching], of_image[some])
             parts.append(attribution_patching_effect(self.decoder, f.to_dense(), gradient).cpu().numpy())
-        return self.pairs.split(np.concatenate(parts), axis=0)
+        return self.labels.split(self.pairs, np.concatenate(parts))

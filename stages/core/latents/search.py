@@ -25,14 +25,15 @@ from jaxtyping import Float, Int
 from stages.core import paired
 from stages.core.latents.edited_effects import Effects
 from stages.core.latents.lists import COLUMNS
+from stages.core.run.labels import OTHER_CONDITION
 from stages.core.schema import Inference
 
 ByCondition = dict[str, Float[np.ndarray, "pair latent"]]
 Ranking = Callable[[ByCondition], pd.DataFrame]
 """A function from the effects of the candidates by condition to a table of those that count, the worst first. Column
 `latent` holds positions among the candidates."""
-Acceptance = Callable[[list[int], int], bool]
-"""A function from the indices of the edited latents, and of one more, to whether this one shall be edited, too."""
+Acceptance = Callable[[list[int], list[int]], bool]
+"""A function from the indices of the edited latents, and of some more, to whether these shall be edited, too."""
 
 
 def find_step_by_step(
@@ -50,8 +51,9 @@ def find_step_by_step(
 
     effects: a function from the indices of the edited latents to the effects of the candidates in the edited model.
     candidates: indices of the latents that can be found.
-    rank: `harmful_latents` or `most_harmful`, with their further arguments filled in.
-    accepts: decides for each latent found whether it is edited, such as `Gains.accept` or `accept_all`.
+    rank: `harmful_latents` or `most_gaining`, with their further arguments filled in.
+    accepts: decides whether latents found are edited, such as `Gains.accept`. It is asked about all latents of a step
+        together, and if they are not accepted, about each of them.
     n_per_step, n_most: largest number of latents found in one step, and edited in all steps together.
     Returns two results. The first is a table with a row per latent found, by step, and in a step the most harmful
     first. Columns: latent (index), step (from 1), and those that `rank` gives: mean, low, high (mean gap at that step
@@ -68,17 +70,16 @@ def find_step_by_step(
         if new.empty:
             break
         steps.append(new.assign(step=len(steps) + 1, latent=candidates[new["latent"]]))
-        aside = [latent for latent in found if latent not in edited]
-        found += steps[-1]["latent"].tolist()
-        for latent in [*steps[-1]["latent"].tolist(), *aside]:
-            if len(edited) < n_most and accepts(edited, latent):
-                edited.append(latent)
+        aside, new_ones = [latent for latent in found if latent not in edited], steps[-1]["latent"].tolist()
+        found += new_ones
+        for some in _together_or_alone(accepts(edited, new_ones), new_ones) + [[latent] for latent in aside]:
+            if len(edited) < n_most and accepts(edited, some):
+                edited += some
     return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS), edited
 
 
-def accept_all(edited: list[int], latent: int) -> bool:
-    """Edit every latent that is found."""
-    return True
+def _together_or_alone(together: bool, latents: list[int]) -> list[list[int]]:
+    return [latents] if together else [[latent] for latent in latents]
 
 
 def harmful_latents(effects: ByCondition, losing: str, clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
@@ -116,22 +117,22 @@ def harmful_latents(effects: ByCondition, losing: str, clusters: np.ndarray, inf
     return table[shown].sort_values("mean", ascending=False, ignore_index=True)
 
 
-def most_harmful(effects: ByCondition, losing: str, *, twins: bool = True) -> pd.DataFrame:
-    """Rank the latents that harm the emotion readout in the losing condition, without a test.
+def most_gaining(effects: ByCondition, losing: str, *, twins: bool = True) -> pd.DataFrame:
+    """Rank the latents by what editing them gains to first order, without a test.
 
-    Searches on labels that mean nothing rank like this, so that they find as many latents as the search they are
-    compared with.
+    The net gain of a latent is the rise of R in the losing condition less the absolute change of R in the other.
 
-    effects: effect of each latent on each pair's two images, nats, by condition.
+    effects: effect of each latent on each pair's two images, nats, by condition. Editing the latent takes it away.
     losing: the condition that is read worse.
-    twins: rank by the gap to the other condition. If False, the condition is ignored: rank by the harm in both.
-    Returns a row per latent that does harm, the most harmful first. Columns: latent (its position), mean (mean gap, or
-    mean harm in both conditions, nats), low and high (equal to mean) and p_max_t (1): nothing is tested.
+    twins: if False, the condition is ignored: the gain is the mean rise of R in both.
+    Returns a row per latent that gains, the first gains most: latent (its position), mean (net gain, nats), low and
+    high (equal to mean) and p_max_t (1): nothing is tested.
     """
-    harm = -effects[losing].mean(0)
-    mean = paired.gap(effects, losing).mean(0) if twins else -np.concatenate(list(effects.values())).mean(0)
-    ranked = np.argsort(-mean, kind="stable")
-    ranked = ranked[(mean[ranked] > 0) & ((harm[ranked] > 0) | (not twins))]
+    rise = {condition: -values.mean(0) for condition, values in effects.items()}
+    other = rise[OTHER_CONDITION[losing]]
+    gain = rise[losing] - np.abs(other) if twins else (rise[losing] + other) / 2
+    ranked = np.argsort(-gain, kind="stable")
+    ranked = ranked[gain[ranked] > 0]
     return pd.DataFrame(
-        {"latent": ranked, "mean": mean[ranked], "low": mean[ranked], "high": mean[ranked], "p_max_t": 1.0}
+        {"latent": ranked, "mean": gain[ranked], "low": gain[ranked], "high": gain[ranked], "p_max_t": 1.0}
     )

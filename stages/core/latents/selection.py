@@ -22,7 +22,7 @@ from stages.core.run import faults, inputs
 from stages.core.run.errors import StudyError
 from stages.core.run.labels import SEMI_NUDE
 from stages.core.sae import JumpReLUSAE
-from stages.core.schema import Count, LatentList
+from stages.core.schema import Count, EditedLatents, LatentList
 
 REMEDY = "rerun `dvc repro --force select_sae`"
 TESTED = ["latent", "mean_cls", "mean_patch", "firing", "eff_mean"]
@@ -43,9 +43,12 @@ class Selection:
     losing: str | None
     """The condition that CLIP reads worse on the women used for choosing: `semi_nude`, `clothed`, or None if it reads
     both alike."""
-    edited_list: LatentList
-    """The list that the latents to edit come from: `bias` (they harm the emotion readout in the losing condition) or
-    `perception` (their activation differs by condition)."""
+    edited_list: EditedLatents
+    """Where the latents to edit come from: `ranked` (editing them gains most on the women used for choosing), `bias`
+    (they are shown to harm the emotion readout in the losing condition) or `perception` (their activation differs by
+    condition)."""
+    edited: pd.DataFrame
+    """A row per latent to edit, in the order of `latents`. Columns: those of the lists."""
     lists: dict[LatentList, pd.DataFrame]
     """Both lists of the chosen SAE in full, a row per latent. Columns: latent (index), step (of the search, from 1),
     mean, low, high (mean gap and its interval, see `latents/lists.py`), p_max_t (family-wise p)."""
@@ -106,7 +109,7 @@ class SelectionFile(BaseModel):
 
     layer, expansion: the chosen SAE. It reads the residual stream after block `layer` (from 1); it has `expansion`
         latents per dimension of the stream.
-    edited_list: the list that the latents come from, `bias` or `perception`. The key in the file is `list`.
+    edited_list: where the latents come from: `ranked`, `bias` or `perception`. The key in the file is `list`.
     latents: indices of the latents to edit.
     losing: the condition that CLIP reads worse on the women used for choosing, or `none`.
     gap: mean gap in R on these women, clothed minus semi-nude, nats: estimate, low, high.
@@ -118,7 +121,7 @@ class SelectionFile(BaseModel):
 
     layer: Count
     expansion: Count
-    edited_list: Annotated[LatentList, Field(alias="list")]
+    edited_list: Annotated[EditedLatents, Field(alias="list")]
     latents: list[Annotated[int, Field(ge=0, lt=2**31)]]
     losing: Literal["semi_nude", "clothed", "none"]
     gap: dict[str, FiniteFloat]
@@ -161,6 +164,7 @@ def load(directory: Path, by_image: Path | None = None) -> Selection:
         latents=np.array(chosen.latents, dtype=np.int64),
         losing=None if chosen.losing == "none" else chosen.losing,
         edited_list=chosen.edited_list,
+        edited=lists.load(directory / "latents.csv"),
         lists={kind: lists.load(directory / f"{kind}.csv") for kind in get_args(LatentList)},
         tests=lists.read_table(directory / "tests.csv", TESTED),
         sae=JumpReLUSAE.load(directory / "sae"),
@@ -175,6 +179,8 @@ def _check_parts(found: Selection, directory: Path) -> None:
     d_sae, of_layer = found.sae.d_sae, found.sae.metadata.get("layer")
     if of_layer != found.layer:
         raise SelectionError(f"{directory}: an SAE of layer {of_layer}, chosen for layer {found.layer}; {REMEDY}")
+    if found.edited["latent"].tolist() != found.latents.tolist():
+        raise SelectionError(f"{directory}: latents.csv and selection.json name other latents to edit; {REMEDY}")
     named = np.concatenate([found.latents, *(table["latent"] for table in found.lists.values())])
     if (named >= d_sae).any() or len(found.tests) != d_sae:
         raise SelectionError(

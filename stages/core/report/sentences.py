@@ -12,6 +12,8 @@ from stages.core.run.labels import CLOTHED, CONDITIONS, OTHER_CONDITION, REGIONS
 from stages.core.schema import Clip, Demo, Inference, Ingest, TrainSae
 
 GAPS = {
+    "ranked": "rise of R by editing the latent, in nats, in the condition read worse, less the change in the other, to "
+    "first order, while the latents of earlier steps are edited. Ranked latents are not tested: p is 1",
     "bias": "effect on R, in nats, in the condition read better minus the other, measured while the latents of earlier "
     "steps are edited",
     "perception": "activation, clothed minus semi-nude",
@@ -152,10 +154,11 @@ def no_edit(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
             f"{inference.min_gap:g}."
         )
     women = WOMEN[chosen["losing"]]
-    n_found = found[f"n_{chosen['list']}"]
+    named = "perception" if chosen["list"] == "perception" else "bias"
+    n_found = found[f"n_{named}"]
     if not n_found:
         return (
-            f"No {chosen['list']} latents were found: after block {chosen['layer']}, none of {d_sae:,} latents is "
+            f"No {named} latents were found: after block {chosen['layer']}, none of {d_sae:,} latents is "
             f"shown to differ (family-wise error rate {inference.alpha:g}). {found['n_perception']:.0f} are more "
             "active on semi-nude women. Nothing was edited."
         )

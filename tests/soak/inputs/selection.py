@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from stages.core.latents import selection
 from stages.core.latents.lists import COLUMNS
-from stages.core.schema import LatentList
+from stages.core.schema import EditedLatents, LatentList
 from tests.soak.damage import pick, spoil_file, spoil_json
 from tests.soak.inputs import arrays, sae
 from tests.soak.inputs.kinds import D_SAE, Damage, digest
@@ -26,7 +26,7 @@ def make() -> None:
     chosen_sae.save(DPATH / "sae")
     arrays.make_codes()
     numbers = pd.DataFrame({"latent": [3, 7], "step": [1, 2], "mean": -0.1, "low": -0.2, "high": -0.05, "p_max_t": 0.0})
-    for kind in get_args(LatentList):
+    for kind in (*get_args(LatentList), "latents"):
         numbers[COLUMNS].to_csv(DPATH / f"{kind}.csv", index=False)
     tests = pd.DataFrame({"latent": range(D_SAE), "mean_cls": 0.1, "mean_patch": 0.2, "firing": 0.5, "eff_mean": -0.1})
     tests.to_csv(DPATH / "tests.csv", index=False)
@@ -44,7 +44,7 @@ def make() -> None:
 
 
 def damage(rng: Generator) -> Damage:
-    tables = [DPATH / name for name in ("bias.csv", "perception.csv", "tests.csv")]
+    tables = [DPATH / name for name in ("bias.csv", "perception.csv", "latents.csv", "tests.csv")]
     kind = pick(rng, ("json", "json", "table", "table", "file", "sae"))
     if kind == "json":
         return Damage(spoil_json(DPATH / "selection.json", rng), (str(DPATH),))
@@ -64,7 +64,7 @@ def damage(rng: Generator) -> Damage:
 
 def use() -> str:
     chosen = selection.load(DPATH, arrays.CODES_DPATH.parent)
-    assert chosen.layer >= 1 and chosen.edited_list in get_args(LatentList)
+    assert chosen.layer >= 1 and chosen.edited_list in get_args(EditedLatents)
     assert np.isin(chosen.latents, np.arange(chosen.sae.d_sae)).all()
     assert len(set(chosen.latents)) == len(chosen.latents), chosen.latents
     assert chosen.means.shape == (2, chosen.sae.d_sae) and np.isfinite(chosen.means).all()
