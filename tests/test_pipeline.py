@@ -154,7 +154,7 @@ def exported_R(folder: Path, precision: str) -> np.ndarray:
         return readout.score(clip.embed(clip.pixels(data.images(rows))), truth).numpy()
 
 
-def tested_R(folder: Path, arm: str) -> np.ndarray:
+def R_of_test(folder: Path, arm: str) -> np.ndarray:
     """R of the confirmation images in one arm of the causal test."""
     rows = dataset.load(folder / "data" / "dataset").rows("confirmation")
     return pd.read_csv(folder / "plots" / "ablate.csv").query("arm == @arm").set_index("row")["R"].loc[rows].to_numpy()
@@ -163,13 +163,13 @@ def tested_R(folder: Path, arm: str) -> np.ndarray:
 @pytest.mark.parametrize("study", ["synthetic", "folder"])
 def test_the_exported_model_is_the_edited_one(studies, study):
     folder = studies[study]
-    assert exported_R(folder, "float32") == pytest.approx(tested_R(folder, "edited"), abs=1e-4)
+    assert exported_R(folder, "float32") == pytest.approx(R_of_test(folder, "edited"), abs=1e-4)
 
 
 def test_every_stage_that_runs_the_model_does_so_in_bfloat16(copied):
     chosen = selection.load(copied / "data" / "selection")
     place = copied / "data" / "activations" / f"l{chosen.layer}.zarr"
-    exact, exact_R = store.open(place).read(slice(None)), tested_R(copied, "original")
+    exact, exact_R = store.open(place).read(slice(None)), R_of_test(copied, "original")
     change_params(copied, {"compute": {"precision": "bfloat16"}})
     warm.run(copied, "stages.extract")
     rounded = store.open(place).read(slice(None))
@@ -178,9 +178,9 @@ def test_every_stage_that_runs_the_model_does_so_in_bfloat16(copied):
     warm.run(copied, "stages.analyse_sae", "--layer", str(chosen.layer), "--expansion", str(expansion))
     for stage in ("describe_latents", "heatmap", "check_heatmaps", "ablate", "export_clip"):
         warm.run(copied, f"stages.{stage}")
-    rounded_R = tested_R(copied, "original")
+    rounded_R = R_of_test(copied, "original")
     assert (rounded_R != exact_R).any() and rounded_R == pytest.approx(exact_R, abs=0.05)
-    assert exported_R(copied, "bfloat16") == pytest.approx(tested_R(copied, "edited"), abs=0.05)
+    assert exported_R(copied, "bfloat16") == pytest.approx(R_of_test(copied, "edited"), abs=0.05)
 
 
 def test_any_image_and_any_text_give_a_map(copied):
