@@ -5,8 +5,9 @@ writes   metrics/ablate.json (estimates), metrics/full/ablate.json (with interva
          image), plots/ablate_arms.csv (accuracies), plots/ablate_dose.csv (dose-response), plots/ablate_controls.csv
          (random sets), plots/ablate_null_searches.csv (searches on labels that mean nothing), plots/ablate.png
 claims   how the edit changes the emotion gap and CLIP's reliance on bust and face, compared with the same search on
-         labels that mean nothing (`core/ablation/null_searches.py`), with matched random sets of latents, with
-         meaningless damage, and with baselines that need no SAE (`core/ablation/arms.py`)
+         labels that mean nothing (`core/ablation/null_searches.py`), with random sets of latents that are as
+         active, contribute as much and move the tokens as far (`core/ablation/controls.py`), with meaningless
+         damage, and with baselines that need no SAE (`core/ablation/arms.py`)
 
 No SAE, latent or edit was chosen on confirmation women. The primary endpoints were fixed before any result was seen:
 the emotion gap (R and accuracy), and region reliance.
@@ -32,9 +33,8 @@ import pandas as pd
 import torch
 
 from stages.core import figures, store
-from stages.core.ablation import association, null_searches
+from stages.core.ablation import association, controls, null_searches, set_totals
 from stages.core.ablation.arms import ARMS, ArmInputs, at_last_block, build_arms
-from stages.core.ablation.controls import matched_control_sets
 from stages.core.ablation.endpoints import BEFORE_AND_AFTER, ENDPOINTS, ArmOutcomes, CausalTest
 from stages.core.clip import vit
 from stages.core.data import dataset
@@ -57,7 +57,7 @@ METRICS_FPATH, FULL_FPATH = Path("metrics/ablate.json"), Path("metrics/full/abla
 TABLE_FPATH, PLOT_FPATH = Path("plots/ablate.csv"), Path("plots/ablate.png")
 ARMS_FPATH, NULLS_FPATH = Path("plots/ablate_arms.csv"), Path("plots/ablate_null_searches.csv")
 DOSE_FPATH, CONTROLS_FPATH = Path("plots/ablate_dose.csv"), Path("plots/ablate_controls.csv")
-CONTROL_COLUMNS = ("accuracy_gain", "R_gain", "accuracy_cost", "R_cost", "bust_reliance_R")
+SET_COLUMNS = ("accuracy_gain", "R_gain", "accuracy_cost", "R_cost")
 SHOWN_ARMS = [name for name, entry in ARMS.items() if entry.shown]
 
 
@@ -157,7 +157,7 @@ def dose_response(inputs: ArmInputs, scales: list[float], pairs: Pairs, inferenc
     return pd.DataFrame(rows)
 
 
-def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
+def outcomes_of_sets(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: np.ndarray) -> pd.DataFrame:
     """Edit each of several other sets of latents, and measure the gain and the cost of each edit.
 
     Each set is edited in the same way as the chosen latents. All results are means over images.
@@ -169,22 +169,57 @@ def control_outcomes(inputs: ArmInputs, pairs: Pairs, original: Outcomes, sets: 
     Returns a row per set. R is the log-probability of the true emotion, nats.
         accuracy_gain, R_gain    rise in the losing condition, against the unedited model
         accuracy_cost, R_cost    fall in the other condition, against the unedited model
-        bust_reliance_R          R with the bust greyed out minus R with the full image, in the losing condition; the
-                                 set is edited in both cases
     """
-    spliced, losing = inputs.spliced, inputs.chosen.judged
-    tried = [spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
-    rows: dict[str, np.ndarray] = {name: np.zeros(0) for name in CONTROL_COLUMNS}
-    if not tried:
-        return pd.DataFrame(rows)
-    found = spliced.outcomes(pairs.rows, tried)
-    without_bust = spliced.outcomes(pairs.table[losing].to_numpy(), tried, greyed_out(spliced, "bust"))
-    rows["bust_reliance_R"] = (without_bust.R - pairs.split(found.R)[losing]).mean(1)
+    if not sets.size:
+        return pd.DataFrame({name: np.zeros(0) for name in SET_COLUMNS})
+    losing, rows = inputs.chosen.judged, {}
+    found = inputs.spliced.outcomes(pairs.rows, edits_of_sets(inputs, sets))
     for name, values, start in (("accuracy", found.correct, original.correct), ("R", found.R, original.R)):
         change = pairs.split(values - start)
         rows[f"{name}_gain"] = change[losing].mean(1)
         rows[f"{name}_cost"] = -change[OTHER_CONDITION[losing]].mean(1)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[list(SET_COLUMNS)]
+
+
+def edits_of_sets(inputs: ArmInputs, sets: np.ndarray) -> list[Arm]:
+    """Build for each set of latents, a row of `sets`, the arm that edits it as the chosen latents are edited."""
+    return [inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit, latents) for latents in sets]
+
+
+def R_without_bust(inputs: ArmInputs, pairs: Pairs, sets: np.ndarray) -> np.ndarray:
+    """Measure R on images of the losing condition with the bust greyed out, while a set of latents is edited.
+
+    inputs: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), and how latents are edited (`edit`).
+    pairs: the pairs of images to measure on.
+    sets: an array [set, latent] with the indices of the latents of each set.
+    Returns the mean log-probability of the true emotion (nats) for each set.
+    """
+    if not sets.size:
+        return np.zeros(0)
+    spliced, rows = inputs.spliced, pairs.table[inputs.chosen.judged].to_numpy()
+    return spliced.outcomes(rows, edits_of_sets(inputs, sets), greyed_out(spliced, "bust")).R.mean(1)
+
+
+def random_sets(
+    inputs: ArmInputs, pairs: Pairs, original: Outcomes, n_sets: int
+) -> tuple[pd.DataFrame, dict[str, dict[str, float]]]:
+    """Edit random sets of latents that are like the chosen ones (`core/ablation/controls.py`).
+
+    inputs: CLIP with the SAE (`spliced`), the chosen latents (`chosen`), how latents are edited (`edit`), and the seed.
+    pairs: the pairs of images to measure on.
+    original: outcomes of the unedited model on the images of the pairs, in the order of `pairs.rows`.
+    n_sets: number of random sets.
+    Returns a table and a dictionary. The table has a row per set, with the columns of `outcomes_of_sets` and
+    bust_reliance_R: R with the bust greyed out minus R with the full image, in the losing condition; the set is edited
+    in both cases. The dictionary compares the totals of the chosen latents with those of the sets (`controls.compare`).
+    """
+    chosen = inputs.chosen
+    totals = set_totals.measure(inputs.spliced, chosen, inputs.edit)
+    sets = controls.control_sets(chosen.latents, totals, n_sets, inputs.seed)
+    found = outcomes_of_sets(inputs, pairs, original, sets)
+    whole = pairs.split(original.R)[chosen.judged].mean() + found["R_gain"]
+    found["bust_reliance_R"] = R_without_bust(inputs, pairs, sets) - whole
+    return found, controls.compare(chosen.latents, sets, totals)
 
 
 def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[str, float]:
@@ -231,7 +266,8 @@ def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
                             greyed out
         R_gap               mean R of clothed images minus mean R of semi-nude images, by arm
         bust_reliance       change of R on semi-nude images when the bust is greyed out, by arm
-        p_random_sets       p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance)
+        p_random_sets       p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance);
+                            absent if no random sets are like the edited set
         p_null_searches     p-value of the edit's gain in accuracy against searches on labels that mean nothing, by kind
                             of search
     The last two are absent if nothing was edited.
@@ -291,7 +327,7 @@ def tabulate(pairs: Pairs, tried: ArmOutcomes, data: Dataset) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, losing: str, fpath: Path) -> None:
+def draw(metrics: dict, dose: pd.DataFrame, by_random_set: pd.DataFrame, losing: str, fpath: Path) -> None:
     """Draw the causal test in three panels, and write the figure to `fpath`.
 
     Left: accuracy by arm (an intervention on the residual stream) and condition. Middle: accuracy against the number of
@@ -302,12 +338,12 @@ def draw(metrics: dict, dose: pd.DataFrame, controls: pd.DataFrame, losing: str,
         arm, region, endpoint, then condition) are drawn. Each value has estimate, low and high.
     dose: from `dose_response`. Only the rows with dose n_latents and endpoint accuracy are drawn. The columns drawn are
         value (number of latents), condition, estimate, low and high.
-    controls: a row per random set. accuracy_gain is drawn: rise of accuracy in the losing condition.
+    by_random_set: a row per random set. accuracy_gain is drawn: rise of accuracy in the losing condition.
     losing: the condition that CLIP reads worse.
     """
     figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))
     _draw_arms(axes[0, 0], metrics)
-    _draw_dose(axes[0, 1], dose, controls, losing, metrics["accuracy"]["original"][losing]["estimate"])
+    _draw_dose(axes[0, 1], dose, by_random_set, losing, metrics["accuracy"]["original"][losing]["estimate"])
     _draw_reliance(axes[0, 2], metrics)
     figures.save(figure, fpath)
 
@@ -326,17 +362,17 @@ def _draw_arms(ax: Axes, metrics: dict) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
-def _draw_dose(ax: Axes, dose: pd.DataFrame, controls: pd.DataFrame, losing: str, start: float) -> None:
+def _draw_dose(ax: Axes, dose: pd.DataFrame, by_random_set: pd.DataFrame, losing: str, start: float) -> None:
     part = dose[(dose["dose"] == "n_latents") & (dose["endpoint"] == "accuracy")]
     for condition in CONDITIONS:
         line = part[part["condition"] == condition]
         colour = figures.CONDITION_COLOURS[condition]
         ax.plot(line["value"], line["estimate"], "o-", color=colour, label=figures.CONDITION_LABELS[condition])
         ax.fill_between(line["value"], line["low"], line["high"], color=colour, alpha=0.2, lw=0)
-    if len(controls):
-        x = part["value"].max() + np.random.default_rng(0).uniform(-0.15, 0.15, len(controls))
-        label = f"{len(controls)} random sets, {figures.CONDITION_LABELS[losing]}"
-        ax.plot(x, start + controls["accuracy_gain"], ".", color=figures.GREY, ms=3, label=label)
+    if len(by_random_set):
+        x = part["value"].max() + np.random.default_rng(0).uniform(-0.15, 0.15, len(by_random_set))
+        label = f"{len(by_random_set)} random sets, {figures.CONDITION_LABELS[losing]}"
+        ax.plot(x, start + by_random_set["accuracy_gain"], ".", color=figures.GREY, ms=3, label=label)
     else:
         ax.set(xlim=(-0.5, 0.5), xticks=[0])
     ax.set(
@@ -370,18 +406,18 @@ def main() -> None:
     inputs, pairs = ArmInputs(spliced, chosen, edit, ablate.seed), Pairs.from_images(data.table, "confirmation")
     tried = run_arms(inputs, pairs, grid.layers)
     unedited = tried.of_arm("original")
-    sets = matched_control_sets(chosen.latents, chosen.tests, ablate.n_random_sets, ablate.seed)
-    controls = control_outcomes(inputs, pairs, unedited, sets if len(chosen.latents) else sets[:0])
+    by_random_set, compared = random_sets(inputs, pairs, unedited, ablate.n_random_sets)
     null_sets = null_searches.null_searches(inputs, ablate.n_null_searches)
-    nulls = [control_outcomes(inputs, pairs, unedited, sets).assign(search=kind) for kind, sets in null_sets.items()]
-    searched = pd.concat([pd.DataFrame(columns=[*CONTROL_COLUMNS, "search"]), *nulls], ignore_index=True)
+    nulls = [outcomes_of_sets(inputs, pairs, unedited, sets).assign(search=kind) for kind, sets in null_sets.items()]
+    searched = pd.concat([pd.DataFrame(columns=[*SET_COLUMNS, "search"]), *nulls], ignore_index=True)
     dose = dose_response(inputs, ablate.scales, pairs, inference)
     relying = {name: tried.arms[name] for name in BEFORE_AND_AFTER}
     test = CausalTest(pairs, inference, chosen.judged, tried, run_greyed(spliced, pairs, relying))
-    judged = test.judge_edit(controls)
+    judged = test.judge_edit(by_random_set if controls.alike(compared) else by_random_set[:0])
     found = {
         **test.summarise_arms([name for name in SHOWN_ARMS if name in tried.arms]),
         "edit": judged,
+        "random_sets": compared,
         "null_searches": null_searches.judge(searched, {name: judged[name]["gain"]["estimate"] for name in ENDPOINTS}),
         "reliance": {arm: test.summarise_reliance(arm) for arm in BEFORE_AND_AFTER},
         "guardrails": test.guardrails(len(data.emotions)),
@@ -393,9 +429,9 @@ def main() -> None:
         outs.write_table(TABLE_FPATH, tabulate(pairs, tried, data))
         outs.write_table(ARMS_FPATH, accuracies(found))
         outs.write_table(DOSE_FPATH, dose)
-        outs.write_table(CONTROLS_FPATH, controls.rename_axis("set").reset_index())
+        outs.write_table(CONTROLS_FPATH, by_random_set.rename_axis("set").reset_index())
         outs.write_table(NULLS_FPATH, searched)
-        draw(found, dose, controls, chosen.judged, PLOT_FPATH)
+        draw(found, dose, by_random_set, chosen.judged, PLOT_FPATH)
     leave_ranks()
 
 

@@ -59,8 +59,9 @@ def draw_finding(metrics: dict[str, Any], chosen: dict[str, Any], with_pictures:
     """Draw the main finding, and write it to plots/finding.png (FINDING_FPATH).
 
     Bars show emotion accuracy. Three are without an edit: clothed, semi-nude, and semi-nude with the bust greyed out.
-    If latents were edited, one bar is for the best random set of latents, in the condition read worse, and two are with
-    the edit: semi-nude and clothed. All bars but that of the random set have an interval. A dotted line marks chance.
+    If latents were edited, two bars are with the edit: semi-nude and clothed. One bar is for the best random set of
+    latents, in the condition read worse, if random sets are like the edited set. All bars but that of the random set
+    have an interval. A dotted line marks chance.
 
     metrics: the contents of the metrics files, by name of the stage. Keys used: `ablate` (accuracies, and gain of the
         best random set) and `extract` (chance).
@@ -102,10 +103,11 @@ def _draw_accuracies(ax: Axes, metrics: dict[str, Any], chosen: dict[str, Any]) 
     ]
     if chosen["latents"]:
         edited, losing = f"{len(chosen['latents'])} {chosen['list']} latents edited", chosen["losing"]
-        best = original[losing]["estimate"] + ablate["edit"]["accuracy"]["best_random_set"]
-        random_set = dict.fromkeys(("estimate", "low", "high"), best)
+        if "best_random_set" in ablate["edit"]["accuracy"]:
+            best = original[losing]["estimate"] + ablate["edit"]["accuracy"]["best_random_set"]
+            random_set = dict.fromkeys(("estimate", "low", "high"), best)
+            rows.append((f"{figures.CONDITION_LABELS[losing]}, best random set edited", random_set, figures.GREY))
         rows += [
-            (f"{figures.CONDITION_LABELS[losing]}, best random set edited", random_set, figures.GREY),
             (f"semi-nude, {edited}", after[SEMI_NUDE], figures.GREEN),
             (f"clothed, {edited}", after[CLOTHED], figures.BLUE),
         ]
@@ -201,6 +203,8 @@ def main() -> None:
         dag=DAG,
         arms_table=html(tables.arms(metrics)),
         causal=sentences.causal(metrics, chosen, ablate.n_random_sets),
+        random_sets=sentences.random_sets(metrics),
+        random_sets_table=html(tables.random_sets(metrics)) if metrics["ablate"]["random_sets"] else "",
         null_table=html(tables.null_searches(metrics)) if metrics["ablate"]["null_searches"] else "",
         embeddings=sentences.embeddings(metrics, chosen),
         heatmaps=sentences.heatmaps(metrics, chosen),

@@ -353,7 +353,8 @@ class Ablate(Section):
     scales: Annotated[list[NonNegative], Field(min_length=1)]
     """Factors by which the chosen latents are multiplied: 0 removes them, 1 would change nothing."""
     n_random_sets: Count
-    """Number of control sets of other latents, matched in firing rate and in the size of their contribution."""
+    """Number of control sets: random sets of latents that together are as active as the edited ones, contribute as much
+    to R and move the tokens as far."""
     n_null_searches: Annotated[int, Field(ge=0, le=LARGEST)]
     """Number of searches on labels that mean nothing, of each kind (`stages/core/ablation/null_searches.py`). The
     smallest p that they allow is 1 / (1 + their number)."""

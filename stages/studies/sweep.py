@@ -79,7 +79,8 @@ def found_by(sha: str) -> dict[str, float]:
                                     the heatmap's order, by heatmap method
         iou_gap_grad_eclip          gap in IoU of the Grad-ECLIP map with the bust
         best_random_set             largest gain in semi-nude accuracy by editing a random set of latents
-        p_random_sets               p-value of the edit against the random sets; both are NaN if nothing is edited
+        p_random_sets               p-value of the edit against the random sets; both are NaN if nothing is
+                                    edited, or if no random sets are like the edited set
         layer, expansion            the chosen SAE
         n_*                         numbers of SAEs, of latents found and of latents edited
         encode_colour               share of the edited latents that encode the top's colour

@@ -52,15 +52,6 @@ def test_ranked_once_edits_the_most_harmful_latents(inputs):
     assert torch.allclose(arms.ranked_once(inputs)(batch), expected(batch), atol=1e-6)
 
 
-def test_shuffled_labels_rank_by_gaps_whose_sign_is_drawn_for_each_woman(inputs):
-    """Discovery women are w0 and w1, with two pairs each: rows 0 to 7, the semi-nude image first."""
-    effect = inputs.chosen.pooled.effect[:8].reshape(2, 2, 2, -1)  # woman, pair, condition, latent
-    gaps = effect[:, :, 1] - effect[:, :, 0]
-    signs = np.random.default_rng(0).choice([-1, 1], 2)
-    expected = np.argsort(-(signs[:, None, None] * gaps).mean((0, 1)))
-    assert arms.ranked_by_shuffled_labels(inputs).tolist() == expected.tolist()
-
-
 def test_noise_is_as_long_as_the_reconstruction_error(inputs):
     batch, sae = inputs.spliced.batch(np.array([0, 2, 5])), inputs.spliced.sae
     x, noisy = batch.tokens, arms.noise(inputs)(batch)

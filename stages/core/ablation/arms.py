@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from stages.core import schema
@@ -25,7 +24,7 @@ from stages.core.latents import error_kept_edits
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.selection import Selection
 from stages.core.latents.spliced_clip import Arm, ImageBatch, SplicedClip, original
-from stages.core.paired import Pairs, gap
+from stages.core.paired import Pairs
 from stages.core.run.labels import OTHER_CONDITION, PLANTED, SEMI_NUDE
 from stages.core.store import Store
 
@@ -243,43 +242,8 @@ def ranked_once(inputs: ArmInputs) -> Arm:
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
     """
-    return _edit_first(inputs, inputs.chosen.ranked_once)
-
-
-def shuffled_labels(inputs: ArmInputs) -> Arm:
-    """Build the arm of the null control: it edits the first k latents of a ranking made with shuffled labels.
-
-    For the ranking, the labels clothed and semi-nude are swapped for about half of the women, taken at random
-    (`ranked_by_shuffled_labels`). k is the number of latents in `inputs.chosen`, so that this arm and the edit under
-    test change equally many latents.
-
-    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
-    """
-    return _edit_first(inputs, ranked_by_shuffled_labels(inputs))
-
-
-def _edit_first(inputs: ArmInputs, ranked: Int[np.ndarray, " latent"]) -> Arm:
-    """Edit the first latents of a ranking, as many as are chosen."""
-    return inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit, ranked[: len(inputs.chosen.latents)])
-
-
-def ranked_by_shuffled_labels(inputs: ArmInputs) -> Int[np.ndarray, " latent"]:
-    """Rank all latents by their mean effect gap, after swapping the twins' labels for about half of the women.
-
-    The effect of a latent is its first-order effect on R (log-probability of the true emotion, nats), with nothing
-    edited. The gap is the effect in the condition read better minus that in the other. The mean is over the pairs of
-    discovery women, on whom the latents are chosen. Each woman's labels are swapped with probability one half.
-
-    inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
-    Returns the indices of the latents, the largest mean gap first.
-    """
-    data = inputs.spliced.data
-    pairs = Pairs.from_images(data.table, "discovery")
-    effects = pairs.split(inputs.chosen.pooled.effect[pairs.positions(data.audit_rows())], axis=0)
-    gaps = gap(effects, inputs.chosen.judged)
-    women, woman = np.unique(pairs.women, return_inverse=True)
-    signs = np.random.default_rng(inputs.seed).choice([-1, 1], len(women))[woman]
-    return (-(signs[:, None] * gaps).mean(0)).argsort(kind="stable")
+    first = inputs.chosen.ranked_once[: len(inputs.chosen.latents)]
+    return inputs.spliced.selected_edit_arm(inputs.chosen, inputs.edit, first)
 
 
 def swapped(inputs: ArmInputs) -> Arm:
@@ -339,7 +303,6 @@ ARMS: dict[str, ArmEntry] = {
         planted_only=True,
     ),
     "ranked_once": ArmEntry(ranked_once, "as many latents edited, ranked once by their effect"),
-    "shuffled_labels": ArmEntry(shuffled_labels, "the same, ranked with the twins' labels shuffled"),
     "swapped": ArmEntry(swapped, "the edited latents as in the other twin"),
     "edited": ArmEntry(edited, "the edit of params.yaml"),
     "edited_cls": ArmEntry(edited_in("cls"), "the edit at the class token only"),

@@ -1,81 +1,141 @@
-"""Matched control sets: random sets of other latents that are like the chosen ones, and the p-value against them."""
+"""Control sets: random sets of latents that are like the edited set in all totals, and the p-value against them.
+
+The edit of many active, strong latents does more than the edit of a few quiet ones, whatever the latents mean. So a
+control set must have the totals of the edited set (`set_totals.py`). It is drawn at random from all sets of as many
+active latents with nearly these totals: start from any set, exchange one latent at a time, and take an exchange more
+often the nearer it brings the totals (Metropolis). A set that was drawn blind is then like its own control sets, so its
+p is at most .05 in about 5 % of draws (`tests/bench/controls.py`).
+
+The edited latents may be in a control set, at most half of them. Without them, no control set could act on R as much:
+in the default run, 25 of 439 active latents have 70 % of all contributions. With all of them it would be no other set.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from stages.core.ablation.set_totals import SetTotals
 from stages.core.run.errors import StudyError
+from stages.core.run.progress import progress
 
-NEAREST_PER_LATENT = 4  # a control is drawn among so many like latents for each one chosen, to keep it alike
-LOG_FLOOR = 1e-6  # keeps the logarithm of a silent latent finite
+TOLERANCE = 0.01  # standard deviation of the logarithm of each total around that of the edited set: about 1 %
+EXCHANGES_PER_LATENT = 300  # tried for each latent of a set; with twice as many, totals and overlaps stay the same
+WARM_UP = 0.5  # share of the exchanges in which the tolerance falls from a hundredfold to its value
+ALIKE = 0.05  # largest difference of the median control set from the edited set, as a share
+EDITED_LATENTS = "edited_latents"
+
+Distance = Callable[[Float[np.ndarray, "set quantity"]], Float[np.ndarray, " set"]]
 
 
 class ControlsError(StudyError):
     """There are too few latents to draw control sets from. The message names the keys to change."""
 
 
-def matched_control_sets(
-    chosen: Int[np.ndarray, " k"], tests: pd.DataFrame, n_sets: int, seed: int
+def control_sets(
+    edited: Int[np.ndarray, " k"], totals: SetTotals, n_sets: int, seed: int
 ) -> Int[np.ndarray, "n_sets k"]:
-    """Draw random sets of latents that are like the chosen latents in firing rate and in mean activation.
+    """Draw random sets of latents whose totals are nearly those of the edited set.
 
-    Firing rates and mean activations are compared on a log scale. No set holds a chosen latent.
+    Sets are drawn from the pool of `totals`. A set has the probability exp(-d / 2), up to a factor, with d the sum over
+    quantities of (log(total / edited total) / TOLERANCE)^2. It holds at most half of the edited latents.
 
-    chosen: indices of the chosen latents.
-    tests: a row per latent of the SAE. Columns:
-        firing        share of tokens on which the latent is active
-        mean_cls      mean activation on the class token
-        mean_patch    mean activation on patches
-    n_sets: number of sets.
-    Returns one set of latent indices per row, each as large as `chosen`.
-    Raises ControlsError if fewer other latents ever fire than there are chosen latents.
+    edited: indices of the edited latents. All are in the pool.
+    totals: what each latent of the pool adds to the totals of a set.
+    n_sets: number of sets. seed: seed of the draws.
+    Returns one set of latent indices per row, each as large as `edited`. No set holds a latent twice.
+    Raises ControlsError if the pool has fewer other latents than are edited.
     """
-    if not len(chosen):
+    k, n_pool, rng = len(edited), len(totals.latents), np.random.default_rng(seed)
+    if not k:
         return np.zeros((n_sets, 0), dtype=np.int64)
-    profile = np.log(tests[["firing", "mean_cls", "mean_patch"]].to_numpy() + LOG_FLOOR)
-    profile[tests["firing"] == 0] = np.nan
-    return matched_sets(chosen, profile, n_sets, seed)
+    own = np.isin(totals.latents, edited)
+    sets = _start(own, n_sets, rng)
+    distance = _distance_to(np.flatnonzero(own), totals)
+    state = totals.with_squares(sets)
+    each, now = np.arange(n_sets), distance(state)
+    for tolerance in progress(_tolerances(k), "control sets"):
+        slot, new = rng.integers(k, size=n_sets), rng.integers(n_pool, size=n_sets)
+        proposed = state + totals.exchanged(sets, sets[each, slot], new)
+        then = distance(proposed)
+        taken = _allowed(sets, sets[each, slot], new, own)
+        taken &= np.log1p(-rng.random(n_sets)) < (now - then) / (2 * tolerance**2)
+        sets[each[taken], slot[taken]] = new[taken]
+        state[taken], now[taken] = proposed[taken], then[taken]
+    return totals.latents[sets]
 
 
-def matched_sets(
-    chosen: Int[np.ndarray, " k"], profile: Float[np.ndarray, "latent feature"], n_sets: int, seed: int
-) -> Int[np.ndarray, "n_sets k"]:
-    """Draw random sets of latents that are like the chosen latents in `profile`.
-
-    Each feature of the profile is standardised. For each of the k chosen latents, one latent is drawn at random from
-    the 4 k nearest latents that are not chosen. No set uses a latent twice. A latent whose profile is not finite is
-    never drawn.
-
-    chosen: indices of the chosen latents.
-    profile: the features in which the latents must be alike, such as log firing rate. A row per latent of the SAE.
-    n_sets: number of sets.
-    Returns one set of latent indices per row, each as large as `chosen`.
-    Raises ControlsError if fewer other latents have a finite profile than there are chosen latents.
-    """
-    usable = np.isfinite(profile).all(1)
-    centre, spread = profile[usable].mean(0), profile[usable].std(0)
-    standard = (profile - centre) / np.where(spread > 0, spread, 1)
-    others = np.setdiff1d(np.flatnonzero(usable), chosen)
-    if len(others) < len(chosen):
+def _start(own: Bool[np.ndarray, " pool"], n_sets: int, rng: np.random.Generator) -> Int[np.ndarray, "n_sets k"]:
+    """Draw sets from all latents of the pool that are not edited, each with the same probability."""
+    others, k = np.flatnonzero(~own), int(own.sum())
+    if len(others) < k:
         raise ControlsError(
-            f"{len(others)} other latents ever fire, too few to draw control sets for {len(chosen)} chosen ones; lower "
+            f"{len(others)} other latents act on the readout, too few to draw control sets for {k} edited ones; lower "
             "edit.n_latents, or raise grid.expansions"
         )
-    n_near = min(len(others), NEAREST_PER_LATENT * len(chosen))
-    rng = np.random.default_rng(seed)
-    distance = np.linalg.norm(standard[others][None] - standard[chosen][:, None], axis=-1)
-    near = others[np.argsort(distance, axis=1, kind="stable")[:, :n_near]]
-    return np.stack([_one_set(near, rng) for _ in range(n_sets)])
+    return np.stack([rng.choice(others, k, replace=False) for _ in range(n_sets)])
 
 
-def _one_set(near: Int[np.ndarray, "k n_near"], rng: np.random.Generator) -> Int[np.ndarray, " k"]:
-    taken: list[int] = []
-    for row in near[rng.permutation(len(near))]:
-        free = row[~np.isin(row, taken)]
-        taken.append(int(rng.choice(free)))
-    return np.array(taken, dtype=np.int64)
+def _tolerances(k: int) -> Float[np.ndarray, " exchange"]:
+    """Return the tolerance of each exchange in turn: it falls in the warm-up, and is `TOLERANCE` after it."""
+    done = np.arange(EXCHANGES_PER_LATENT * k) / (EXCHANGES_PER_LATENT * k)
+    return TOLERANCE * np.maximum(1.0, 100 ** (1 - done / WARM_UP))
+
+
+def _distance_to(goal: Int[np.ndarray, " k"], totals: SetTotals) -> Distance:
+    """Return a function from totals to the squared distance of their logarithms from those of the goal.
+
+    The function takes totals with squared lengths. A small total is added to each, so that none is 0.
+    """
+    wanted, small = totals.of_sets(goal[None]), totals.small(len(goal))
+
+    def distance(state: np.ndarray) -> np.ndarray:
+        return np.square(np.log((totals.rooted(state) + small) / (wanted + small))).sum(1)
+
+    return distance
+
+
+def _allowed(sets: np.ndarray, old: np.ndarray, new: np.ndarray, own: np.ndarray) -> Bool[np.ndarray, " set"]:
+    """Tell for each set whether a latent may give way to another: no latent twice, no more than half of the edited."""
+    held = own[sets].sum(1) - own[old] + own[new].astype(int)
+    return ~(sets == new[:, None]).any(1) & (held <= own.sum() // 2)
+
+
+def compare(
+    edited: Int[np.ndarray, " k"], sets: Int[np.ndarray, "set k"], totals: SetTotals
+) -> dict[str, dict[str, float]]:
+    """Compare the totals of the edited set with those of its control sets.
+
+    Returns for each quantity of `SetTotals`:
+        edited               total of the edited set
+        low, median, high    5 %, 50 % and 95 % quantile over control sets
+        rank                 place of the edited set among the control sets, from 1: the smallest total
+        difference           (median - edited) / edited; next to nothing is added to the denominator, so it is not 0
+    and for edited_latents, the number of edited latents in a set, the same without the difference.
+    Returns no quantity if there are no control sets.
+    """
+    if not sets.size:
+        return {}
+    goal, found = (totals.of_sets(np.searchsorted(totals.latents, some)) for some in (edited[None], sets))
+    compared = {name: _place(goal[0, i], found[:, i]) for i, name in enumerate(totals.names)}
+    for row, small in zip(compared.values(), totals.small(len(edited)), strict=True):
+        row["difference"] = (row["median"] - row["edited"]) / (row["edited"] + float(small))
+    return compared | {EDITED_LATENTS: _place(len(edited), np.isin(sets, edited).sum(1))}
+
+
+def _place(own: float, values: np.ndarray) -> dict[str, float]:
+    low, median, high = np.quantile(values, (0.05, 0.5, 0.95)).tolist()
+    return {"edited": float(own), "low": low, "median": median, "high": high, "rank": 1 + int((values < own).sum())}
+
+
+def alike(compared: dict[str, dict[str, float]]) -> bool:
+    """Tell whether control sets are like the edited set: in each quantity, the median is at most 5 % away (`ALIKE`).
+
+    compared: what `compare` found.
+    """
+    return all(abs(found["difference"]) <= ALIKE for found in compared.values() if "difference" in found)
 
 
 def control_p(effect: float, controls: Float[np.ndarray, " n"]) -> float:

@@ -157,7 +157,8 @@ class CausalTest:
         R is the log-probability of the true emotion, nats. Reliance is R with the bust greyed out minus R without.
 
         controls: a row per random set, with its results when it is edited. Columns, all means over images of the losing
-            condition: R_gain, accuracy_gain, and bust_reliance_R (reliance after the edit).
+            condition: R_gain, accuracy_gain, and bust_reliance_R (reliance after the edit). No row if there are no
+            random sets that are like the edited set.
         Returns the keys accuracy and R, each with:
             gain                      rise in the losing condition, with interval
             cost                      fall in the other condition, with interval
@@ -223,7 +224,7 @@ def against_controls(effect: float, controls: np.ndarray) -> dict[str, float]:
     Returns the keys:
         p_random_sets      (1 + number of random sets with at least this effect) / (1 + number of random sets)
         best_random_set    largest effect of a random set
-    Returns no key if there are no random sets, because nothing was edited.
+    Returns no key if there are no random sets.
     """
     if not len(controls):
         return {}

@@ -99,7 +99,7 @@ NULLS: dict[str, Callable[[EditedEffects, np.random.Generator], Effects]] = {
 def judge(gains: pd.DataFrame, edit: dict[str, float]) -> dict[str, dict[str, float]]:
     """Compare the edit with the edits that the null searches found.
 
-    gains: a row per search, from `control_outcomes`, with its kind in the column search. edit: the gain of the edit
+    gains: a row per search, from `outcomes_of_sets`, with its kind in the column search. edit: the gain of the edit
         under test on women held out, by endpoint (accuracy, R): rise in the losing condition.
     Returns for each kind of search: n (number of searches); and for each endpoint p_<endpoint> ((1 + number of searches
     with at least this gain) / (1 + n); not for the kind that ignores the condition, which is no null), and the median

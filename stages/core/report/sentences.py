@@ -23,6 +23,13 @@ SEARCHES = {
     "wrong_emotion": "for a wrong emotion",
     "condition_ignored": "with the condition ignored",
 }
+TOTALS = {
+    "activity": "active latents on a token",
+    "contribution": "contribution to R (nats)",
+    "length_cls": "length of the edit at the class token",
+    "length_patches": "length of the edit at the patches",
+    "edited_latents": "edited latents in the set",
+}
 LABELS = {
     "colour": "the top's colour",
     "condition": "the garment",
@@ -113,16 +120,18 @@ def edit_done(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
     """
     edit, d_sae = metrics["ablate"]["edit"]["accuracy"], metrics["select_sae"]["d_sae"]
     null = metrics["ablate"]["null_searches"].get("labels_swapped")
-    beside = f"p = {edit['p_random_sets']:.3f} against matched random sets of latents"
+    beside = ""
     if null:
         beside = (
-            f"p = {null['p_accuracy']:.3f} against {null['n']:.0f} such searches on swapped labels, the smallest "
-            f"possible being {1 / (1 + null['n']):.3f}"
+            f" (p = {null['p_accuracy']:.3f} against {null['n']:.0f} such searches on swapped labels, the smallest "
+            f"possible being {1 / (1 + null['n']):.3f})"
         )
+    elif "p_random_sets" in edit:
+        beside = f" (p = {edit['p_random_sets']:.3f} against matched random sets of latents)"
     losing, other = chosen["losing"], OTHER_CONDITION[chosen["losing"]]
     return (
         f"Editing {len(chosen['latents'])} of {d_sae:,} latents after block {chosen['layer']} raises accuracy on "
-        f"{WOMEN[losing]} by {points(edit['gain'])} ({beside}) and lowers it on {WOMEN[other]} by "
+        f"{WOMEN[losing]} by {points(edit['gain'])}{beside} and lowers it on {WOMEN[other]} by "
         f"{points(edit['cost'])}."
     )
 
@@ -296,14 +305,48 @@ def causal(metrics: dict[str, Any], chosen: dict[str, Any], n_random_sets: int) 
     )
     losing, other = chosen["losing"], OTHER_CONDITION[chosen["losing"]]
     bust_after, face_after = (number(relied["edited"][region]["R"][SEMI_NUDE]) for region in REGIONS)
+    best = p = ""
+    if "best_random_set" in edit:
+        best = (
+            f"The best of {n_random_sets} matched random sets of latents raises R of {WOMEN[losing]} by "
+            f"{edit['best_random_set']:.2f} nats. "
+        )
+        p = f" (p = {ablate['edit']['bust_reliance']['p_random_sets']:.3f} for this fall, against random sets)"
     return (
         f"{R} The edit raises R of {WOMEN[losing]} by {number(edit['gain'])} nats{recovered} and lowers R of "
-        f"{WOMEN[other]} by {number(edit['cost'])} nats. The best of {n_random_sets} matched random sets of latents "
-        f"raises R of {WOMEN[losing]} by {edit['best_random_set']:.2f} nats. "
+        f"{WOMEN[other]} by {number(edit['cost'])} nats. {best}"
         f"Greying out the bust changes R of semi-nude women by {bust} nats before the edit and by {bust_after} nats "
-        f"after it (p = {ablate['edit']['bust_reliance']['p_random_sets']:.3f} for this fall, against random sets). "
+        f"after it{p}. "
         f"Greying out the face changes it by {face} nats before the edit and by {face_after} nats after it."
         f"{last if patches == 0 else ''}"
+    )
+
+
+def random_sets(metrics: dict[str, Any]) -> str:
+    """Write how like the edited set of latents the random sets are, or in which quantity no random set comes near it.
+
+    metrics: the contents of the metrics files, by stage; `ablate` is read.
+    Returns "" if there are no random sets.
+    """
+    compared = metrics["ablate"]["random_sets"]
+    if not compared:
+        return ""
+    held, totals = compared["edited_latents"], {n: found for n, found in compared.items() if "difference" in found}
+    shared = (
+        f"A random set may hold up to half of the edited latents; the median set holds {held['median']:.0f} of "
+        f"{held['edited']:.0f}."
+    )
+    name, worst = max(totals.items(), key=lambda item: abs(item[1]["difference"]))
+    if "p_random_sets" in metrics["ablate"]["edit"]["R"]:
+        return (
+            "The random sets are drawn so that they are as active as the edited set, contribute as much to R and move "
+            "the tokens as far. In each of these totals, the median set differs from the edited set by "
+            f"{100 * abs(worst['difference']):.1f} % at most. {shared}"
+        )
+    return (
+        "The edited set is not compared with random sets of latents, because random sets like it were not found. They "
+        f"differ most in one total, {TOTALS[name]}: {worst['edited']:.3g} for the edited set, {worst['median']:.3g} "
+        f"for the median random set. {shared}"
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from stages.core import figures
 from stages.core.report import published
-from stages.core.report.sentences import SEARCHES, number, percent, points
+from stages.core.report.sentences import SEARCHES, TOTALS, number, percent, points
 from stages.core.run.labels import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 
 LIBRARIES = (
@@ -64,6 +64,29 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def random_sets(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Tabulate the totals of the edited set of latents beside those of the random sets, a row per quantity.
+
+    metrics: the contents of the metrics files, by stage; `ablate` is read.
+    Returns the columns: quantity, edited set (its total), 5 %, 50 % and 95 % of random sets (quantiles), and rank of
+    the edited set (1 if its total is below those of all random sets).
+    """
+    return pd.DataFrame(
+        [
+            {
+                "quantity": TOTALS[name],
+                "edited set": f"{found['edited']:.4g}",
+                **{
+                    f"{share} % of random sets": f"{found[key]:.4g}"
+                    for share, key in ((5, "low"), (50, "median"), (95, "high"))
+                },
+                "rank of the edited set": f"{found['rank']:.0f}",
+            }
+            for name, found in metrics["ablate"]["random_sets"].items()
+        ]
+    )
 
 
 def null_searches(metrics: dict[str, Any]) -> pd.DataFrame:
