@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.core.report import sentences
+from stages.core.report import sentences, tables
 from stages.core.run import params
 from stages.core.schema import Clip, Demo, Inference, Ingest, TrainSae
 from tests.imports import ROOT
@@ -48,6 +48,58 @@ def test_a_gap_and_its_edit_are_told_with_interval_and_the_same_search_on_swappe
     without = metrics()
     without["ablate"]["null_searches"] = {}
     assert "(p = 0.005 against matched random sets" in sentences.finding(without, selection(), INFERENCE)
+    del without["ablate"]["edit"]["accuracy"]["p_random_sets"]
+    assert "by 40 points [30, 50] and lowers it" in sentences.finding(without, selection(), INFERENCE)
+
+
+def compared(edited: float, median: float) -> dict[str, float]:
+    return {"edited": edited, "median": median, "low": 0.9 * median, "high": 1.1 * median, "rank": 7.0}
+
+
+def random_sets(length: float) -> dict[str, dict[str, float]]:
+    return {
+        "contribution": compared(2.0, 1.98) | {"difference": -0.01},
+        "length_cls": compared(18.0, length) | {"difference": length / 18 - 1},
+        "edited_latents": compared(25.0, 11.0),
+    }
+
+
+def test_the_match_of_the_random_sets_is_told_and_its_lack_is_too():
+    found = metrics()
+    found["ablate"]["random_sets"] = random_sets(length=18.36)
+    says = sentences.random_sets(found)
+    assert "In each of these totals, the median set differs from the edited set by 2.0 % at most." in says
+    assert "may hold up to half of the edited latents; the median set holds 11 of 25." in says
+    found["ablate"]["random_sets"] = random_sets(length=9.0)
+    del found["ablate"]["edit"]["R"]["p_random_sets"]
+    says = sentences.random_sets(found)
+    assert says.startswith("The edited set is not compared with random sets of latents")
+    assert "length of the edit at the class token: 18 for the edited set, 9 for the median random set." in says
+    found["ablate"]["random_sets"] = {}
+    assert sentences.random_sets(found) == ""
+
+
+def test_without_random_sets_that_are_alike_none_is_named():
+    found = metrics()
+    relied = {region: {"R": {"semi_nude": {"estimate": 1.0, "low": 0.5, "high": 1.5}}} for region in ("bust", "face")}
+    found["ablate"]["reliance"] = {"original": relied, "edited": relied}
+    found["ablate"]["guardrails"]["edited_patches_largest_R_change"] = 0.2
+    edit = found["ablate"]["edit"]
+    edit["bust_reliance"] = {"p_random_sets": 0.3}
+    edit["R"]["best_random_set"] = 0.1
+    says = sentences.causal(found, selection(), 200)
+    assert "The best of 200 matched random sets of latents raises R of semi-nude women by 0.10 nats." in says
+    assert "after it (p = 0.300 for this fall, against random sets). Greying out the face" in says
+    del edit["R"]["best_random_set"], edit["bust_reliance"]["p_random_sets"]
+    says = sentences.causal(found, selection(), 200)
+    assert "random" not in says and "nats after it. Greying out the face" in says
+
+
+def test_the_table_of_random_sets_has_a_row_per_total():
+    table = tables.random_sets({"ablate": {"random_sets": random_sets(length=17.5)}}).set_index("quantity")
+    row = table.loc["length of the edit at the class token"]
+    assert row.tolist() == ["18", "15.75", "17.5", "19.25", "7"]
+    assert table.loc["edited latents in the set", "50 % of random sets"] == "11"
 
 
 @pytest.mark.parametrize(

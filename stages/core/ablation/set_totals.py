@@ -103,7 +103,9 @@ def measure(spliced: SplicedClip, chosen: Selection, edit: Edit) -> SetTotals:
         moved["length_patches"] = patches
     decoder = chosen.sae.W_dec.detach().cpu().numpy()[pool]
     aligned = decoder @ decoder.T
-    products = {name: _mean_products(taken(values, pairs, edit.kind)) * aligned for name, values in moved.items()}
+    products = {name: _mean_products(taken(values, pairs, edit.kind)) for name, values in moved.items()}
+    for values in products.values():
+        values *= aligned  # in place: with 10,000 active latents, each of these arrays takes 400 MB
     return SetTotals(pool, {"activity": activity, "contribution": contribution[pool]}, products)
 
 
