@@ -1,10 +1,10 @@
 """How often a set of latents that was drawn blind gets p <= .05 against its control sets: 5 % if the p is calibrated.
 
-    python -m tests.bench.controls [--study FOLDER] [--sizes 5 12 25] [--sets 200]
+    python -m tests.bench.controls [--study FOLDER] [--sizes 5 12 25] [--sets 400]
 
 It takes the chosen SAE of a finished study, in the folder `--study`. A blind set is drawn from the latents that act on
-R, each with the same probability. 99 control sets are drawn for it, as the stage `ablate` draws them for the edited
-set. All 100 sets are edited, as params.yaml says, and R (log-probability of the true emotion) is measured on
+R, each with the same probability. 39 control sets are drawn for it, as the stage `ablate` draws them for the edited
+set. All 40 sets are edited, as params.yaml says, and R (log-probability of the true emotion) is measured on
 confirmation women, in the condition that CLIP reads worse.
 
 The table has a row per size of a set. It shows the percentage of blind sets with p <= .05, with its exact interval
@@ -36,7 +36,7 @@ from stages.core.run.progress import progress
 from stages.core.schema import Compute, Edit
 from tests.bench.table import markdown
 
-N_CONTROLS, LEVEL = 99, 0.05
+N_CONTROLS, LEVEL = 39, 0.05
 BATCH_SIZE = 512  # few tokens of an image are run
 
 
@@ -69,13 +69,14 @@ def in_the_middle(compared: dict[str, dict], names: list[str]) -> list[bool]:
 def of_size(k: int, n_blind: int, study: tuple[SplicedClip, Selection, Edit, SetTotals]) -> list[str]:
     """The row of the table for sets of k latents."""
     spliced, chosen, edit, totals = study
+    rng = np.random.default_rng(k)
+    blind = np.stack([rng.choice(len(totals.latents), k, replace=False) for _ in range(n_blind)])
+    drawn = controls.sets_like(blind.repeat(N_CONTROLS, axis=0), totals, seed=k).reshape(n_blind, N_CONTROLS, k)
     small, inside = 0, []
-    for seed in progress(range(n_blind), f"blind sets of {k}"):
-        blind = np.random.default_rng([seed, k]).choice(totals.latents, k, replace=False)
-        sets = controls.control_sets(blind, totals, N_CONTROLS, seed)
-        found = gains(spliced, chosen, edit, np.vstack([blind, sets]))
+    for own, sets in progress(zip(totals.latents[blind], totals.latents[drawn], strict=True), "edits", n_blind):
+        found = gains(spliced, chosen, edit, np.vstack([own, sets]))
         small += controls.control_p(found[0], found[1:]) <= LEVEL
-        inside.append(in_the_middle(controls.compare(blind, sets, totals), totals.names))
+        inside.append(in_the_middle(controls.compare(own, sets, totals), totals.names))
     exact = scipy.stats.binomtest(small, n_blind).proportion_ci(method="exact")
     shares = [f"{100 * share:.0f}" for share in np.mean(inside, axis=0)]
     return [str(k), f"{100 * small / n_blind:.1f} [{100 * exact.low:.1f}, {100 * exact.high:.1f}]", *shares]
@@ -85,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path())
     parser.add_argument("--sizes", type=int, nargs="+", default=[5, 12, 25])
-    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--sets", type=int, default=400)
     args = parser.parse_args()
     with contextlib.chdir(args.study):
         study = opened()

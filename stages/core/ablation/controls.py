@@ -22,12 +22,13 @@ from stages.core.run.errors import StudyError
 from stages.core.run.progress import progress
 
 TOLERANCE = 0.01  # standard deviation of the logarithm of each total around that of the edited set: about 1 %
-EXCHANGES_PER_LATENT = 300  # tried for each latent of a set; with twice as many, totals and overlaps stay the same
+EXCHANGES = 10_000  # tried for each set
 WARM_UP = 0.5  # share of the exchanges in which the tolerance falls from a hundredfold to its value
 ALIKE = 0.05  # largest difference of the median control set from the edited set, as a share
 EDITED_LATENTS = "edited_latents"
 
 Distance = Callable[[Float[np.ndarray, "set quantity"]], Float[np.ndarray, " set"]]
+Step = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
 class ControlsError(StudyError):
@@ -39,68 +40,92 @@ def control_sets(
 ) -> Int[np.ndarray, "n_sets k"]:
     """Draw random sets of latents whose totals are nearly those of the edited set.
 
-    Sets are drawn from the pool of `totals`. A set has the probability exp(-d / 2), up to a factor, with d the sum over
-    quantities of (log(total / edited total) / TOLERANCE)^2. It holds at most half of the edited latents.
-
-    edited: indices of the edited latents. All are in the pool.
+    edited: indices of the edited latents. All are in the pool of `totals`.
     totals: what each latent of the pool adds to the totals of a set.
     n_sets: number of sets. seed: seed of the draws.
     Returns one set of latent indices per row, each as large as `edited`. No set holds a latent twice.
     Raises ControlsError if the pool has fewer other latents than are edited.
     """
-    k, n_pool, rng = len(edited), len(totals.latents), np.random.default_rng(seed)
-    if not k:
-        return np.zeros((n_sets, 0), dtype=np.int64)
-    own = np.isin(totals.latents, edited)
-    sets = _start(own, n_sets, rng)
-    distance = _distance_to(np.flatnonzero(own), totals)
+    goals = np.tile(np.searchsorted(totals.latents, edited), (n_sets, 1))
+    return totals.latents[sets_like(goals, totals, seed)] if len(edited) else goals
+
+
+def sets_like(goals: Int[np.ndarray, "set k"], totals: SetTotals, seed: int) -> Int[np.ndarray, "set k"]:
+    """Draw for each set of latents another one with nearly the same totals.
+
+    A set has the probability exp(-d / 2), up to a factor, with d the sum over quantities of
+    (log(total / total of the goal) / TOLERANCE)^2. It holds at most half of the latents of the goal.
+
+    goals: a set per row. In sets, a latent is named by its position in the pool of `totals`.
+    totals: what each latent of the pool adds to the totals of a set.
+    Returns a set per row. Raises ControlsError if the pool has fewer other latents than a goal.
+    """
+    n, k = goals.shape
+    rng, own = np.random.default_rng(seed), np.zeros((n, len(totals.latents)), bool)
+    each: np.ndarray = np.arange(n)
+    own[each[:, None], goals] = True
+    sets, distance, step = _start(own, k, rng), _distance_to(goals, totals), _steps(totals)
     state = totals.with_squares(sets)
-    each, now = np.arange(n_sets), distance(state)
-    for tolerance in progress(_tolerances(k), "control sets"):
-        slot, new = rng.integers(k, size=n_sets), rng.integers(n_pool, size=n_sets)
-        proposed = state + totals.exchanged(sets, sets[each, slot], new)
+    now = distance(state)
+    for tolerance in progress(_tolerances(), "control sets"):
+        slot = rng.integers(k, size=n)
+        old = sets[each, slot]
+        new, inside = step(old, rng)
+        proposed = state + totals.exchanged(sets, old, new)
         then = distance(proposed)
-        taken = _allowed(sets, sets[each, slot], new, own)
-        taken &= np.log1p(-rng.random(n_sets)) < (now - then) / (2 * tolerance**2)
+        held = own[each[:, None], sets].sum(1) - own[each, old] + own[each, new].astype(int)
+        taken = inside & ~(sets == new[:, None]).any(1) & (held <= k // 2)
+        taken &= np.log1p(-rng.random(n)) < (now - then) / (2 * tolerance**2)
         sets[each[taken], slot[taken]] = new[taken]
         state[taken], now[taken] = proposed[taken], then[taken]
-    return totals.latents[sets]
+    return sets
 
 
-def _start(own: Bool[np.ndarray, " pool"], n_sets: int, rng: np.random.Generator) -> Int[np.ndarray, "n_sets k"]:
-    """Draw sets from all latents of the pool that are not edited, each with the same probability."""
-    others, k = np.flatnonzero(~own), int(own.sum())
-    if len(others) < k:
+def _start(own: Bool[np.ndarray, "set pool"], k: int, rng: np.random.Generator) -> Int[np.ndarray, "set k"]:
+    """Draw sets from all latents of the pool that are not in the goal, each with the same probability."""
+    n_other = own.shape[1] - k
+    if n_other < k:
         raise ControlsError(
-            f"{len(others)} other latents act on the readout, too few to draw control sets for {k} edited ones; lower "
+            f"{n_other} other latents act on the readout, too few to draw control sets for {k} edited ones; lower "
             "edit.n_latents, or raise grid.expansions"
         )
-    return np.stack([rng.choice(others, k, replace=False) for _ in range(n_sets)])
+    return np.stack([rng.choice(np.flatnonzero(~row), k, replace=False) for row in own])
 
 
-def _tolerances(k: int) -> Float[np.ndarray, " exchange"]:
+def _steps(totals: SetTotals) -> Step:
+    """Return a function that proposes for each latent another one, from near and far in the order of contribution.
+
+    The number of places between the two is drawn log-uniformly, so that a strong latent often gives way to a strong
+    one. A step and the step back are equally probable. The function also tells which steps stay inside the order.
+    """
+    order, n_pool = np.argsort(totals.sums["contribution"], kind="stable"), len(totals.latents)
+    place = np.argsort(order)
+
+    def step(old: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        size = np.floor(n_pool ** rng.random(len(old))).astype(int)
+        to = place[old] + size * rng.choice([-1, 1], len(old))
+        return order[to.clip(0, n_pool - 1)], (to >= 0) & (to < n_pool)
+
+    return step
+
+
+def _tolerances() -> Float[np.ndarray, " exchange"]:
     """Return the tolerance of each exchange in turn: it falls in the warm-up, and is `TOLERANCE` after it."""
-    done = np.arange(EXCHANGES_PER_LATENT * k) / (EXCHANGES_PER_LATENT * k)
+    done = np.arange(EXCHANGES) / EXCHANGES
     return TOLERANCE * np.maximum(1.0, 100 ** (1 - done / WARM_UP))
 
 
-def _distance_to(goal: Int[np.ndarray, " k"], totals: SetTotals) -> Distance:
-    """Return a function from totals to the squared distance of their logarithms from those of the goal.
+def _distance_to(goals: Int[np.ndarray, "set k"], totals: SetTotals) -> Distance:
+    """Return a function from totals to the squared distance of their logarithms from those of the goals.
 
     The function takes totals with squared lengths. A small total is added to each, so that none is 0.
     """
-    wanted, small = totals.of_sets(goal[None]), totals.small(len(goal))
+    wanted, small = totals.of_sets(goals), totals.small(goals.shape[1])
 
     def distance(state: np.ndarray) -> np.ndarray:
         return np.square(np.log((totals.rooted(state) + small) / (wanted + small))).sum(1)
 
     return distance
-
-
-def _allowed(sets: np.ndarray, old: np.ndarray, new: np.ndarray, own: np.ndarray) -> Bool[np.ndarray, " set"]:
-    """Tell for each set whether a latent may give way to another: no latent twice, no more than half of the edited."""
-    held = own[sets].sum(1) - own[old] + own[new].astype(int)
-    return ~(sets == new[:, None]).any(1) & (held <= own.sum() // 2)
 
 
 def compare(
