@@ -68,7 +68,7 @@ def sets_like(goals: Int[np.ndarray, "set k"], totals: SetTotals, seed: int) -> 
     state = totals.with_squares(sets)
     now = distance(state)
     for tolerance in progress(_tolerances(), "control sets"):
-        slot = rng.integers(k, size=n)
+        slot = rng.integers(k, size=(n,))
         old = sets[each, slot]
         new, inside = step(old, rng)
         proposed = state + totals.exchanged(sets, old, new)
