@@ -10,12 +10,14 @@ claims   every row was checked before anything was written; images and masks wen
     python -m stages.ingest
     python -m stages.ingest --scaffold '{identity}_{emotion}_{condition}.jpg' --alias nude=semi_nude
     python -m stages.ingest --check            # check the folder and draw its masks, write no data set
+
+plots/ingest.png shows pictures with their masks. --check also draws it if there are faults: the faulty rows come first.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,8 @@ import pandas as pd
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from stages.core import figures
 from stages.core.data import dataset
-from stages.core.ingestion import manifest
+from stages.core.ingestion import contact_sheet, faults, label_checks, manifest
 from stages.core.ingestion.prefetch import ordered_map
 from stages.core.planted import world
 from stages.core.run import inputs, outs, params
@@ -39,7 +40,8 @@ DATASET_DPATH = Path("data/dataset")
 METRICS_FPATH = Path("metrics/ingest.json")
 PLOT_FPATH = Path("plots/ingest.png")
 MASKS = [f"{region}_mask" for region in REGIONS]
-N_SHOWN = 6  # pairs on the contact sheet
+N_NAMED = 5  # files that a message names
+UNUSED_IN_CORPUS = ["emotion", "intensity", "prompt"]
 LONG = 20_000  # portraits that take about a minute to draw
 
 
@@ -122,19 +124,19 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
     identity (the woman), condition, emotion, intensity and prompt. Warnings are printed on the error stream.
     Raises ManifestError if the manifest, or a file named there, cannot be used.
     """
-    folder, max_pixels, size = Path(config.folder), config.max_megapixels * 1e6, config.image_size
+    folder, limits, size = Path(config.folder), _limits(config), config.image_size
     inputs.remember_file(folder)  # images added or removed
     inputs.remember_file(folder / manifest.MANIFEST_FNAME)
-    table = manifest.read(folder, manifest.Limits(tuple(config.emotions), max_pixels))
+    table = manifest.read(folder, limits)
     corpus = manifest.is_corpus(table).to_numpy()
 
     def read(row: int) -> Picture:
         labels = table.iloc[row]
-        whole = manifest.open_image(folder / labels["image"], max_pixels)
+        whole = manifest.open_image(folder / labels["image"], limits.max_pixels)
         pixels = manifest.square(whole, size, Image.Resampling.BICUBIC)
         if corpus[row]:
             return Picture(pixels, np.zeros((len(REGIONS), size, size), np.uint8), np.zeros(len(REGIONS)))
-        masks = [manifest.open_mask(folder / labels[f"{region}_mask"], max_pixels) for region in REGIONS]
+        masks = [manifest.open_mask(folder / labels[f"{region}_mask"], limits.max_pixels) for region in REGIONS]
         return Picture(
             pixels,
             np.stack([manifest.square(mask, size, Image.Resampling.BOX) for mask in masks]),
@@ -152,13 +154,14 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     table: a row per image, with identity (the woman), condition, emotion, intensity and prompt. A corpus image belongs
         to no pair and has no identity.
     config: the template of a prompt, the share of women who become discovery women, and the seed.
-    Returns the table with prompts filled in, and two new columns:
+    Returns the table with prompts filled in, corpus images without any labels, and two new columns:
         split    discovery, confirmation or corpus
         pair     a number that the two images of a pair share; -1 for corpus images
     Raises ManifestError if there are fewer than two women.
     """
     table = table.copy()
     corpus = manifest.is_corpus(table)
+    table.loc[corpus, UNUSED_IN_CORPUS] = ""
     no_prompt = (table["prompt"] == "") & ~corpus
     table.loc[no_prompt, "prompt"] = [config.prompt.format(emotion=e) for e in table.loc[no_prompt, "emotion"]]
     try:
@@ -252,34 +255,63 @@ def measure(table: pd.DataFrame, shares: pd.DataFrame) -> dict[str, dict[str, An
     return {"count": counts, "mask_area_share": areas, "crop": kept}
 
 
-def contact_sheet(table: pd.DataFrame, look: PictureSource, fpath: Path) -> None:
-    """Draw some pairs with their masks outlined, so that a person can check them, and write the sheet to `fpath`.
+def draw_masks(table: pd.DataFrame, look: PictureSource) -> None:
+    """Draw some images with their masks into plots/ingest.png, so that a person can check the masks.
 
-    At most 6 pairs (N_SHOWN) are drawn, evenly spread over all pairs. Each column shows one pair: the semi-nude image
-    above, the clothed image below. The bust has a solid outline, the face a dashed outline.
-
-    table: a row per image, with the columns pair (-1 for corpus images), condition and emotion.
-    look: a function that takes the position of a row in `table` and returns the picture with its masks.
+    table: a row per image with its labels, from `complete`.
+    look: a function that takes a row number of `table` and returns the picture with its masks.
     """
-    audit = table.reset_index(drop=True)
-    audit = audit[audit["pair"] >= 0]
-    shown = np.unique(np.linspace(0, audit["pair"].max(), N_SHOWN).round().astype(int))
-    figure, axes = figures.grid(2, len(shown), "Audit pairs: bust (solid) and face (dashed) masks")
-    for column, pair in enumerate(shown):
-        for row, condition in enumerate((SEMI_NUDE, CLOTHED)):
-            found = audit.index[(audit["pair"] == pair) & (audit["condition"] == condition)][0]
-            picture = look(int(found))
-            bust, face = picture.masks
-            figures.picture(axes[row, column], picture.pixels, bust=bust, face=face)
-            axes[row, column].set_title(f"{condition.replace('_', '-')}, {audit.loc[found, 'emotion']}")
-    figures.save(figure, fpath)
+    corpus = manifest.is_corpus(table).to_numpy()
+
+    def glance(row: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        picture = look(row)
+        return picture.pixels, {} if corpus[row] else dict(zip(REGIONS, picture.masks, strict=True))
+
+    contact_sheet.draw(table, glance, PLOT_FPATH)
+
+
+def draw_faulty(config: Ingest, faulty: Sequence[int]) -> None:
+    """Draw the images of a folder that has faults, with the masks that can be read, into plots/ingest.png.
+
+    config: the folder, the largest size of an image, and the side of the pictures.
+    faulty: numbers of rows that have faults. They are shown first.
+    Nothing is drawn if the manifest is no table.
+    """
+    folder, limits = manifest.Folder(Path(config.folder)), _limits(config)
+    try:
+        table = manifest.read_csv(folder.path / manifest.MANIFEST_FNAME)
+    except manifest.ManifestError:
+        return
+
+    def glance(row: int) -> tuple[np.ndarray | None, dict[str, np.ndarray]]:
+        whole, masks = manifest.glance(folder, table.iloc[row], limits)
+        if whole is None:
+            return None, {}
+        cropped = {r: manifest.square(m, config.image_size, Image.Resampling.BOX) for r, m in masks.items()}
+        return manifest.square(whole, config.image_size, Image.Resampling.BICUBIC), cropped
+
+    contact_sheet.draw(table, glance, PLOT_FPATH, faulty)
+    print(f"{PLOT_FPATH}: masks that could be read, rows with faults first")
+
+
+def checked(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
+    """Do the same as `from_folder`. If there are faults, also draw the images (`draw_faulty`) before the error."""
+    try:
+        return from_folder(config)
+    except manifest.ManifestError as error:
+        draw_faulty(config, error.rows)
+        raise
+
+
+def _limits(config: Ingest) -> manifest.Limits:
+    return manifest.Limits(tuple(config.emotions), config.max_megapixels * 1e6)
 
 
 def main() -> None:
     options = _options()
     config, world_params = params.load(Ingest, World)
     if options.scaffold:
-        return _scaffold(Path(config.folder), options)
+        return _scaffold(config, options)
     if config.source == "synthetic" and not options.check:
         if tuple(config.emotions) != world.EMOTIONS:
             raise params.ParamsError(
@@ -288,9 +320,9 @@ def main() -> None:
         announce(world_params, config.image_size)
         table, look = from_world(world_params, config.image_size)
     else:
-        table, look = from_folder(config)
+        table, look = from_folder(config) if not options.check else checked(config)
     table = complete(table, config)
-    contact_sheet(table, look, PLOT_FPATH)
+    draw_masks(table, look)
     if options.check:
         return print(f"{config.folder}: {len(table)} rows are in order; masks drawn in {PLOT_FPATH}")
     prompts = {emotion: config.prompt.format(emotion=emotion) for emotion in config.emotions}
@@ -307,10 +339,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _scaffold(folder: Path, options: argparse.Namespace) -> None:
+def _scaffold(config: Ingest, options: argparse.Namespace) -> None:
+    folder = Path(config.folder)
     fpath = folder / manifest.MANIFEST_FNAME
     if fpath.exists():
-        raise manifest.ManifestError(f"{fpath} exists; move it away first")
+        raise manifest.ManifestError(
+            f"{fpath} is there already: check it (python -m stages.ingest --check), or move it away and repeat this"
+        )
     wrong = [alias for alias in options.alias if "=" not in alias]
     if wrong:
         raise manifest.ManifestError(f"--alias {wrong[0]}: write FOUND=MEANT, such as nude=semi_nude")
@@ -320,8 +355,28 @@ def _scaffold(folder: Path, options: argparse.Namespace) -> None:
             f"no image in {folder} matches {options.scaffold!r}; not matched: {', '.join(unmatched[:5])}"
         )
     outs.write_table(fpath, table)
-    print(f"{fpath}: {len(table)} rows written, {len(unmatched)} image(s) not matched {unmatched[:5]}")
+    print(f"{fpath}: {len(table)} rows written{_left_out(unmatched)}")
+    for line in unknown_labels(fpath, table, config.emotions):
+        manifest.warn_on_stderr(line)
     print("Check the labels, draw the masks it names, then: python -m stages.ingest --check")
+
+
+def _left_out(unmatched: list[str]) -> str:
+    if not unmatched:
+        return ""
+    named = ", ".join([*map(repr, unmatched[:N_NAMED]), *(["..."] if len(unmatched) > N_NAMED else [])])
+    return f"; {len(unmatched)} image(s) do not match the pattern and were left out: {named}"
+
+
+def unknown_labels(fpath: Path, table: pd.DataFrame, emotions: Sequence[str]) -> list[str]:
+    """Write a line for each kind of label in a scaffold that `ingest` will refuse, with its rows and the remedy.
+
+    fpath: the manifest that was written. table: its rows. emotions: those that a row may name.
+    """
+    found = faults.Faults(fpath)
+    label_checks.check_known(table, emotions, found)
+    remedy = "Move the manifest away and repeat the command with `--alias FOUND=MEANT` for each"
+    return [*found.lines(), *([remedy] if found.found else [])]
 
 
 if __name__ == "__main__":

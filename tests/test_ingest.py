@@ -12,7 +12,9 @@ import yaml
 
 from stages import ingest
 from stages.core.data import dataset
-from stages.core.schema import World
+from stages.core.planted import world
+from stages.core.run import params
+from stages.core.schema import Ingest, World
 from tests.imports import ROOT
 from tests.ingestion import folders
 from tests.soak.inputs import folder
@@ -89,3 +91,95 @@ def test_check_prints_warnings_and_writes_no_dataset(checked, capsys):
     assert said.out == "raw: 8 rows are in order; masks drawn in plots/ingest.png\n"
     assert said.err.startswith("warning: raw/manifest.csv: no image has the emotion 'calm'")
     assert not (checked / "data").exists() and (checked / "plots" / "ingest.png").is_file()
+
+
+@pytest.mark.parametrize("spoil", [folders.mask("face", inside=0), None], ids=["an empty mask", "no mask file"])
+def test_check_draws_the_masks_also_if_there_are_faults_and_faulty_rows_first(checked, monkeypatch, capsys, spoil):
+    """Row 3, the second of the manifest, has no face mask that can be used."""
+    fpath = checked / "raw" / "anna_sad_clothed_face.png"
+    fpath.unlink()
+    if spoil:
+        spoil.save(fpath)
+    drawn = {}
+    monkeypatch.setattr(ingest.contact_sheet, "draw", lambda *given: drawn.update(zip("tlpf", given, strict=True)))
+    with pytest.raises(ingest.manifest.ManifestError, match="row 3: face_mask"):
+        ingest.main()
+    assert drawn["f"] == [1] and "rows with faults first" in capsys.readouterr().out
+    pixels, masks = drawn["l"](1)
+    assert pixels.shape == (64, 64, 3) and masks["bust"].max() == 255
+    assert "face" not in masks if spoil is None else masks["face"].max() == 0
+    (checked / "raw" / "anna_sad_clothed.png").write_text("no picture")
+    assert drawn["l"](1) == (None, {})
+
+
+def test_check_of_a_file_that_is_no_table_draws_nothing(checked):
+    (checked / "raw" / "manifest.csv").write_text("image;identity\n")
+    with pytest.raises(ingest.manifest.ManifestError):
+        ingest.main()
+    assert not (checked / "plots").exists()
+
+
+def test_files_outside_the_folder_are_not_drawn(checked):
+    folders.photograph(1).save(checked / "secret.png")
+    table = pd.read_csv(checked / "raw" / "manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[0, "image"] = "../secret.png"
+    folder = ingest.manifest.Folder(checked / "raw")
+    assert ingest.manifest.glance(folder, table.iloc[0], folders.LIMITS) == (None, {})
+    assert ingest.manifest.glance(folder, table.iloc[1], folders.LIMITS)[0].size == folders.SIZE
+
+
+def test_corpus_images_keep_no_labels(checked):
+    config = params.load(Ingest)
+    table = pd.read_csv("raw/manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[len(table)] = {"image": "other.png", "emotion": "sad", "prompt": "a sad woman"} | dict.fromkeys(
+        ["identity", "condition", "intensity", "bust_mask", "face_mask"], ""
+    )
+    completed = ingest.complete(table, config)
+    assert (completed.loc[8, ["emotion", "prompt", "split"]] == ["", "", "corpus"]).all()
+    assert (completed.loc[:7, "emotion"] == table.loc[:7, "emotion"]).all()
+
+
+def test_the_readout_has_the_prompts_of_the_images(checked):
+    """`sad` has a prompt in the manifest, `happy` two, `calm` no image: it has the filled template."""
+    config = params.load(Ingest)
+    table = pd.read_csv("raw/manifest.csv", dtype=str, keep_default_na=False)
+    table["prompt"] = ["she is sad"] * 4 + ["she smiles", "she smiles", "she laughs", "she laughs"]
+    assert ingest.prompts_of_emotions(ingest.complete(table, config), config) == {
+        "happy": ["she laughs", "she smiles"],
+        "sad": ["she is sad"],
+        "calm": ["a calm woman"],
+    }
+
+
+def scaffold(monkeypatch, *options):
+    monkeypatch.setattr(sys, "argv", ["ingest", "--scaffold", "{identity}_{emotion}_{condition}.png", *options])
+    ingest.main()
+
+
+def test_a_scaffold_names_unknown_labels_with_rows_and_files_left_out_only_if_there_are_any(
+    checked, monkeypatch, capsys
+):
+    for path in (checked / "raw").iterdir():
+        path.unlink()
+    for name in ("anna_joy_nude", "anna_joy_clothed", "bea_happy_nude", "bea_happy_clothed"):
+        folders.photograph(0).save(checked / "raw" / f"{name}.png")
+    scaffold(monkeypatch)
+    said = capsys.readouterr()
+    assert said.out.startswith("raw/manifest.csv: 4 rows written\n")
+    assert [line.removeprefix("warning: raw/manifest.csv, ") for line in said.err.splitlines()] == [
+        "row 2: unknown emotion 'joy'; ingest.emotions in params.yaml lists happy, sad, calm",
+        "row 3: unknown emotion 'joy'; ingest.emotions in params.yaml lists happy, sad, calm",
+        "row 3: unknown condition 'nude'; use semi_nude or clothed",
+        "row 5: unknown condition 'nude'; use semi_nude or clothed",
+        "warning: Move the manifest away and repeat the command with `--alias FOUND=MEANT` for each",
+    ]
+    with pytest.raises(ingest.manifest.ManifestError, match=r"^raw/manifest.csv is there already: check it .* or move"):
+        scaffold(monkeypatch)
+    (checked / "raw" / "manifest.csv").unlink()
+    folders.photograph(0).save(checked / "raw" / "notes.png")
+    scaffold(monkeypatch, "--alias", "nude=semi_nude", "--alias", "joy=happy")
+    said = capsys.readouterr()
+    assert said.out.startswith(
+        "raw/manifest.csv: 4 rows written; 1 image(s) do not match the pattern and were left out: 'notes.png'\n"
+    )
+    assert said.err == ""

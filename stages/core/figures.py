@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from stages.core.run import outs
 
@@ -31,6 +32,8 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
 CONDITION_COLOURS = {"semi_nude": VERMILION, "clothed": BLUE}
 CONDITION_LABELS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 DPI = 110
+REGION_COLOURS = {"bust": BLUE, "face": ORANGE}
+TINT = 0.45  # share of a region's colour in the pixels inside its mask
 FADED = 0.3  # share of an image's colour that is left where the latent is not active
 
 STYLE: dict[Any, Any] = {
@@ -89,17 +92,39 @@ def panels(
     return figure, axes
 
 
-def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None, face: np.ndarray | None = None) -> None:
-    """Draw an image, with a solid outline around the bust and a dashed outline around the face.
+def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None) -> None:
+    """Draw an image, with an outline around the bust.
 
     ax: the axes to draw into. image: RGB pixels.
-    bust, face: masks of the size of the image, 255 inside and 0 outside. A mask that is not given has no outline.
+    bust: mask of the size of the image, 255 inside and 0 outside. If it is not given, there is no outline.
     """
     ax.imshow(image, interpolation="nearest")
-    for mask, style in ((bust, "-"), (face, "--")):
-        if mask is not None:
-            ax.contour(mask, levels=[127.5], colors="white", linewidths=2.6)
-            ax.contour(mask, levels=[127.5], colors="black", linewidths=1.2, linestyles=style)
+    if bust is not None:
+        ax.contour(bust, levels=[127.5], colors="white", linewidths=2.6)
+        ax.contour(bust, levels=[127.5], colors="black", linewidths=1.2)
+
+
+def tinted(image: np.ndarray, masks: dict[str, np.ndarray]) -> Float[np.ndarray, "height width 3"]:
+    """Mix the colour of each region into the pixels inside its mask, so that inside and outside can be told apart.
+
+    image: RGB pixels, 0 to 255. masks: by region (a key of REGION_COLOURS), of the size of the image, 255 inside and 0
+        outside.
+    Returns RGB pixels, 0 to 1: inside a mask, 45 % (TINT) of the region's colour and the rest of the image.
+    """
+    mixed = image / 255
+    for region, mask in masks.items():
+        share = TINT * mask[..., None] / 255
+        colour = np.frombuffer(bytes.fromhex(REGION_COLOURS[region][1:]), np.uint8) / 255
+        mixed = (1 - share) * mixed + share * colour
+    return mixed
+
+
+def region_legend(figure: Figure) -> None:
+    """Write below the pictures which colour `tinted` gives to which region."""
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=colour, alpha=TINT, label=f"{region} mask") for region, colour in REGION_COLOURS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
 
 
 def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from stages.core.ingestion import manifest
+from stages.core.ingestion import faults, manifest
 from stages.core.ingestion.manifest import Limits, ManifestError
 from stages.core.run.labels import CONDITIONS
 from tests.ingestion.folders import BOXES, LIMITS, SIZE, mask, photograph, write
@@ -260,8 +260,60 @@ def test_files_and_emotions_that_nobody_names_are_warned_of(folder):
     (folder / "notes.txt").touch()
     assert read(folder, Limits(("happy", "sad", "calm"), 1e6)) == [
         f": no row names 2 image file(s) in {folder}, such as 'a.jpg'",
-        ": no image has the emotion 'calm', which ingest.emotions in params.yaml lists",
+        ": no image has the emotion 'calm', which ingest.emotions in params.yaml lists. The readout chooses among all "
+        "emotions in that list, so chance is 1 in 3, not 1 in 2; remove from it what CLIP need not tell apart",
     ]
+
+
+def test_a_corpus_image_with_labels_or_masks_is_warned_of(folder):
+    """Somebody forgot identity and condition of rows 2 and 3; row 10 is a corpus image as it should be."""
+    photograph(99).save(folder / "other.png")
+    table = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+    table.loc[len(table)] = dict.fromkeys(table.columns, "") | {"image": "other.png"}
+    table.to_csv(folder / "manifest.csv", index=False)
+    assert read(folder) == []
+    change(folder, identity_2="", condition_2="", identity_3="", condition_3="", emotion_3="", face_mask_3="")
+    said = "so this is a corpus image, and its {} will not be used; fill both if the image belongs to a pair, "
+    warned = [line for line in read(folder) if "this is a corpus" in line]
+    assert [line.split(":")[0] for line in warned] == [", row 2", ", row 3"]
+    assert said.format("emotion, bust_mask, face_mask") in warned[0] and said.format("bust_mask") in warned[1]
+
+
+def test_an_emotion_that_has_prompts_in_part_is_warned_of_by_row(folder):
+    """Rows 2 to 5 are sad, 6 to 9 happy. Rows 2 and 3 are twins."""
+    change(folder, prompt_2="she weeps", prompt_3="she weeps")
+    assert [line.split(";")[0] for line in read(folder)] == [
+        f", row {row}: no prompt, but row 2 of the emotion 'sad' has 'she weeps'" for row in (4, 5)
+    ]
+    change(folder, prompt_4="she cries", prompt_5="she cries")
+    assert read(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("emotions", "says"),
+    [
+        (["joy", "glee", "joy", "glee"], "row 2: unknown emotion 'joy'; {} (and 3 more of this kind: rows 3-5; {})"),
+        (["joy"] * 4, "row 2: unknown emotion 'joy'; {} (and 3 more of this kind: rows 3-5)"),
+    ],
+)
+def test_a_line_for_many_faults_names_their_values(folder, emotions, says):
+    change(folder, **{f"emotion_{row}": emotion for row, emotion in enumerate(emotions, 2)})
+    listed = "ingest.emotions in params.yaml lists happy, sad"
+    assert says.format(listed, "the values are 'joy', 'glee'") in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ("abcd", "'a', 'b', 'c', 'd'"),  # few
+        ("abcdefghijkl", ""),  # each row its own: the rows tell which
+        ("abcdefghijkla", "'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', ..."),
+        ("aaaa", ""),
+    ],
+)
+def test_values_are_named_if_they_say_more_than_the_rows(values, says):
+    assert faults.different_values([f"unknown condition {value!r}; use 'x'" for value in values]) == says
+    assert faults.different_values(["'a' 'b'", "'a'"]) == ""
 
 
 def test_warnings_come_with_the_faults(folder):

@@ -93,7 +93,7 @@ def test_unreadable_truncated_empty_and_huge_files(folder):
     assert "row 3: image 'anna_clothed.png' is damaged or cut short" in found
     assert "row 4: bust_mask 'bea_semi_nude_bust.png' is empty; paint the bust white on black" in found
     assert "row 6: image 'other.jpg' has more than 0.01 megapixels" in found
-    assert found.startswith("4 fault(s); nothing was written")
+    assert found.startswith("4 fault(s); no data set was written")
 
 
 def test_the_same_picture_twice_is_a_fault(folder):

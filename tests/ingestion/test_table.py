@@ -109,11 +109,12 @@ def test_many_faults_of_one_kind_become_one_line_with_their_rows(tmp_path):
     faults.add(3, "image 'x.png' is 1x900 pixels, a strip")
     faults.add(4, "image 'y.png' is 900x1 pixels, a strip")
     assert faults.lines() == [
-        f"{tmp_path}/m.csv, row 2: image '0.png' not found in raw (and 5 more of this kind: rows 3-4, 7-8, 11)",
+        f"{tmp_path}/m.csv, row 2: image '0.png' not found in raw (and 5 more of this kind: rows 3-4, 7-8, 11; "
+        "the values are '0.png', '1.png', '2.png', '5.png', '6.png', '9.png')",
         f"{tmp_path}/m.csv, row 5: image 'x.png' is 1x900 pixels, a strip",
         f"{tmp_path}/m.csv, row 6: image 'y.png' is 900x1 pixels, a strip",
     ]
-    with pytest.raises(ManifestError, match=r"^8 fault\(s\); nothing was written"):
+    with pytest.raises(ManifestError, match=r"^8 fault\(s\); no data set was written"):
         faults.stop_if_any()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -12,11 +13,20 @@ from stages.core.run.errors import StudyError
 ROW_OF_FIRST_IMAGE = 2  # spreadsheets count the header as row 1
 N_EACH = 3  # faults of one kind that have a line each
 N_RANGES = 8  # runs of rows that a line names
-VALUES = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[\d.,]*\d")  # what differs between faults of one kind
+N_VALUES = 8  # different values that a line names
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+VALUES = re.compile(rf"{QUOTED.pattern}|[\d.,]*\d")  # what differs between faults of one kind
 
 
 class ManifestError(StudyError):
-    """The folder cannot be used. The message lists every fault found, each with its file and row."""
+    """The folder cannot be used. The message lists every fault found, each with its file and row.
+
+    rows: an example of each kind of fault: the number of its row, from 0 for the first image, ascending.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int] = ()):
+        super().__init__(message)
+        self.rows = sorted(set(rows))
 
 
 @dataclass
@@ -42,18 +52,29 @@ class Faults:
         self.found.append((row, what, kind or VALUES.sub("_", what)))
 
     def lines(self) -> list[str]:
-        """Return the faults, a line each. If more than three are of one kind, the first gets a line, with all rows."""
+        """Return the faults, a line each.
+
+        If more than three are of one kind, the first gets a line. This line also has the number of the others, their
+        rows, and the values that are at fault.
+        """
+        return [line for faults in self._kinds() for line in self._lines_of_a_kind(faults)]
+
+    def _kinds(self) -> list[list[tuple[int | None, str]]]:
         kinds: dict[str, list[tuple[int | None, str]]] = {}
         for row, what, kind in self.found:
             kinds.setdefault(kind, []).append((row, what))
-        return [line for faults in kinds.values() for line in self._lines_of_a_kind(faults)]
+        return list(kinds.values())
 
     def _lines_of_a_kind(self, faults: list[tuple[int | None, str]]) -> list[str]:
         shown = faults if len(faults) <= N_EACH else faults[:1]
         lines = [f"{self._place(row)}: {what}" for row, what in shown]
         if len(shown) < len(faults):
             others = ranges([row + ROW_OF_FIRST_IMAGE for row, _ in faults[1:] if row is not None])
-            lines[0] += f" (and {len(faults) - 1} more of this kind{others and f': rows {others}'})"
+            values = different_values([what for _, what in faults])
+            lines[0] += (
+                f" (and {len(faults) - 1} more of this kind{others and f': rows {others}'}"
+                f"{values and f'; the values are {values}'})"
+            )
         return lines
 
     def _place(self, row: int | None) -> str:
@@ -62,7 +83,27 @@ class Faults:
     def stop_if_any(self) -> None:
         """Raise ManifestError with all faults, if there are any."""
         if self.found:
-            raise ManifestError("\n".join([f"{len(self.found)} fault(s); nothing was written", *self.lines()]))
+            rows = [row for faults in self._kinds() for row, _ in faults[:1] if row is not None]
+            raise ManifestError(
+                "\n".join([f"{len(self.found)} fault(s); no data set was written", *self.lines()]), rows
+            )
+
+
+def different_values(sentences: list[str]) -> str:
+    """Write the quoted values in which sentences of one kind differ first: 'joy', 'anger'.
+
+    sentences: they have the same number of quoted values, or none is written.
+    Returns at most eight values (N_VALUES), each once, and "..." if there are more. Returns "" if no value differs, or
+    if there are more than eight sentences, each with a value of its own, such as the name of a file: then the rows tell
+    which.
+    """
+    quoted = [QUOTED.findall(sentence) for sentence in sentences]
+    if len({len(values) for values in quoted}) > 1:
+        return ""
+    differing = [found for values in zip(*quoted, strict=True) if len(found := list(dict.fromkeys(values))) > 1]
+    if not differing or len(differing[0]) == len(sentences) > N_VALUES:
+        return ""
+    return ", ".join([*differing[0][:N_VALUES], *(["..."] if len(differing[0]) > N_VALUES else [])])
 
 
 def ranges(rows: list[int]) -> str:

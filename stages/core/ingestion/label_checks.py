@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from stages.core.ingestion import lookalikes
@@ -10,6 +12,8 @@ from stages.core.ingestion.table import KEY, is_corpus
 from stages.core.run import text
 from stages.core.run.labels import CONDITIONS
 
+UNUSED_IN_CORPUS = ("emotion", "intensity", "prompt", "bust_mask", "face_mask")
+
 
 def check(table: pd.DataFrame, emotions: tuple[str, ...], faults: Faults) -> None:
     """Add the faults of all labels.
@@ -17,10 +21,58 @@ def check(table: pd.DataFrame, emotions: tuple[str, ...], faults: Faults) -> Non
     table: a manifest, from `table.read_csv`. emotions: those that a row may name. faults: takes the faults.
     """
     _check_texts(table, faults)
-    _check_labels(table, emotions, faults)
+    check_known(table, emotions, faults)
     _check_identities(table, faults)
     _check_pairs(table, faults)
     _check_prompts(table, faults)
+
+
+def look_for_unusual(table: pd.DataFrame, emotions: Sequence[str], warnings: Faults) -> None:
+    """Add warnings of labels that may be meant, but have consequences that are easily overlooked.
+
+    These are corpus images with labels or masks, emotions of which only some images have a prompt, and emotions that no
+    image has. Takes the same as `check`.
+    """
+    _warn_of_labelled_corpus(table, warnings)
+    _warn_of_missing_prompts(table, warnings)
+    _warn_of_unseen_emotions(table, emotions, warnings)
+
+
+def _warn_of_labelled_corpus(table: pd.DataFrame, warnings: Faults) -> None:
+    for row, labels in table[is_corpus(table)].iterrows():
+        filled = [column for column in UNUSED_IN_CORPUS if labels[column]]
+        if filled:
+            warnings.add(
+                int(row),
+                f"identity and condition are empty, so this is a corpus image, and its {', '.join(filled)} will not be "
+                "used; fill both if the image belongs to a pair, else clear these cells",
+                kind="labelled corpus",
+            )
+
+
+def _warn_of_missing_prompts(table: pd.DataFrame, warnings: Faults) -> None:
+    audit = table[~is_corpus(table)]
+    for emotion, images in audit.groupby("emotion", sort=False):
+        given = images[images["prompt"] != ""]
+        for row in images.index[images["prompt"] == ""] if len(given) else ():
+            warnings.add(
+                int(row),
+                f"no prompt, but row {int(given.index[0]) + ROW_OF_FIRST_IMAGE} of the emotion {emotion!r} has "
+                f"{given['prompt'].iloc[0]!r}; ingest.prompt is filled in here, so {emotion!r} is read by several "
+                "texts. Give all its images a prompt, or none",
+            )
+
+
+def _warn_of_unseen_emotions(table: pd.DataFrame, emotions: Sequence[str], warnings: Faults) -> None:
+    seen = set(table.loc[~is_corpus(table), "emotion"])
+    unseen = [emotion for emotion in emotions if emotion not in seen]
+    if unseen and seen:
+        warnings.add(
+            None,
+            f"no image has the emotion {', '.join(map(repr, unseen))}, which ingest.emotions in params.yaml lists. The "
+            f"readout chooses among all emotions in that list, so chance is 1 in {len(emotions)}, not 1 in "
+            f"{len(emotions) - len(unseen)}; remove from it what CLIP need not tell apart",
+        )
 
 
 def _check_texts(table: pd.DataFrame, faults: Faults) -> None:
@@ -31,7 +83,11 @@ def _check_texts(table: pd.DataFrame, faults: Faults) -> None:
                 faults.add(row, f"{column} {value!r} {fault}")
 
 
-def _check_labels(table: pd.DataFrame, emotions: tuple[str, ...], faults: Faults) -> None:
+def check_known(table: pd.DataFrame, emotions: Sequence[str], faults: Faults) -> None:
+    """Add the faults of women without a name, and of conditions and emotions that are not known.
+
+    Takes the same as `check`.
+    """
     corpus = is_corpus(table)
     for row, (_, r) in enumerate(table.iterrows()):
         if corpus.iloc[row]:

@@ -68,7 +68,8 @@ def read(directory: Path, limits: Limits, warn: Callable[[str], None] = warn_on_
     limits: the emotions that a row may name, and the largest size of a file in pixels.
     warn: a function that receives each warning, a line of text with file and row: twins whose masks have no point in
         common, a bust whose centre is above that of the face, a bust of which the crop takes half, image files that no
-        row names, emotions that no image has.
+        row names, corpus images with labels or masks, emotions that no image has or of which only some images have a
+        prompt.
     Returns a row per image with text in every cell: image, identity, condition, emotion, bust_mask, face_mask,
     intensity and prompt. An empty cell is "". If the file lacks intensity or prompt, that column is "" throughout.
 
@@ -92,7 +93,8 @@ def read(directory: Path, limits: Limits, warn: Callable[[str], None] = warn_on_
     label_checks.check(table, limits.emotions, faults)
     masks = _check_files(folder, table, limits, faults, warnings)
     _compare_twins(table, masks, warnings)
-    _look_for_unused(folder, table, limits, warnings)
+    _look_for_unnamed(folder, table, warnings)
+    label_checks.look_for_unusual(table, limits.emotions, warnings)
     for line in warnings.lines():
         warn(line)
     faults.stop_if_any()
@@ -238,16 +240,32 @@ def _compare_twins(table: pd.DataFrame, masks: Masks, warnings: Faults) -> None:
                 )
 
 
-def _look_for_unused(folder: Folder, table: pd.DataFrame, limits: Limits, warnings: Faults) -> None:
+def _look_for_unnamed(folder: Folder, table: pd.DataFrame, warnings: Faults) -> None:
     named = {PurePosixPath(name).as_posix() for column in FILES for name in table[column]}
     unnamed = folder.unnamed(named)
     if unnamed:
         warnings.add(None, f"no row names {len(unnamed)} image file(s) in {folder.path}, such as {unnamed[0]!r}")
-    unseen = [emotion for emotion in limits.emotions if emotion not in set(table["emotion"])]
-    if unseen:
-        warnings.add(
-            None, f"no image has the emotion {', '.join(map(repr, unseen))}, which ingest.emotions in params.yaml lists"
-        )
+
+
+def glance(folder: Folder, labels: pd.Series, limits: Limits) -> tuple[Image.Image | None, dict[str, Image.Image]]:
+    """Open what can be opened of the files that a row names, for a person to look at. No fault stops this.
+
+    folder: that of the manifest. labels: the row. limits: the largest size of a file in pixels.
+    Returns the picture, None if it cannot be read; and the masks by region, without those that are not named, cannot be
+    read, or have another size than the picture.
+    """
+    picture = _glanced(folder, labels["image"], limits, open_image)
+    masks = {region: _glanced(folder, labels[f"{region}_mask"], limits, open_mask) for region in REGIONS}
+    return picture, {r: mask for r, mask in masks.items() if picture and mask and mask.size == picture.size}
+
+
+def _glanced(
+    folder: Folder, name: str, limits: Limits, opened: Callable[[Path, float], Image.Image]
+) -> Image.Image | None:
+    try:
+        return opened(_resolve(folder, name, ""), limits.max_pixels)
+    except ValueError:
+        return None
 
 
 def open_image(path: Path, max_pixels: float) -> Image.Image:
