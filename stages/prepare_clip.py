@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from stages.core.clip import vit
+from stages.core.clip import hub, vit
 from stages.core.run import faults, inputs, outs, params, tensors
 from stages.core.run.compute import set_up_device
 from stages.core.run.errors import run_command
@@ -37,6 +37,7 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
         a tower of the architecture comes from another library
         the checkpoint is a file but not safetensors
         the weights are OpenAI's, but the architecture lacks quick-GELU
+        the weights have to be downloaded, but the Hugging Face Hub does not answer within seconds
         the weights cannot be loaded or are not finite
     """
     open_clip = vit.import_open_clip()
@@ -64,6 +65,8 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
         raise vit.ModelError(
             f"clip.architecture: OpenAI's weights need quick-GELU; use {config.architecture}-quickgelu"
         )
+    if pretrained is not None:
+        hub.check_within_reach(config.architecture, pretrained)
     torch.manual_seed(0)  # for `random`
     try:
         model = open_clip.create_model(config.architecture, pretrained=pretrained)
@@ -72,27 +75,10 @@ def from_open_clip(config: Clip) -> tuple[Any, dict[str, Any]]:
             raise
         raise vit.ModelError(
             f"clip.pretrained: {config.pretrained} cannot be loaded into {config.architecture}: {error}"
-            + without_a_network(config)
+            + hub.without_a_network(config.architecture, config.pretrained)
         ) from None
     vit.check_finite(model, f"clip.pretrained: {config.pretrained}", "take another checkpoint")
     return model, model_cfg
-
-
-def without_a_network(config: Clip) -> str:
-    """Write advice for a machine without a network: how to copy pretrained weights from another machine.
-
-    config: the architecture, and the weights (a tag of open_clip, a file, or `random`).
-    Returns the advice, to be put at the end of an error message. Returns "" if the weights do not lie on the Hugging
-    Face Hub.
-    """
-    open_clip = vit.import_open_clip()
-
-    hub = open_clip.get_pretrained_cfg(config.architecture, config.pretrained).get("hf_hub", "")
-    repository, _, file = hub.rpartition("/")
-    if not repository:
-        return ""
-    command = f"hf download {repository} {file}".rstrip()
-    return f"\nWithout a network: `{command}` where there is one, copy ~/.cache/huggingface here, set HF_HUB_OFFLINE=1"
 
 
 def _is_file(name: str) -> bool:
