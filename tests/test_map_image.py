@@ -30,6 +30,19 @@ def test_a_working_directory_among_the_data_is_no_place_either(tmp_path, monkeyp
         map_image.drawing_path(Path("anna.jpg"), None)
 
 
+@pytest.mark.parametrize("out", ["photographs/a.png", "link/new/a.png", None])
+def test_never_among_the_images_that_ingest_reads(tmp_path, monkeypatch, out):
+    """They may lie outside data/: there, the default name is one of the folder too if the user works in it."""
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "link").symlink_to("photographs")
+    monkeypatch.chdir(tmp_path if out else tmp_path / "photographs")
+    folder = str(tmp_path / "photographs")
+    with pytest.raises(map_image.ImageError, match=rf"{folder} \(ingest.folder\) holds the images"):
+        map_image.drawing_path(Path("anna.jpg"), Path(out) if out else None, folder)
+    monkeypatch.chdir(tmp_path)
+    assert map_image.drawing_path(Path("anna.jpg"), Path("a.png"), folder) == Path("a.png")
+
+
 def test_the_image_is_not_drawn_over():
     with pytest.raises(map_image.ImageError, match=r"--out a\.png: that is the image"):
         map_image.drawing_path(Path("a.png"), Path("./a.png"))

@@ -3,8 +3,8 @@
     python -m stages.studies.map_image --image photo.jpg --text "a happy woman" [--out map.png]
 
 reads    data/clip (`dvc repro prepare_clip` makes it), the image
-writes   the file that --out names, by default <image>_map.png in the working directory. Nothing is written into data/:
-         there, a new file would make stages run again
+writes   the file that --out names, by default <image>_map.png in the working directory. Nothing is written into data/
+         or into the folder of images (ingest.folder): there, a new file would make stages run again
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stages.core.clip.vit import FrozenClip
 from stages.core.ingestion import manifest
 from stages.core.run import params
 from stages.core.run.errors import StudyError, run_command
-from stages.core.schema import Compute
+from stages.core.schema import Compute, Ingest
 
 DATA_DPATH, CLIP_DPATH = Path("data"), Path("data/clip")
 MAX_PIXELS = 1e8
@@ -29,18 +29,22 @@ class ImageError(StudyError):
     """An image cannot be explained. The message names the file and the reason."""
 
 
-def drawing_path(image: Path, out: Path | None) -> Path:
+def drawing_path(image: Path, out: Path | None, folder: str = "") -> Path:
     """Return the path of the drawing.
 
-    image: the image file.
+    image: the image file. folder: the folder of images that `ingest` reads; "" if there is none.
     out: the path that the user asks for. If None, the drawing is `<image>_map.png` in the working directory.
-    Raises ImageError if the path is not that of a PNG file, lies in data/, or is the image itself.
+    Raises ImageError if the path is not that of a PNG file, lies in data/ or in `folder`, or is the image itself.
     """
     drawn = Path(f"{image.stem}_map.png") if out is None else out
     if drawn.suffix.lower() != ".png":
         raise ImageError(f"--out {drawn}: the map is a PNG file; end the name with .png")
     if drawn.resolve().is_relative_to(DATA_DPATH.resolve()):
         raise ImageError(f"--out {drawn}: {DATA_DPATH} belongs to the stages; name a file elsewhere")
+    if folder and drawn.resolve().is_relative_to(Path(folder).resolve()):
+        raise ImageError(
+            f"--out {drawn}: {folder} (ingest.folder) holds the images that stages read; name a file elsewhere"
+        )
     if drawn.resolve() == image.resolve():
         raise ImageError(f"--out {drawn}: that is the image; name another file")
     return drawn
@@ -74,10 +78,11 @@ def main() -> None:
     parser.add_argument("--text", required=True, help="the text to map onto the image")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where to draw (default: <image>_map.png, here)")
     options = parser.parse_args()
-    drawn = drawing_path(options.image, options.out)
+    compute, ingest = params.load(Compute, Ingest)
+    drawn = drawing_path(options.image, options.out, ingest.folder)
     if not CLIP_DPATH.is_dir():
         raise ImageError(f"{CLIP_DPATH} is not there yet: dvc repro prepare_clip")
-    draw_map(vit.load(CLIP_DPATH, params.load(Compute)), options.image, options.text, drawn)
+    draw_map(vit.load(CLIP_DPATH, compute), options.image, options.text, drawn)
     print(drawn)
 
 
