@@ -96,6 +96,21 @@ def measure(
     return {name: quality(sae, activations, rows, mean) for name, rows in splits.items()}
 
 
+def unused_corpus(data: Dataset, config: TrainSae) -> str:
+    """Write a note if the data set has corpus images on which no SAE is trained.
+
+    data: the data set, which gives the split of each image. config: `train_on` names the images trained on.
+    Returns the note, or "" if all corpus images are trained on.
+    """
+    n = len(data.rows("corpus"))
+    if not n or config.source == "pretrained" or "corpus" in SPLITS_TRAINED_ON[config.train_on]:
+        return ""
+    return (
+        f"{n:,} corpus image(s) are not trained on, because train_sae.train_on in params.yaml is {config.train_on}; "
+        "discovery_and_corpus includes them"
+    )
+
+
 def pretrained(point: Point, d_in: int) -> JumpReLUSAE:
     """Load an SAE that was trained elsewhere, from data/pretrained/l<layer>_x<expansion>.
 
@@ -175,6 +190,8 @@ def main() -> None:
     device = set_up_device(compute)
     ranks, data = join_ranks(device), dataset.load(DATASET_DPATH)
     activations = store.open(ACTIVATIONS_DPATH / f"l{point.layer}.zarr", data)
+    if ranks.first and (note := unused_corpus(data, config)):
+        print(note, flush=True)
     given = TrainingInputs.from_store(activations, data, config, device, ranks)
     d_in = given.tokens.d_in
     history: pd.DataFrame | None = None
