@@ -100,8 +100,23 @@ def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None) -> N
     """
     ax.imshow(image, interpolation="nearest")
     if bust is not None:
-        ax.contour(bust, levels=[127.5], colors="white", linewidths=2.6)
-        ax.contour(bust, levels=[127.5], colors="black", linewidths=1.2)
+        _outline(ax, bust)
+
+
+def _outline(ax: Axes, mask: np.ndarray) -> None:
+    ax.contour(mask, levels=[127.5], colors="white", linewidths=2.6)
+    ax.contour(mask, levels=[127.5], colors="black", linewidths=1.2)
+
+
+def masked_picture(ax: Axes, image: np.ndarray, masks: dict[str, np.ndarray]) -> None:
+    """Draw an image whose masks are filled with colour (`tinted`) and outlined, for clothes of the same colour.
+
+    ax: the axes to draw into. image and masks: as for `tinted`.
+    """
+    ax.imshow(tinted(image, masks), interpolation="nearest")
+    for mask in masks.values():
+        if mask.min() < 128 <= mask.max():
+            _outline(ax, mask)
 
 
 def tinted(image: np.ndarray, masks: dict[str, np.ndarray]) -> Float[np.ndarray, "height width 3"]:

@@ -70,3 +70,6 @@ def test_the_sheet_shows_the_masks_and_which_picture_lacks_one(tmp_path, monkeyp
     assert first == "row 3 (fault)" and label.startswith("clothed, ") and "\u202e" not in label and len(label) < 40
     assert titles[0].endswith("no bust and no face mask") and titles[-4].endswith("no face mask")
     assert titles[3].splitlines() == ["row 4", "corpus"]
+    titles.clear()
+    contact_sheet.draw(table, lambda row: (None, {}), tmp_path / "a.png")
+    assert len(titles) == 3 and "mask" not in "".join(titles)

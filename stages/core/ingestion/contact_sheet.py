@@ -86,7 +86,7 @@ def draw(table: pd.DataFrame, glance: Glance, fpath: Path, faulty: Sequence[int]
 def _draw_image(ax: figures.Axes, table: pd.DataFrame, row: int, glance: Glance, is_faulty: bool) -> None:
     pixels, masks = glance(row)
     corpus = is_corpus(table).iloc[row]
-    absent = [region for region in REGIONS if region not in masks] if not corpus else []
+    absent = [region for region in REGIONS if region not in masks and pixels is not None and not corpus]
     place = f"row {row + ROW_OF_FIRST_IMAGE}{' (fault)' if is_faulty else ''}" if "bust_mask" in table else ""
     labels = ["corpus"] if corpus else [table["condition"].iloc[row].replace("_", "-"), table["emotion"].iloc[row]]
     parts = [place, ", ".join(map(_short, labels)), f"no {' and no '.join(absent)} mask" if absent else ""]
@@ -94,7 +94,7 @@ def _draw_image(ax: figures.Axes, table: pd.DataFrame, row: int, glance: Glance,
     if pixels is None:
         ax.text(0.5, 0.5, "cannot be read", ha="center", transform=ax.transAxes)
     else:
-        ax.imshow(figures.tinted(pixels, masks), interpolation="nearest")
+        figures.masked_picture(ax, pixels, masks)
 
 
 def _short(label: str) -> str:
