@@ -12,7 +12,6 @@ import yaml
 
 from stages import ingest
 from stages.core.data import dataset
-from stages.core.planted import world
 from stages.core.run import params
 from stages.core.schema import Ingest, World
 from tests.imports import ROOT
