@@ -138,18 +138,6 @@ def test_corpus_images_keep_no_labels(checked):
     assert (completed.loc[:7, "emotion"] == table.loc[:7, "emotion"]).all()
 
 
-def test_the_readout_has_the_prompts_of_the_images(checked):
-    """`sad` has a prompt in the manifest, `happy` two, `calm` no image: it has the filled template."""
-    config = params.load(Ingest)
-    table = pd.read_csv("raw/manifest.csv", dtype=str, keep_default_na=False)
-    table["prompt"] = ["she is sad"] * 4 + ["she smiles", "she smiles", "she laughs", "she laughs"]
-    assert ingest.prompts_of_emotions(ingest.complete(table, config), config) == {
-        "happy": ["she laughs", "she smiles"],
-        "sad": ["she is sad"],
-        "calm": ["a calm woman"],
-    }
-
-
 def scaffold(monkeypatch, *options):
     monkeypatch.setattr(sys, "argv", ["ingest", "--scaffold", "{identity}_{emotion}_{condition}.png", *options])
     ingest.main()
