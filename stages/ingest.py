@@ -41,7 +41,6 @@ METRICS_FPATH = Path("metrics/ingest.json")
 PLOT_FPATH = Path("plots/ingest.png")
 MASKS = [f"{region}_mask" for region in REGIONS]
 N_NAMED = 5  # files that a message names
-UNUSED_IN_CORPUS = ["emotion", "intensity", "prompt"]
 LONG = 20_000  # portraits that take about a minute to draw
 
 
@@ -164,7 +163,7 @@ def complete(table: pd.DataFrame, config: Ingest) -> pd.DataFrame:
     """
     table = table.copy()
     corpus = manifest.is_corpus(table)
-    table.loc[corpus, UNUSED_IN_CORPUS] = ""
+    table.loc[corpus, label_checks.LABELS_OF_PAIRS] = ""
     no_prompt = (table["prompt"] == "") & ~corpus
     table.loc[no_prompt, "prompt"] = [text.filled(config.prompt, emotion=e) for e in table.loc[no_prompt, "emotion"]]
     try:

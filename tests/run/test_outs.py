@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -64,6 +65,24 @@ def test_a_place_whose_name_is_not_utf8(tmp_path):
     folder = tmp_path / os.fsdecode(b"latin-1 \xe9")
     outs.write_metrics(folder / "m.json", {"a": 1})
     assert outs.read_metrics(folder / "m.json", "ablate") == {"a": 1}
+
+
+def test_files_that_threads_write_after_an_error_are_removed_too(tmp_path):
+    """As the chunks of an array, of which one does not fit on the disk."""
+    unfinished = outs.unfinished_path(tmp_path / "tree")
+
+    def write_late() -> None:
+        time.sleep(0.03)
+        (unfinished / "c").mkdir(parents=True, exist_ok=True)
+        (unfinished / "c" / "1").write_text("chunk")
+
+    late = threading.Thread(target=write_late)
+    with pytest.raises(RuntimeError, match="half way"), outs.atomic_output(tmp_path / "tree"):
+        (unfinished / "c").mkdir(parents=True)
+        late.start()
+        raise RuntimeError("half way")
+    late.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_what_was_there(tmp_path):

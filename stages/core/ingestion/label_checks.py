@@ -10,9 +10,9 @@ from stages.core.ingestion import lookalikes
 from stages.core.ingestion.faults import ROW_OF_FIRST_IMAGE, Faults
 from stages.core.ingestion.table import KEY, is_corpus
 from stages.core.run import text
-from stages.core.run.labels import CONDITIONS
+from stages.core.run.labels import CONDITIONS, REGIONS
 
-UNUSED_IN_CORPUS = ("emotion", "intensity", "prompt", "bust_mask", "face_mask")
+LABELS_OF_PAIRS = ["emotion", "intensity", "prompt"]  # columns that only images of a pair use; and the masks
 
 
 def check(table: pd.DataFrame, emotions: tuple[str, ...], faults: Faults) -> None:
@@ -40,7 +40,7 @@ def look_for_unusual(table: pd.DataFrame, emotions: Sequence[str], warnings: Fau
 
 def _warn_of_labelled_corpus(table: pd.DataFrame, warnings: Faults) -> None:
     for row, labels in table[is_corpus(table)].iterrows():
-        filled = [column for column in UNUSED_IN_CORPUS if labels[column]]
+        filled = [column for column in (*LABELS_OF_PAIRS, *(f"{r}_mask" for r in REGIONS)) if labels[column]]
         if filled:
             warnings.add(
                 int(row),

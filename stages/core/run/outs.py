@@ -19,8 +19,9 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from stages.core.run.errors import StudyError
 
 LOCKS_DPATH = Path(".ckpt/outs")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ATTEMPTS = 20  # to remove a folder into which chunks are still written
+SECONDS_FOR_CHUNKS = 0.1  # that chunks under way have to reach the disk
 SECONDS_BEFORE_WORD = 2.0  # that a process waits for a lock before it says so
 ARRAY_FNAME = "zarr.json"  # in the folder of every Zarr array or group
 
@@ -100,7 +103,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
                     _to_disk(unfinished)
                 _check_place(unfinished, path)
             except BaseException:
-                remove(unfinished)
+                _discard(unfinished)
                 raise
             _put(unfinished, path, former)
 
@@ -254,6 +257,23 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _discard(unfinished: Path) -> None:
+    """Remove an output that failed.
+
+    Zarr writes the chunks of an array in several threads. After a fault in one chunk, the others may still be under
+    way, and put files back into a folder that was removed.
+    """
+    if not unfinished.is_dir():
+        return remove(unfinished)
+    for _ in range(ATTEMPTS):
+        with suppress(OSError):  # a file may come into the folder while it is emptied
+            remove(unfinished)
+        time.sleep(SECONDS_FOR_CHUNKS)
+        if not unfinished.exists():
+            return None
+    return remove(unfinished)
 
 
 def _lock(path: Path) -> FileLock:
