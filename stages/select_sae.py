@@ -37,6 +37,7 @@ from stages.core.data.dataset import Dataset
 from stages.core.latents import lists, readout_gap
 from stages.core.latents.edit_curve import Gains, best_edit
 from stages.core.latents.edited_effects import EditedEffects, candidate_latents
+from stages.core.latents.edited_images import EditedImages
 from stages.core.latents.pooling import PooledLatents
 from stages.core.latents.readout_gap import ReadoutGap
 from stages.core.latents.search import Ranking, find_step_by_step, harmful_latents, most_gaining
@@ -215,7 +216,8 @@ class Audit:
         spliced, pairs, directory = self.spliced(point), self.pairs, ANALYSIS_DPATH / str(point)
         tests = lists.read_table(directory / "latents.csv", ["latent", "mean_cls", "mean_patch"])
         means = tests[["mean_cls", "mean_patch"]].to_numpy().T
-        gains = Gains(spliced, pairs, losing, self.edit, means)
+        edited_images = EditedImages(spliced, pairs, self.edit, means)
+        gains = Gains(edited_images, losing)
         if self.edit.latents == "perception":
             found = lists.load(directory / "perception.csv")
             good = found["latent"].tolist()
@@ -224,7 +226,7 @@ class Audit:
             images = pairs.positions(self.data.audit_rows())
             candidates = candidate_latents(pooled, images, np.tile(pairs.women, 2))
             found, good = find_step_by_step(
-                EditedEffects(spliced, pairs, self.edit, means, candidates),
+                EditedEffects(edited_images, candidates),
                 candidates,
                 self._ranking(losing),
                 gains.accept,

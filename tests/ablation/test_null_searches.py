@@ -9,7 +9,8 @@ import pytest
 from stages.core.ablation import null_searches
 from stages.core.ablation.arms import ArmInputs
 from stages.core.latents.edit_curve import Gains
-from stages.core.latents.edited_effects import EditedEffects, SearchLabels
+from stages.core.latents.edited_effects import EditedEffects
+from stages.core.latents.edited_images import EditedImages, SearchLabels
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import Pooling
 from stages.core.latents.selection import Selection
@@ -22,7 +23,7 @@ EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all", n_per_step=2, 
 @pytest.fixture
 def real(spliced) -> EditedEffects:
     pairs = Pairs.from_images(spliced.data.table, "discovery")
-    return EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64))
+    return EditedEffects(EditedImages(spliced, pairs, EDIT, np.zeros((2, 64))), np.arange(64))
 
 
 @pytest.fixture
@@ -61,9 +62,9 @@ def test_every_search_finds_as_many_latents_as_the_edit_has(inputs):
 
 
 def test_labels_are_swapped_woman_by_woman(real):
-    flips, pairs = set(), real.pairs
+    flips, pairs = set(), real.images.pairs
     for seed in range(12):
-        labels = null_searches.labels_swapped(real.spliced.data, pairs, np.random.default_rng(seed))
+        labels = null_searches.labels_swapped(real.images.spliced.data, pairs, np.random.default_rng(seed))
         of_women = pd.Series(labels.swapped).groupby(pairs.women)
         assert of_women.min().equals(of_women.max())
         flips.add(tuple(of_women.first()))
@@ -75,7 +76,7 @@ def test_labels_are_swapped_woman_by_woman(real):
 
 
 def test_emotions_are_wrong_or_those_of_the_womans_other_pairs(real):
-    data, pairs = real.spliced.data, real.pairs
+    data, pairs = real.images.spliced.data, real.images.pairs
     truth, n = data.emotion_index(pairs.semi_nude), len(pairs)
     wrong = null_searches.wrong_emotion(data, pairs, np.random.default_rng(0)).emotions
     assert (wrong[:n] != truth).all() and np.array_equal(wrong[:n], wrong[n:])
@@ -87,13 +88,12 @@ def test_emotions_are_wrong_or_those_of_the_womans_other_pairs(real):
 
 def test_a_search_on_other_labels_judges_its_edits_by_these_labels(real):
     """R of a wrong emotion, counted by hand from the probabilities; and twins that change places."""
-    spliced, pairs = real.spliced, real.pairs
+    spliced, pairs = real.images.spliced, real.images.pairs
     wrong = null_searches.wrong_emotion(spliced.data, pairs, np.random.default_rng(0))
     swap = null_searches.labels_swapped(spliced.data, pairs, np.random.default_rng(1))
     edited = [3, 17]
     plain, about_wrong, swapped = (
-        Gains(spliced, pairs, "semi_nude", EDIT, np.zeros((2, 64)), labels).of(edited)
-        for labels in (SearchLabels(), wrong, swap)
+        Gains(real.images, "semi_nude", labels).of(edited) for labels in (SearchLabels(), wrong, swap)
     )
     change = LatentEdit.from_params(EDIT, np.array(edited), np.zeros((2, 64)), spliced.clip.device)
     embedded = spliced.embeddings(pairs.rows, spliced.edit_arm(change, "all"))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from stages.core.latents.edit_curve import Gains, best_edit, edit_sizes
+from stages.core.latents.edited_images import EditedImages
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import original
 from stages.core.paired import Pairs
@@ -46,7 +47,7 @@ def test_sizes_end_with_as_many_as_may_be_edited():
 @pytest.mark.parametrize("losing", [SEMI_NUDE, CLOTHED])
 def test_gains_are_counted_in_the_losing_condition_and_changes_in_the_other(spliced, losing):
     pairs, ranked = Pairs.from_images(spliced.data.table, "discovery"), np.array([3, 17, 40])
-    gains = Gains(spliced, pairs, losing, EDIT, np.zeros((2, 64)))
+    gains = Gains(EditedImages(spliced, pairs, EDIT, np.zeros((2, 64))), losing)
     found = gains.curve(ranked.tolist())
     device = spliced.clip.device
     arm = spliced.edit_arm(LatentEdit.from_params(EDIT, ranked, np.zeros((2, 64)), device), "all")
@@ -62,4 +63,4 @@ def test_gains_are_counted_in_the_losing_condition_and_changes_in_the_other(spli
     before, costs_too_much = gains.of([3, 17]), EDIT.model_copy(update={"max_cost": -1.0})
     helps = last["net_gain"] > before["net_gain"]
     assert gains.accept([3, 17], [40]) == helps and gains.accept([3, 17], [17]) is False  # once more changes nothing
-    assert replace(gains, edit=costs_too_much).accept([3, 17], [40]) is False
+    assert replace(gains, images=replace(gains.images, edit=costs_too_much)).accept([3, 17], [40]) is False

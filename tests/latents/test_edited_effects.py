@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from stages.core.latents.edited_effects import EditedEffects, SearchLabels, candidate_latents
+from stages.core.latents.edited_effects import EditedEffects, candidate_latents
+from stages.core.latents.edited_images import EditedImages, SearchLabels
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.pooling import Pooling
 from stages.core.paired import Pairs
@@ -29,7 +30,7 @@ def arms(spliced, edited: list[int], latent: int, h: float):
 @pytest.mark.parametrize("edited", [[], [5, 33]])
 def test_an_effect_is_the_first_order_loss_of_zeroing_in_the_edited_model(spliced, edited):
     pairs, candidates = Pairs.from_images(spliced.data.table), np.array([2, 5, 9, 21, 33, 60])
-    effects = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), candidates)(edited)
+    effects = EditedEffects(EditedImages(spliced, pairs, EDIT, np.zeros((2, 64))), candidates)(edited)
     both = np.concatenate([effects["semi_nude"], effects["clothed"]])
     free = ~np.isin(candidates, edited)
     column = int(np.flatnonzero(free)[np.abs(both[:, free]).sum(0).argmax()])
@@ -42,9 +43,8 @@ def test_an_effect_is_the_first_order_loss_of_zeroing_in_the_edited_model(splice
 def test_effects_are_about_the_emotion_that_is_asked_for(spliced):
     pairs = Pairs.from_images(spliced.data.table)
     truth = spliced.data.emotion_index(pairs.rows)
-    own = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64))
-    told = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64), SearchLabels(truth))
-    other = EditedEffects(spliced, pairs, EDIT, np.zeros((2, 64)), np.arange(64), SearchLabels(1 - truth))
+    own = EditedEffects(EditedImages(spliced, pairs, EDIT, np.zeros((2, 64))), np.arange(64))
+    told, other = own.under(SearchLabels(truth)), own.under(SearchLabels(1 - truth))
     assert np.array_equal(own([])["clothed"], told([])["clothed"])
     assert not np.allclose(own([])["clothed"], other([])["clothed"])
 

@@ -17,12 +17,15 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from stages.core.ablation.arms import ArmInputs
 from stages.core.data.dataset import Dataset
 from stages.core.latents.edit_curve import Gains
-from stages.core.latents.edited_effects import EditedEffects, SearchLabels, candidate_latents
+from stages.core.latents.edited_effects import EditedEffects, candidate_latents
+from stages.core.latents.edited_images import TRUE_LABELS, EditedImages, SearchLabels
 from stages.core.latents.search import find_step_by_step, most_gaining
 from stages.core.paired import Pairs
 from stages.core.run.labels import CONDITIONS
@@ -42,27 +45,29 @@ def null_searches(inputs: ArmInputs, n_draws: int) -> dict[str, Int[np.ndarray, 
     if not len(inputs.chosen.latents) or not n_draws:
         return {}
     spliced, edit, chosen = inputs.spliced, inputs.edit, inputs.chosen
-    pairs = Pairs.from_images(spliced.data.table, "discovery")
-    images = pairs.positions(spliced.data.audit_rows())
-    candidates = candidate_latents(chosen.pooled, images, np.tile(pairs.women, len(CONDITIONS)))
-    real = EditedEffects(spliced, pairs, edit, chosen.means, candidates)
+    pairs, k = Pairs.from_images(spliced.data.table, "discovery"), len(chosen.latents)
+    places = pairs.positions(spliced.data.audit_rows())
+    candidates = candidate_latents(chosen.pooled, places, np.tile(pairs.women, len(CONDITIONS)))
+    images = EditedImages(spliced, pairs, edit, chosen.means)
+    real = EditedEffects(images, candidates)
 
-    def search(labels: SearchLabels, *, twins: bool = True) -> np.ndarray:
-        gains = Gains(spliced, pairs, chosen.judged, edit, chosen.means, labels)
-        rank, k = partial(most_gaining, losing=chosen.judged, twins=twins), len(chosen.latents)
+    def search(labels: SearchLabels, *, twins: bool = True) -> Tensor:
+        gains = Gains(images, chosen.judged, labels)
+        rank = partial(most_gaining, losing=chosen.judged, twins=twins)
         found, kept = find_step_by_step(
             real.under(labels), candidates, rank, gains.accept, n_per_step=edit.n_per_step, n_most=k
         )
         rest = [*kept, *found["latent"].tolist(), *candidates.tolist()]
-        return np.array(list(dict.fromkeys(rest))[:k], dtype=np.int64)
+        return torch.tensor(list(dict.fromkeys(rest))[:k], device=spliced.clip.device)
 
     draws = {kind: np.random.default_rng([inputs.seed, i]).spawn(n_draws) for i, kind in enumerate(NULLS)}
     drawn = [(kind, rng) for kind, rngs in draws.items() for rng in rngs]
-    found: dict[str, list[np.ndarray]] = {kind: [] for kind in NULLS}
-    for kind, rng in progress(drawn, "null searches"):
-        found[kind].append(search(NULLS[kind](spliced.data, pairs, rng)))
-    ignored = search(SearchLabels(), twins=False)[None]
-    return {kind: np.stack(sets) for kind, sets in found.items()} | {CONDITION_IGNORED: ignored}
+    mine = drawn[spliced.ranks.share(len(drawn))]
+    found = [search(NULLS[kind](spliced.data, pairs, rng)) for kind, rng in progress(mine, "null searches")]
+    none = torch.zeros(0, k, dtype=torch.int64, device=spliced.clip.device)
+    whole = spliced.ranks.joined(torch.stack(found) if found else none)
+    by_kind = zip(NULLS, whole.cpu().numpy().reshape(len(NULLS), n_draws, k), strict=True)
+    return dict(by_kind) | {CONDITION_IGNORED: search(TRUE_LABELS, twins=False)[None].cpu().numpy()}
 
 
 def labels_swapped(data: Dataset, pairs: Pairs, rng: np.random.Generator) -> SearchLabels:

@@ -9,14 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
-from stages.core.latents.edited_effects import TRUE_LABELS, SearchLabels
-from stages.core.latents.error_kept_edits import LatentEdit
-from stages.core.latents.spliced_clip import SplicedClip
-from stages.core.paired import Pairs
+from stages.core.latents.edited_images import TRUE_LABELS, EditedImages, SearchLabels
 from stages.core.run.labels import OTHER_CONDITION
 from stages.core.schema import Edit
 
@@ -37,19 +32,14 @@ def edit_sizes(edit: Edit, n_ranked: int) -> list[int]:
 class Gains:
     """What edits of some latents give and cost on the women used for choosing. Each set of latents is measured once.
 
-    spliced: CLIP with the SAE, and the images.
-    pairs: the pairs to measure on.
+    images: the images to measure on, how latents are edited, the numbers to try, and the largest loss of accuracy in
+        the other condition.
     losing: the condition that is read worse.
-    edit: how latents are edited, the numbers to try, and the largest loss of accuracy in the other condition.
-    means: mean activation of every latent, on the class token (row 0) and on patches (row 1), for edits to the mean.
     labels: what counts as the emotion of an image, and as the losing twin; the truth if not given.
     """
 
-    spliced: SplicedClip
-    pairs: Pairs
+    images: EditedImages
     losing: str
-    edit: Edit
-    means: Float[np.ndarray, "2 d_sae"]
     labels: SearchLabels = TRUE_LABELS
     _measured: dict[tuple[int, ...], tuple[ByCondition, ByCondition]] = field(default_factory=dict)
 
@@ -87,7 +77,7 @@ class Gains:
         edited: indices of the latents that are edited. more: indices of the latents to add.
         """
         before, after = self.of(edited), self.of([*edited, *more])
-        return after["net_gain"] > before["net_gain"] and after["other_accuracy_loss"] <= self.edit.max_cost
+        return after["net_gain"] > before["net_gain"] and after["other_accuracy_loss"] <= self.images.edit.max_cost
 
     def curve(self, ranked: list[int]) -> pd.DataFrame:
         """Edit the first k latents of a ranking, for several k.
@@ -95,19 +85,11 @@ class Gains:
         ranked: indices of latents, the first to edit first.
         Returns a row per k, from 0, with the numbers of `of` as columns.
         """
-        return pd.DataFrame([self.of(ranked[:k]) for k in edit_sizes(self.edit, len(ranked))])
+        return pd.DataFrame([self.of(ranked[:k]) for k in edit_sizes(self.images.edit, len(ranked))])
 
     def _means(self, latents: tuple[int, ...]) -> tuple[ByCondition, ByCondition]:
         if latents not in self._measured:
-            chosen = np.array(latents, dtype=np.int64)
-            change = LatentEdit.from_params(self.edit, chosen, self.means, self.spliced.clip.device)
-            arm = self.spliced.edit_arm(change, self.edit.scope)
-            outcomes = self.spliced.outcomes(self.pairs.rows, [arm], emotions=self.labels.emotions)
-            R, correct = (
-                {name: float(values.mean()) for name, values in self.labels.split(self.pairs, found[0]).items()}
-                for found in (outcomes.R, outcomes.correct)
-            )
-            self._measured[latents] = R, correct
+            self._measured[latents] = self.images.readout(list(latents), self.labels)
         return self._measured[latents]
 
 

@@ -53,7 +53,7 @@ def find_step_by_step(
     candidates: indices of the latents that can be found.
     rank: `harmful_latents` or `most_gaining`, with their further arguments filled in.
     accepts: decides whether latents found are edited, such as `Gains.accept`. It is asked about all latents of a step
-        together, and if they are not accepted, about each of them.
+        together, and if they are not accepted, about each half of them, and so on.
     n_per_step, n_most: largest number of latents found in one step, and edited in all steps together.
     Returns two results. The first is a table with a row per latent found, by step, and in a step the most harmful
     first. Columns: latent (index), step (from 1), and those that `rank` gives: mean, low, high (mean gap at that step
@@ -72,14 +72,21 @@ def find_step_by_step(
         steps.append(new.assign(step=len(steps) + 1, latent=candidates[new["latent"]]))
         aside, new_ones = [latent for latent in found if latent not in edited], steps[-1]["latent"].tolist()
         found += new_ones
-        for some in _together_or_alone(accepts(edited, new_ones), new_ones) + [[latent] for latent in aside]:
-            if len(edited) < n_most and accepts(edited, some):
-                edited += some
+        for some in [new_ones, *([latent] for latent in aside)]:
+            if len(edited) < n_most:
+                edited += _accepted(accepts, edited, some)
     return pd.concat(steps, ignore_index=True)[COLUMNS] if steps else pd.DataFrame(columns=COLUMNS), edited
 
 
-def _together_or_alone(together: bool, latents: list[int]) -> list[list[int]]:
-    return [latents] if together else [[latent] for latent in latents]
+def _accepted(accepts: Acceptance, edited: list[int], latents: list[int]) -> list[int]:
+    """The latents that are accepted: all together, or else those of the first half, and then of the second."""
+    if accepts(edited, latents):
+        return latents
+    if len(latents) == 1:
+        return []
+    half = len(latents) // 2
+    first = _accepted(accepts, edited, latents[:half])
+    return first + _accepted(accepts, [*edited, *first], latents[half:])
 
 
 def harmful_latents(effects: ByCondition, losing: str, clusters: np.ndarray, inference: Inference) -> pd.DataFrame:
