@@ -39,6 +39,21 @@ def test_round_trip(tiny_clip, tiny_sae, tmp_path, name, scope):
     assert torch.equal(tiny_clip.embed(pixels), before)
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
+def test_an_edit_follows_its_model_to_another_precision(tiny_clip, tiny_sae, tmp_path, precision):
+    pixels = torch.randn(3, 3, 32, 32)
+    mitigation.save(tmp_path, tiny_sae, EDITS["mean"], "all", 2)
+    attached = mitigation.attach(tiny_clip.model, tmp_path)
+    in_float32 = tiny_clip.model.encode_image(pixels)
+    try:
+        found = tiny_clip.model.to(precision).encode_image(pixels.to(precision))
+    finally:
+        tiny_clip.model.float()
+        attached.close()
+    assert found.dtype == precision
+    assert torch.nn.functional.cosine_similarity(found.float(), in_float32).min() > 0.999
+
+
 def test_only_the_edited_latents_are_stored(tiny_sae, tmp_path):
     mitigation.save(tmp_path, tiny_sae, EDITS["zero"], "all", 2)
     few = JumpReLUSAE.load(tmp_path / "latents")

@@ -67,7 +67,8 @@ def save(directory: Path | str, sae: JumpReLUSAE, edit: LatentEdit, scope: EditS
 def attach(model: Any, directory: Path | str) -> ExitStack:
     """Put the edit in `directory` into an open_clip model. From now on the edit is part of every forward pass.
 
-    model: the model that the edit was made for; the model is changed in place.
+    model: the model that the edit was made for; the model is changed in place. It may be moved to another device or to
+        another precision afterwards: the edit follows, and is itself computed in float32.
     directory: a folder with an edit that `save` wrote.
     Returns a context manager. Its method `close()` removes the edit from the model. It is also `model.mitigation`.
     Raises MitigationError if the directory holds no edit or a damaged one. Raises MitigationError too if the model has
@@ -78,16 +79,15 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         refusal = directory / REFUSAL_FNAME
         why = refusal.read_text() if refusal.is_file() else "dvc repro export_clip"
         raise MitigationError(f"{directory} holds no {EDIT_FNAME}: {why}")
-    where = next(model.visual.parameters()).device
-    sae = JumpReLUSAE.load(directory / LATENTS_DNAME).to(where)
+    sae = JumpReLUSAE.load(directory / LATENTS_DNAME)
     try:
         described = json.loads((directory / EDIT_FNAME).read_text())
         scope, layer, means = described["scope"], int(described["layer"]), described["means"]
         edit = LatentEdit(
-            latents=torch.arange(sae.d_sae, device=where),
+            latents=torch.arange(sae.d_sae),
             kind=described["kind"],
             factor=float(described["factor"]),
-            means=None if means is None else torch.tensor(means, device=where).reshape(2, sae.d_sae),
+            means=None if means is None else torch.tensor(means).reshape(2, sae.d_sae),
         )
         if scope not in SCOPES or edit.kind not in KINDS or (edit.kind == "mean" and means is None):
             raise ValueError(f"kind {edit.kind!r}, scope {scope!r}, means {means!r}")
@@ -102,8 +102,8 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         )
 
     def change(x: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        tokens = error_kept_edits.tokens_in_scope(scope, len(x), x.shape[1]).to(where)
-        return error_kept_edits.edited(x, sae, edit, where=tokens)
+        here, tokens = edit.to(x.device), error_kept_edits.tokens_in_scope(scope, len(x), x.shape[1]).to(x.device)
+        return error_kept_edits.edited(x.float(), sae.to(x.device), here, where=tokens).to(x.dtype)
 
     model.mitigation = ExitStack()
     model.mitigation.enter_context(replaced_residual(model.visual, layer, change))

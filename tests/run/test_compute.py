@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -136,6 +137,26 @@ def test_a_gpu_that_is_not_there_is_not_asked_for(monkeypatch, local):
     monkeypatch.setenv("LOCAL_RANK", local)
     with pytest.raises(compute.RanksError, match=f"LOCAL_RANK is '{local}', not a number from 0 to 1"):
         compute.set_up_device(Compute(device="cuda", precision="float32", threads=0))
+
+
+def test_a_gpu_takes_only_deterministic_attention(monkeypatch):
+    """The backward passes of the others only warn, and add up in an order that varies."""
+    cuda = torch.backends.cuda
+    kinds = {"mem_efficient": cuda.mem_efficient_sdp_enabled, "cudnn": cuda.cudnn_sdp_enabled}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = {name: enabled() for name, enabled in kinds.items()}
+    try:
+        device = compute.set_up_device(Compute(device="auto", precision="float32", threads=0))
+        assert device == torch.device("cuda", 0)
+        assert not any(enabled() for enabled in kinds.values())
+        assert torch.are_deterministic_algorithms_enabled() and not torch.utils.deterministic.fill_uninitialized_memory
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        for name, value in before.items():
+            getattr(cuda, f"enable_{name}_sdp")(value)
 
 
 @pytest.mark.parametrize("has", [compute.matmul_dtype, demo._has_bfloat16])

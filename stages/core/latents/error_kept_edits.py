@@ -8,7 +8,7 @@ exactly, because only the edited latents are encoded and decoded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -61,6 +61,11 @@ class LatentEdit:
             factor=edit.factor,
             means=torch.tensor(means, dtype=torch.float32, device=device)[:, chosen],
         )
+
+    def to(self, device: torch.device) -> LatentEdit:
+        """Return the same edit with its tensors on `device`."""
+        means = None if self.means is None else self.means.to(device)
+        return replace(self, latents=self.latents.to(device), means=means)
 
 
 def edited(

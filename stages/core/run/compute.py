@@ -42,14 +42,27 @@ def set_up_device(compute: Compute) -> torch.device:
     if compute.threads:
         torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # no time for filling memory that is written before it is read; mypy does not see this setting
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("compute.device is cuda, but torch finds no GPU; use auto or cpu")
     if compute.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
+    _choose_deterministic_kernels()
     local = _whole_number("LOCAL_RANK", torch.cuda.device_count()) if "LOCAL_RANK" in os.environ else 0
     device = torch.device("cuda", local)  # as torchrun numbers its processes
     torch.cuda.set_device(device)
     return device
+
+
+def _choose_deterministic_kernels() -> None:
+    """Leave out kernels of CUDA that would only warn that they are not deterministic.
+
+    They are the backward passes of two kinds of attention, and cuBLAS with a workspace that several streams share.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def matmul_dtype(precision: Precision, device: torch.device) -> torch.dtype:
