@@ -17,7 +17,7 @@ STUDIES_DPATH = Path(__file__).parent
 
 
 def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
-    """Write the values of a ready study into params.yaml. Other keys and comments stay as they are.
+    """Write the values of a ready study into params.yaml, and print what changes. Other keys and comments stay.
 
     name: name of a YAML file in stages/studies, without .yaml. The file holds values by section and key.
     fpath: the params.yaml to change. It is written only if the result is valid.
@@ -33,16 +33,19 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     params.check_names(params.read(fpath), tuple(schema.SECTIONS), fpath)
-    given = yaml.load(params.text(fpath))
+    given, changed = yaml.load(params.text(fpath)), list[str]()
     for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
         if not isinstance(given[section], dict):
             raise ParamsError(f"{fpath}: section {section!r} holds {given[section]!r}, not keys and values")
+        before = {key: given[section].get(key) for key in values}
+        changed += [f"{section}.{key}: {before[key]} -> {new}" for key, new in values.items() if before[key] != new]
         given[section].update(values)
     written = io.StringIO()
     yaml.dump(given, written)
     params.validate(params.parse(written.getvalue(), fpath), fpath)
     with outs.atomic_output(fpath) as unfinished:
         unfinished.write_text(written.getvalue(), encoding="utf-8")
+    print(*changed or [f"{fpath.name} has the values of the study {name} already"], sep="\n")
 
 
 def main() -> None:

@@ -155,7 +155,7 @@ def test_missing_and_unknown_sections(tmp_path):
         params.load(Grid, fpath=tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("study", ["paper", "planted"])
+@pytest.mark.parametrize("study", ["paper", "planted", "sobem"])
 def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
     fpath = tmp_path / "params.yaml"
     fpath.write_text((ROOT / "params.yaml").read_text())
@@ -169,16 +169,29 @@ def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
         assert all(given[section][key] == value for key, value in values.items())
 
 
-def test_switching_to_the_paper_and_back_changes_nothing(tmp_path):
+@pytest.mark.parametrize("study", ["paper", "sobem"])
+def test_switching_to_another_study_and_back_changes_nothing(tmp_path, study):
     fpath = tmp_path / "params.yaml"
     fpath.write_text((ROOT / "params.yaml").read_text())
-    apply("paper", fpath)
+    apply(study, fpath)
+    assert yaml.safe_load(fpath.read_text()) != GOOD
     apply("planted", fpath)
     assert yaml.safe_load(fpath.read_text()) == GOOD
 
 
+def test_it_is_said_what_a_ready_study_changes(tmp_path, capsys):
+    fpath = tmp_path / "params.yaml"
+    fpath.write_text((ROOT / "params.yaml").read_text())
+    apply("paper", fpath)
+    said = capsys.readouterr().out.splitlines()
+    assert "train_sae.steps: 300 -> 10000" in said and "grid.layers: [2, 3, 4] -> [22, 23, 24]" in said
+    assert not any(line.startswith("compute.device") for line in said)  # as it was
+    apply("paper", fpath)
+    assert capsys.readouterr().out == "params.yaml has the values of the study paper already\n"
+
+
 def test_an_unknown_study_is_refused(tmp_path):
-    with pytest.raises(params.ParamsError, match="ready studies are paper, planted"):
+    with pytest.raises(params.ParamsError, match="ready studies are paper, planted, sobem"):
         apply("nature", tmp_path / "params.yaml")
 
 
