@@ -155,7 +155,7 @@ def test_missing_and_unknown_sections(tmp_path):
         params.load(Grid, fpath=tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("study", ["paper", "planted", "sobem"])
+@pytest.mark.parametrize("study", ["paper", "planted", "sobem", "twenty"])
 def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
     fpath = tmp_path / "params.yaml"
     fpath.write_text((ROOT / "params.yaml").read_text())
@@ -169,7 +169,7 @@ def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
         assert all(given[section][key] == value for key, value in values.items())
 
 
-@pytest.mark.parametrize("study", ["paper", "sobem"])
+@pytest.mark.parametrize("study", ["paper", "sobem", "twenty"])
 def test_switching_to_another_study_and_back_changes_nothing(tmp_path, study):
     fpath = tmp_path / "params.yaml"
     fpath.write_text((ROOT / "params.yaml").read_text())
@@ -191,7 +191,7 @@ def test_it_is_said_what_a_ready_study_changes(tmp_path, capsys):
 
 
 def test_an_unknown_study_is_refused(tmp_path):
-    with pytest.raises(params.ParamsError, match="ready studies are paper, planted, sobem"):
+    with pytest.raises(params.ParamsError, match="ready studies are paper, planted, sobem, twenty"):
         apply("nature", tmp_path / "params.yaml")
 
 
