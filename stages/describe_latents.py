@@ -16,29 +16,26 @@ the colour of their tops, with a chosen probability.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int
 
-from stages.core import figures, paired
+from stages.core import figures
 from stages.core.clip import vit
 from stages.core.data import dataset
-from stages.core.description import decoder_directions, label_association
+from stages.core.description import cards, label_association
+from stages.core.description.cards import ConfirmationImages
 from stages.core.figures import Axes
 from stages.core.latents import selection
 from stages.core.latents.lists import COLUMNS
-from stages.core.latents.pooling import PooledLatents
 from stages.core.latents.selection import Selection
 from stages.core.latents.spliced_clip import SplicedClip
-from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
-from stages.core.run.labels import CONDITIONS, PLANTED
+from stages.core.run.labels import CLOTHED, PLANTED, SEMI_NUDE
 from stages.core.schema import Compute, DescribeLatents, Inference, LatentList
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
@@ -47,53 +44,8 @@ METRICS_FPATH, TABLE_FPATH = Path("metrics/describe_latents.json"), Path("plots/
 SHEET_FPATH = Path("plots/describe_latents.png")
 POOLING_LABELS = {"cls": "class token", "max": "largest patch"}
 GAP_LABELS = {"ranked": "net gain {} nats", "bias": "effect gap {} nats", "perception": "activation gap {}"}
+SHIFTS = {SEMI_NUDE: -0.12, CLOTHED: 0.12}  # of the dots, to the left and right of their tick
 TEXT_WIDTH = 62  # characters on a line of a card
-
-
-@dataclass(frozen=True)
-class ConfirmationImages:
-    """The images of confirmation women (women held out from choosing), and what is known of each image.
-
-    All fields have the images in the same order.
-    """
-
-    rows: Int[np.ndarray, " image"]
-    """Row number of each image in the table of the data set, ascending."""
-    images: pd.DataFrame
-    """Labels of each image, such as identity, condition and emotion. The index runs from 0."""
-    pooled: PooledLatents
-    """Activation of each latent on each image: on the class token, and mean and maximum over the patches."""
-    embeddings: Float[np.ndarray, "image embed"]
-    """Unit-norm embedding of each image by the original model."""
-
-    def top(self, values: np.ndarray, n: int) -> np.ndarray:
-        """Find the images with the largest values, at most one per woman. Images of value 0 are left out.
-
-        values: a value for each image, at least 0, such as the activation of one latent.
-        n: largest number of images.
-        Returns the positions of the images found in the arrays of this class, the largest value first.
-        """
-        order = np.argsort(-values, kind="stable")
-        first = ~self.images["identity"].iloc[order].duplicated().to_numpy()
-        return order[first & (values[order] > 0)][:n]
-
-
-def confirmation_images(spliced: SplicedClip, chosen: Selection) -> ConfirmationImages:
-    """Collect the images of confirmation women (women held out from choosing), both images of each pair.
-
-    spliced: CLIP with the chosen SAE. It also gives the data set.
-    chosen: the chosen SAE, with the activations of its latents on all audit images (the images of the pairs).
-    Returns the images with their labels, activations and embeddings.
-    Raises PooledLatentsError if the latents' activations on disk are damaged, SelectionError if they are of another
-    SAE, and DamagedError if a shard of the tokens is damaged.
-    """
-    rows = np.sort(Pairs.from_images(spliced.data.table, "confirmation").rows)
-    return ConfirmationImages(
-        rows=rows,
-        images=spliced.data.table.iloc[rows].reset_index(drop=True),
-        pooled=chosen.pooled.of_images(np.isin(spliced.data.audit_rows(), rows)),
-        embeddings=spliced.embeddings(rows),
-    )
 
 
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
@@ -128,59 +80,12 @@ def describe(
     spliced: CLIP with the chosen SAE. chosen: both lists of latents, and the latents to edit.
     held_out: the images of confirmation women (held out from choosing), with each latent's activations.
     config: numbers of latents, images, neighbours and prompts to name, and the vocabulary of prompts.
-    Returns a row per latent: the columns of `listed`, and
-        pooling                       the activation used for monosemanticity and for the images on the card. max:
-                                      largest activation of a patch. cls: activation of the class token, for an SAE
-                                      after the last block if the latent fires on any class token
-        firing                        share of the tokens of all audit images on which the latent fires
-        condition, emotion, intensity, colour, identity
-                                      share of the activation's variance that the label explains. Intensity (of the
-                                      expression) and colour (of the top) are absent if the images have no such label
-        encodes, encodes_p            the label that explains most, or `none`; and the p that the latent encodes any
-                                      label (`label_association.encoded`)
-        monosemanticity               mean cosine of the embeddings of two images, weighted by both activations
-        neighbours                    latents with the nearest decoder directions, with cosines, as text
-        prompts                       prompts nearest to the decoder direction, with cosines, as text
+    Returns a row per latent: the columns of `listed`, and those of `cards.described`.
     Raises ParamsError if a prompt of the vocabulary names a column that the images do not have.
     """
     table = listed(chosen, config.n_other)
-    latents = table["latent"].to_numpy()
-    last = spliced.layer == spliced.clip.n_layers
-    table["pooling"] = np.where(last & (held_out.pooled.cls[:, latents] > 0).any(0), "cls", "max")
-    table["firing"] = chosen.tests["firing"].to_numpy()[latents]
-    table = table.join(label_association.encoded(held_out.pooled, held_out.images, latents), on="latent")
-    values = [getattr(held_out.pooled, row.pooling)[:, row.latent] for row in table.itertuples()]
-    stacked = np.stack(values, axis=1) if values else np.zeros((len(held_out.rows), 0))
-    table["monosemanticity"] = label_association.monosemanticity(stacked, held_out.embeddings)
-    near, cosines = decoder_directions.neighbours(spliced.sae.W_dec, latents, config.n_neighbours)
-    table["neighbours"] = [
-        ", ".join(f"{j} ({c:.2f})" for j, c in zip(*pair, strict=True)) for pair in zip(near, cosines, strict=True)
-    ]
-    table["prompts"] = nearest_prompts(spliced, latents, config)
-    return table
-
-
-def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeLatents) -> list[str]:
-    """Name the prompts of the vocabulary that are nearest to each latent's decoder direction, by cosine.
-
-    spliced: CLIP with the SAE. It also gives the data set.
-    latents: indices of the latents.
-    config: `prompts` is the vocabulary. A {column} in a prompt stands for every value that the images have in that
-        column. `n_prompts` is the number of prompts to name.
-    Returns a text per latent: the nearest prompts, each with its cosine, nearest first.
-    Raises ParamsError if a prompt names a column that the images do not have.
-    """
-    try:
-        prompts = decoder_directions.vocabulary(config.prompts, spliced.data.table)
-    except ValueError as error:
-        raise params.ParamsError(f"describe_latents.prompts: {error}") from None
-    cosines = decoder_directions.prompt_cosines(
-        spliced.clip, spliced.sae.W_dec.detach()[torch.tensor(latents)], prompts
-    )
-    return [
-        ", ".join(f"{prompts[j]} ({row[j]:.2f})" for j in np.argsort(-row, kind="stable")[: config.n_prompts])
-        for row in cosines
-    ]
+    described = cards.described(spliced, chosen, held_out, table["latent"].to_numpy(), config)
+    return pd.concat([table, described.reset_index(drop=True)], axis=1)
 
 
 def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages) -> dict[str, dict]:
@@ -287,20 +192,15 @@ def _write(ax: Axes, card: pd.Series, chance: float) -> None:
 
 def _draw_activation(ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: Inference) -> None:
     """Means with intervals over women, by emotion of the face and, in the planted world, by colour of the top."""
-    groups = [
-        (label, value) for label in ("emotion", PLANTED) if label in images for value in dict.fromkeys(images[label])
-    ]
-    for shift, condition in zip((-0.12, 0.12), CONDITIONS, strict=True):
-        for x, (label, value) in enumerate(groups):
-            part = ((images["condition"] == condition) & (images[label] == value)).to_numpy()
-            if not part.any():
-                continue
-            women = images["identity"][part].to_numpy()
-            found = paired.interval(values[part].astype(np.float64), women, **paired.bootstrap_settings(inference))
-            colour = figures.CONDITION_COLOURS[condition]
-            ax.plot([x + shift] * 2, [found.low, found.high], color=colour, lw=2)
-            name = figures.CONDITION_LABELS[condition] if x == 0 else None
-            ax.plot(x + shift, found.estimate, "o", color=colour, ms=4, label=name)
+    found = cards.mean_activation(values, images, inference)
+    groups = list(dict.fromkeys(zip(found["label"], found["value"], strict=True)))
+    for row in found.itertuples():
+        x = groups.index((row.label, row.value))
+        at = x + SHIFTS[row.condition]
+        colour = figures.CONDITION_COLOURS[row.condition]
+        ax.plot([at] * 2, [row.low, row.high], color=colour, lw=2)
+        name = figures.CONDITION_LABELS[row.condition] if x == 0 else None
+        ax.plot(at, row.estimate, "o", color=colour, ms=4, label=name)
     n_emotions = sum(label == "emotion" for label, _ in groups)
     if n_emotions < len(groups):
         ax.axvline(n_emotions - 0.5, color=figures.GREY, lw=0.8, ls=":")
@@ -331,7 +231,7 @@ def main() -> None:
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH, BY_IMAGE_DPATH)
     spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, config.batch_size)
-    held_out = confirmation_images(spliced, chosen)
+    held_out = cards.confirmation_images(spliced, chosen)
     table = describe(spliced, chosen, held_out, config)
     outs.write_metrics(METRICS_FPATH, measure(table, chosen, held_out))
     outs.write_table(TABLE_FPATH, table)
