@@ -107,6 +107,14 @@ def spliced(tmp_path, tiny_clip, tiny_sae, data):
     return SplicedClip(tiny_clip, tiny_sae, layer, data, store.open(tmp_path / "l2.zarr"), batch_size=3)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window, for all tests of a module."""
+    from tests import browsers
+
+    yield from browsers.started()
+
+
 @pytest.fixture(scope="session")
 def studies(tmp_path_factory) -> dict[str, Path]:
     """The planted world and a folder of photographs, both studied to the end. Tests that spoil them take a copy."""

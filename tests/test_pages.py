@@ -3,52 +3,28 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from axe_core_python.selenium import Axe
 from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from stages.core.run import text
+from tests.browsers import DESK, PHONE, SECONDS, needs_chromium, serious_faults, show
 from tests.imports import ROOT
 from tests.studies import run
 
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver")
-PHONE, DESK = (390, 844), (1280, 900)
-SECONDS = 30
+pytestmark = needs_chromium
 N_VEGA = 9
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, Service(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
 def opened(browser: webdriver.Chrome, page: Path, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
-    """Open a page; whatever it asked for that was not there, or threw, is an error of the console."""
-    browser.get_log("browser")
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size == PHONE}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get(page.as_uri())
-    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    show(browser, page.as_uri(), size, scheme)
 
 
 def inked(png: bytes) -> float:
@@ -98,12 +74,6 @@ def test_no_label_that_is_accepted_acts_in_the_plots_page(browser, tmp_path, lab
     seen = "return window.ran ? 'ran' : document.querySelector('.vega-embed canvas, svg.marks') ? 'drawn' : null"
     found = WebDriverWait(browser, SECONDS).until(lambda page: page.execute_script(seen))
     assert found == ("ran" if text.fault(label) else "drawn")
-
-
-def serious_faults(browser: webdriver.Chrome) -> list[tuple[str, str]]:
-    """What axe finds serious or critical on the open page: rule, and the first element at fault."""
-    found = [fault for fault in Axe().run(browser)["violations"] if fault["impact"] in ("serious", "critical")]
-    return [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in found]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
