@@ -8,10 +8,14 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-fast test-of-studies test-of-training test-of-the-rest lint study sweep bench soak audit sbom lock
+.PHONY: repro explore test test-fast test-of-studies test-of-training test-of-the-rest lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
+
+# a page on this machine, to try edits of the finished study by hand
+explore: $(VENV)/.ready-to-explore
+	python -m stages.studies.explore
 
 # three parts on two cores: the third starts when the first or second has ended; what they print is mixed
 test: $(READY_TO_TEST)
@@ -95,6 +99,10 @@ $(READY): requirements.lock
 
 $(READY_TO_TEST): requirements-dev.lock $(READY)
 	$(VENV)/bin/pip install --quiet --no-deps --requirement requirements-dev.lock  # the lock is complete
+	touch $@
+
+$(VENV)/.ready-to-explore: requirements-dev.lock $(READY)
+	$(VENV)/bin/pip install --quiet --constraint requirements-dev.lock flask
 	touch $@
 
 $(BENCH)/.ready: pyproject.toml

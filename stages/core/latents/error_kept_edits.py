@@ -28,13 +28,13 @@ class LatentEdit:
     kind: what becomes of each activation:
         zero     set to 0
         mean     set to `means` (row 0 on the class token, row 1 on patches)
-        scale    multiplied by `factor`
+        scale    multiplied by `factor`: one number for all latents, or a number for each
         patch    set to the value at the same token of the twin (same woman and expression, other condition)
     """
 
     latents: Int[Tensor, " k"]
     kind: schema.EditKind = "zero"
-    factor: float = 0.0
+    factor: float | Float[Tensor, " k"] = 0.0
     means: Float[Tensor, "2 k"] | None = None
 
     @classmethod

@@ -1,0 +1,165 @@
+"""The page of the explorer in a browser without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from stages.core.explorer.requests import Place, View
+from stages.studies import explore
+from tests.browsers import DESK, PHONE, SECONDS, complaints, needs_chromium, serious_faults, show
+
+pytestmark = [needs_chromium, pytest.mark.slow]
+
+
+@pytest.fixture
+def address(study):
+    server, url = explore.open_server(study, 0)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield url
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def wait(browser: webdriver.Chrome, until: Callable[[], Any]) -> Any:
+    return WebDriverWait(browser, SECONDS).until(lambda _: until())
+
+
+def drawn(browser: webdriver.Chrome) -> int:
+    return int(browser.execute_script("return document.body.dataset.drawn || 0"))
+
+
+def opened(browser: webdriver.Chrome, address: str, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
+    show(browser, address, size, scheme)
+    wait(browser, lambda: drawn(browser))
+
+
+def after(browser: webdriver.Chrome, act: Callable[[], Any]) -> None:
+    """Act, and wait until the page has drawn what the server said."""
+    before = drawn(browser)
+    act()
+    wait(browser, lambda: drawn(browser) > before)
+
+
+def move(browser: webdriver.Chrome, slider: str, factor: float) -> None:
+    script = "const it = document.getElementById(arguments[0]); it.value = arguments[1]; it.dispatchEvent("
+    after(browser, lambda: browser.execute_script(f"{script}new Event('input'))", slider, factor))
+
+
+def on_page(browser: webdriver.Chrome, image: int, arm: str) -> list[float]:
+    found = browser.find_elements(By.CSS_SELECTOR, f"#bars-{image}-{arm} [data-p]")
+    return [float(cell.get_attribute("data-p")) for cell in found]
+
+
+def assert_shows(browser: webdriver.Chrome, study, asked: View) -> None:
+    for image, picture in enumerate(study.view(asked)["pictures"]):
+        for arm in ("original", "edited"):
+            assert on_page(browser, image, arm) == pytest.approx(picture[arm]["probabilities"], abs=1e-6)
+
+
+FIRST = 4  # the first pair of a confirmation woman
+
+
+def test_a_slider_changes_the_probabilities_to_what_the_model_gives(browser, address, study):
+    opened(browser, address)
+    assert_shows(browser, study, View(pair=FIRST, factors=[(3, 0.0), (11, 0.0)]))
+    before = on_page(browser, 0, "edited")
+    move(browser, "latent-11", 4)
+    assert_shows(browser, study, View(pair=FIRST, factors=[(3, 0.0), (11, 4.0)]))
+    assert on_page(browser, 0, "edited") != before
+    move(browser, "whole", 1)
+    assert on_page(browser, 0, "edited") == on_page(browser, 0, "original")
+    assert complaints(browser) == []
+
+
+def test_a_slider_moves_by_keyboard(browser, address, study):
+    opened(browser, address)
+    after(browser, lambda: browser.find_element(By.ID, "latent-3").send_keys(Keys.ARROW_RIGHT))
+    assert_shows(browser, study, View(pair=FIRST, factors=[(3, 0.05), (11, 0.0)]))
+
+
+def test_an_address_holds_the_state(browser, address, study):
+    opened(browser, address)
+    browser.get("about:blank")
+    home = address.partition("?")[0]
+    opened(browser, f"{home}#pair=6&edit=20:2.5,3:0&scope=patches&text=a+flower&text=a+car&map=1&place=1.5&latent=20")
+    assert_shows(
+        browser, study, View(pair=6, texts=["a flower", "a car"], scope="patches", factors=[(20, 2.5), (3, 0.0)])
+    )
+    wait(browser, lambda: "Latent 20" in browser.find_element(By.ID, "h-card").text)
+    strongest = study.firing(Place(pair=6, image=1, token=5))[0]["latent"]
+    wait(browser, lambda: f"latent {strongest}" in browser.find_element(By.ID, "place").text)
+    move(browser, "latent-20", 4)
+    wait(browser, lambda: "20:4" in browser.current_url)
+    assert all(part in browser.current_url for part in ("pair=6", "scope=patches", "text=a+flower", "place=1.5"))
+
+
+def test_an_address_that_makes_no_sense_opens_the_study(browser, address, study):
+    opened(browser, address)
+    browser.get("about:blank")
+    opened(browser, address.partition("?")[0] + "#pair=99&edit=x:y,9999:1,3:7&scope=face&map=-1&place=9.9.9&latent=1e9")
+    assert_shows(browser, study, View(pair=FIRST, factors=[]))
+
+
+def test_a_patch_names_its_latents_and_a_latent_opens_its_card(browser, address, study):
+    opened(browser, address)
+    box = browser.find_element(By.ID, "map-0-original")
+    box.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)  # from the first patch to row 2, column 2
+    found = study.firing(Place(pair=FIRST, image=0, token=6))
+    first = wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#place .latent"))[0]
+    assert first.text == f"latent {found[0]['latent']}"
+    first.click()
+    wait(browser, lambda: browser.find_element(By.ID, "h-card").text.startswith(f"Latent {found[0]['latent']}"))
+    card = study.card(found[0]["latent"])
+    wait(browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, "#tops figure")) == len(card["top"]))
+    assert f"Nearest prompts: {card['prompts']}" in browser.find_element(By.ID, "card").text
+
+
+def test_the_table_is_sorted_and_filtered(browser, address):
+    opened(browser, address)
+
+    def first_latents() -> list[str]:
+        cells = browser.find_elements(By.CSS_SELECTOR, "#latents tbody tr td:first-child")
+        return [cell.text for cell in cells[:3]]
+
+    assert first_latents() == ["latent 63", "latent 62", "latent 61"]  # largest effect gap first
+    browser.find_element(By.CSS_SELECTOR, "[data-column='effect gap']").click()
+    wait(browser, lambda: first_latents() == ["latent 0", "latent 1", "latent 2"])
+    browser.find_element(By.CSS_SELECTOR, "#of-list [value='perception']").click()
+    wait(browser, lambda: first_latents() == ["latent 7", "latent 20"])
+
+
+def test_an_own_picture_is_shown_alone(browser, address, study, spliced, tmp_path):
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(spliced.data.images(np.array([9]))[0]).save(tmp_path / "own.png")
+    opened(browser, address)
+    after(browser, lambda: browser.find_element(By.ID, "file").send_keys(str(tmp_path / "own.png")))
+    wait(browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, ".twin")) == 1)
+    assert_shows(browser, study, View(upload=0, factors=[(3, 0.0), (11, 0.0)]))
+    (tmp_path / "wrong.png").write_bytes(b"no picture")
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "wrong.png"))
+    wait(browser, lambda: "neither a PNG nor a JPEG" in browser.find_element(By.ID, "error").text)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_has_no_serious_fault_of_accessibility(browser, address, scheme):
+    opened(browser, address + "#latent=11", scheme=scheme)
+    browser.find_element(By.ID, "map-0-edited").send_keys(Keys.ENTER)
+    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#place .latent"))
+    assert serious_faults(browser) == []
+
+
+def test_the_page_fits_a_phone(browser, address):
+    opened(browser, address, PHONE)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
