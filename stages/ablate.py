@@ -253,40 +253,35 @@ def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[s
     }
 
 
-def headline(found: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Choose the main estimates for the metrics file, without their intervals.
+def headline(found: dict[str, Any]) -> dict[str, float]:
+    """Choose the finding for the metrics file: the numbers that `dvc metrics show` prints, without their intervals.
 
-    found: all results, as in metrics/full/ablate.json. The keys used are accuracy, R and reliance (each by arm, with
-        intervals over women), edit (p-values against random sets of latents) and null_searches.
-    Returns dictionaries. R is the log-probability of the true emotion, nats. The arms are original (nothing changed)
-    and edited.
-        accuracy            semi_nude, clothed: accuracy of the original model on images of the condition;
-                            semi_nude_edited, clothed_edited: accuracy of the edited model on images of the condition;
-                            semi_nude_bust_greyed: accuracy of the original model on semi-nude images with the bust
-                            greyed out
-        R_gap               mean R of clothed images minus mean R of semi-nude images, by arm
-        bust_reliance       change of R on semi-nude images when the bust is greyed out, by arm
-        p_random_sets       p-value of the edit against the random sets, by endpoint (accuracy, R, bust_reliance);
-                            absent if no random sets are like the edited set
-        p_null_searches     p-value of the edit's gain in accuracy against searches on labels that mean nothing, by kind
-                            of search
+    found: all results, as in metrics/full/ablate.json. The keys used are accuracy and R (each by arm, with intervals),
+        edit (p-values against random sets of latents) and null_searches.
+    Returns numbers by name. R is the log-probability of the true emotion, nats. `edited` is the model with the edit.
+        accuracy_semi_nude, accuracy_clothed           accuracy of the original model on images of the condition
+        accuracy_edited, accuracy_clothed_edited       the same of the edited model; semi-nude unless the name says
+                                                       clothed
+        R_gap, R_gap_edited                            mean R of clothed images minus mean R of semi-nude images
+        p_random_sets                                  p-value of the edit's gain in accuracy against the random sets;
+                                                       absent if no random sets are like the edited set
+        p_null                                         the same against searches on labels that mean nothing: the
+                                                       largest p-value of the kinds of search
     The last two are absent if nothing was edited.
     """
-    shown = {"semi_nude": "original", "semi_nude_bust_greyed": "bust_greyed", "semi_nude_edited": "edited"}
-    accuracy = {name: found["accuracy"][arm][SEMI_NUDE]["estimate"] for name, arm in shown.items()}
-    clothed = {"clothed": "original", "clothed_edited": "edited"}
-    accuracy |= {name: found["accuracy"][arm][CLOTHED]["estimate"] for name, arm in clothed.items()}
-    p_values = {
-        "p_random_sets": {
-            n: judged["p_random_sets"] for n, judged in found["edit"].items() if "p_random_sets" in judged
-        },
-        "p_null_searches": {n: row["p_accuracy"] for n, row in found["null_searches"].items() if "p_accuracy" in row},
-    }
+    original, edited = (found["accuracy"][arm] for arm in BEFORE_AND_AFTER)
+    gap, gap_edited = (found["R"][arm]["gap"]["estimate"] for arm in BEFORE_AND_AFTER)
+    judged = found["edit"]["accuracy"]
+    p_nulls = [null["p_accuracy"] for null in found["null_searches"].values() if "p_accuracy" in null]
     return {
-        "accuracy": accuracy,
-        "R_gap": {arm: found["R"][arm]["gap"]["estimate"] for arm in BEFORE_AND_AFTER},
-        "bust_reliance": {arm: found["reliance"][arm]["bust"]["R"][SEMI_NUDE]["estimate"] for arm in BEFORE_AND_AFTER},
-        **{name: values for name, values in p_values.items() if values},
+        "accuracy_semi_nude": original[SEMI_NUDE]["estimate"],
+        "accuracy_edited": edited[SEMI_NUDE]["estimate"],
+        "accuracy_clothed": original[CLOTHED]["estimate"],
+        "accuracy_clothed_edited": edited[CLOTHED]["estimate"],
+        "R_gap": gap,
+        "R_gap_edited": gap_edited,
+        **{name: judged[name] for name in ["p_random_sets"] if name in judged},
+        **({"p_null": max(p_nulls)} if p_nulls else {}),
     }
 
 

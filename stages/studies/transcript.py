@@ -16,6 +16,7 @@ from pathlib import Path
 
 PAGE_FPATH = Path(__file__).with_name("transcript.md")
 NAME = "changed"
+SHOWN = ("metrics/train_sae", "metrics/analyse_sae", "metrics/select_sae.json", "metrics/describe_latents.json")
 HEAD = """\
 # Change one parameter, read the difference
 
@@ -36,7 +37,10 @@ def steps(change: str) -> dict[str, list[str]]:
             f"dvc exp run --name {NAME} -S {change}"
         ],
         "What was changed?": ["dvc params diff"],
-        "How did the results change? These are estimates; `metrics/full` has their intervals.": ["dvc metrics diff"],
+        "How did the finding change?": ["dvc metrics diff"],
+        "How did the SAEs and their latents change? `--targets metrics --recursive` compares all numbers.": [
+            f"dvc metrics diff --recursive --targets {' '.join(SHOWN)}"
+        ],
         "The same as plots: curves of both runs on the same axes, images side by side.": ["dvc plots diff HEAD"],
         "Restore the state before the experiment. `dvc exp apply` would bring the experiment back.": [
             "git checkout --quiet .",
