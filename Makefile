@@ -13,8 +13,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 repro: $(READY)
 	dvc repro
 
-# a page on this machine, to try edits of the finished study by hand
+# a page on this machine, to try edits of the finished study by hand; without a study, it is first run as far as needed
 explore: $(VENV)/.ready-to-explore
+	test -e data/selection || dvc repro select_sae
 	python -m stages.studies.explore
 
 # three parts on two cores: the third starts when the first or second has ended; what they print is mixed

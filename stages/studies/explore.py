@@ -66,7 +66,7 @@ def open_study() -> Explorer:
     """Open the finished study in `data/`. Raises StudyError if a part of it is missing or damaged."""
     compute, inference, ingest, describe, edit = params.load(Compute, Inference, Ingest, DescribeLatents, Edit)
     if not SELECTION_DPATH.is_dir():
-        raise ExploreError(f"{SELECTION_DPATH} is not there yet: dvc repro select_sae")
+        raise ExploreError(f"{SELECTION_DPATH} is not there yet: make explore, or dvc repro select_sae")
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
     chosen = selection.load(SELECTION_DPATH, BY_IMAGE_DPATH)
     spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, describe.batch_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -13,21 +12,17 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from stages.core.explorer.requests import Place, View
-from stages.studies import explore
 from tests.browsers import DESK, PHONE, SECONDS, complaints, needs_chromium, serious_faults, show
+from tests.explorer import picture
+from tests.imports import ROOT
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 
 
 @pytest.fixture
 def address(study):
-    server, url = explore.open_server(study, 0)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield url
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with picture.served(study) as url:
+        yield url
 
 
 def wait(browser: webdriver.Chrome, until: Callable[[], Any]) -> Any:
@@ -61,9 +56,9 @@ def on_page(browser: webdriver.Chrome, image: int, arm: str) -> list[float]:
 
 
 def assert_shows(browser: webdriver.Chrome, study, asked: View) -> None:
-    for image, picture in enumerate(study.view(asked)["pictures"]):
+    for image, twin in enumerate(study.view(asked)["pictures"]):
         for arm in ("original", "edited"):
-            assert on_page(browser, image, arm) == pytest.approx(picture[arm]["probabilities"], abs=1e-6)
+            assert on_page(browser, image, arm) == pytest.approx(twin[arm]["probabilities"], abs=1e-6)
 
 
 FIRST = 4  # the first pair of a confirmation woman
@@ -124,6 +119,20 @@ def test_a_patch_names_its_latents_and_a_latent_opens_its_card(browser, address,
     assert f"Nearest prompts: {card['prompts']}" in browser.find_element(By.ID, "card").text
 
 
+def test_the_latents_of_a_patch_have_their_lists_and_the_edited_are_marked(browser, address, study):
+    edited = {latent: " (edited)" for latent, _ in study.study()["factors"]}
+    asked = [Place(pair=pair, image=0, token=token) for pair in (4, 6) for token in range(17)]
+    place, found = next(
+        (place, found)
+        for place, found in ((place, study.firing(place)) for place in asked)
+        if edited.keys() & {row["latent"] for row in found}
+    )
+    opened(browser, f"{address}#pair={place.pair}&place=0.{place.token}")
+    cells = wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#place td.text"))
+    on_lists = [(row["lists"] or "on no list") + edited.get(row["latent"], "") for row in found]
+    assert [cell.text for cell in cells] == on_lists
+
+
 def test_the_table_is_sorted_and_filtered(browser, address):
     opened(browser, address)
 
@@ -163,3 +172,13 @@ def test_the_page_has_no_serious_fault_of_accessibility(browser, address, scheme
 def test_the_page_fits_a_phone(browser, address):
     opened(browser, address, PHONE)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
+
+
+def test_the_picture_of_the_readme_is_of_the_page_and_small(study, tmp_path):
+    from PIL import Image
+
+    picture.take(study, tmp_path / "page.png")
+    shown = Image.open(tmp_path / "page.png")
+    assert shown.size == picture.SIZE and len(shown.convert("RGB").getcolors()) > 20
+    assert str(picture.PICTURE_FPATH.relative_to(ROOT)) in (ROOT / "README.md").read_text()
+    assert picture.PICTURE_FPATH.stat().st_size < 200_000

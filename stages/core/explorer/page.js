@@ -272,12 +272,13 @@ async function choosePlace(image, token) {
       element("p", { class: "soft small" }, found.length ? "Latents that fire most there, without an edit:" : "No latent fires there."),
       element("table", {}, ...found.map(row => element("tr", {},
         element("td", {}, latentButton(row.latent)), element("td", {}, row.activation.toPrecision(3)),
-        element("td", { class: "text" }, row.lists || "on no list"), element("td", {}, addButton(row.latent))))),
+        element("td", { class: "text" }, (row.lists || "on no list") + (isEdited(row.latent) ? " (edited)" : "")), element("td", {}, addButton(row.latent))))),
       element("button", { type: "button", onclick: () => choosePlace(image, 0) }, "Class token of this picture"));
   });
 }
 
 const latentButton = latent => element("button", { type: "button", class: "latent", onclick: () => openCard(latent, true) }, `latent ${latent}`);
+const isEdited = latent => study.factors.some(([edited]) => edited === latent);  // by the study
 const addButton = latent => element("button", { type: "button", onclick: () => addSlider(latent), "aria-label": `slider for latent ${latent}` }, "slider");
 
 // ---- sliders
