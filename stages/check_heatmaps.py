@@ -435,17 +435,16 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
     )
     names = list(metrics["maps"])
     colours = dict(zip(names, (*figures.SERIES, figures.GREY, "black"), strict=False))
+    styles = {name: ":" if name in BASELINES else "--" if name.endswith("contrastive") else "-" for name in names}
     for ax, kind in zip(axes[0], KINDS, strict=True):
         for name in names:
             part = curve[(curve["method"] == name) & (curve["curve"] == kind)].groupby("share")["R"].mean()
-            style = ":" if name in BASELINES else "--" if name.endswith("contrastive") else "-"
-            ax.plot(part.index, part, style, color=colours[name], label=name.replace("_", " "))
+            ax.plot(part.index, part, styles[name], color=colours[name])
         ax.set(
             xlabel=f"share of patches {'hidden' if kind == 'deletion' else 'shown'}",
             ylabel="mean R (nats)",
             title=kind.capitalize(),
         )
-    axes[0, 1].legend(fontsize=7.5, loc="lower right")
     gaps = [metrics["maps"][name]["bust_energy_lift"]["gap"] for name in names]
     figures.interval_bars(
         axes[1, 0], [name.replace("_", " ") for name in names], gaps, [colours[name] for name in names]
@@ -456,8 +455,12 @@ def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path
     axes[1, 1].set_xticks(range(len(cascaded)), cascaded["randomised_down_to"], rotation=25, ha="right", fontsize=8)
     axes[1, 1].axhline(0, color="black", lw=0.7)
     axes[1, 1].set(
-        ylabel="rank correlation with the map", ylim=(-0.3, 1.05), title="Parameters randomised from the top down to"
+        ylabel="rank correlation with the map",
+        ylim=(min(0, cascaded["agreement"].min()) - 0.1, 1.05),
+        title="Parameters randomised from the top down to",
     )
+    lines = {name.replace("_", " "): {"color": colours[name], "linestyle": styles[name]} for name in names}
+    figures.line_legend(figure, lines)
     figures.save(figure, fpath)
 
 
