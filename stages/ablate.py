@@ -327,7 +327,8 @@ def draw(metrics: dict, dose: pd.DataFrame, by_random_set: pd.DataFrame, losing:
 
     Left: accuracy by arm (an intervention on the residual stream) and condition. Middle: accuracy against the number of
     edited latents, and the accuracy when random sets of latents are edited. Right: reliance before and after the edit.
-    Reliance is the change of R (log-probability of the true emotion, nats) when bust or face is greyed out.
+    Reliance is the change of R (log-probability of the true emotion, nats) when bust or face is greyed out. If no
+    latent was edited, there is no middle panel, and the others show the model without an edit.
 
     metrics: all results, as in metrics/full/ablate.json. The keys accuracy (by arm, then condition) and reliance (by
         arm, region, endpoint, then condition) are drawn. Each value has estimate, low and high.
@@ -336,18 +337,21 @@ def draw(metrics: dict, dose: pd.DataFrame, by_random_set: pd.DataFrame, losing:
     by_random_set: a row per random set. accuracy_gain is drawn: rise of accuracy in the losing condition.
     losing: the condition that CLIP reads worse.
     """
-    figure, axes = figures.panels(3, "The causal test, on confirmation women", cell=(5.2, 4.2))
-    _draw_arms(axes[0, 0], metrics)
-    _draw_dose(axes[0, 1], dose, by_random_set, losing, metrics["accuracy"]["original"][losing]["estimate"])
-    _draw_reliance(axes[0, 2], metrics)
+    edited = bool((dose.loc[dose["dose"] == "n_latents", "value"] > 0).any())
+    title = "The causal test, on confirmation women" if edited else "CLIP without an edit, on confirmation women"
+    figure, axes = figures.panels(3 if edited else 2, title, cell=(5.2, 4.2))
+    shown = [name for name in SHOWN_ARMS if name in metrics["accuracy"] and (edited or ARMS[name].without_edit)]
+    _draw_arms(axes[0, 0], metrics["accuracy"], shown)
+    if edited:
+        _draw_dose(axes[0, 1], dose, by_random_set, losing, metrics["accuracy"]["original"][losing]["estimate"])
+    _draw_reliance(axes[0, -1], {arm: metrics["reliance"][arm] for arm in BEFORE_AND_AFTER[: 1 + edited]})
     figures.save(figure, fpath)
 
 
-def _draw_arms(ax: Axes, metrics: dict) -> None:
-    shown = [arm for arm in SHOWN_ARMS if arm in metrics["accuracy"]]
+def _draw_arms(ax: Axes, accuracy: dict, shown: list[str]) -> None:
     for offset, condition in ((-0.13, SEMI_NUDE), (0.13, CLOTHED)):
         for y, arm in enumerate(shown):
-            found = metrics["accuracy"][arm][condition]
+            found = accuracy[arm][condition]
             colour = figures.CONDITION_COLOURS[condition]
             ax.plot([found["low"], found["high"]], [y + offset] * 2, color=colour, lw=2.2)
             label = figures.CONDITION_LABELS[condition] if y == 0 else None
@@ -368,8 +372,6 @@ def _draw_dose(ax: Axes, dose: pd.DataFrame, by_random_set: pd.DataFrame, losing
         x = part["value"].max() + np.random.default_rng(0).uniform(-0.15, 0.15, len(by_random_set))
         label = f"{len(by_random_set)} random sets, {figures.CONDITION_LABELS[losing]}"
         ax.plot(x, start + by_random_set["accuracy_gain"], ".", color=figures.GREY, ms=3, label=label)
-    else:
-        ax.set(xlim=(-0.5, 0.5), xticks=[0])
     ax.set(
         xlabel="number of latents edited, in the order found",
         ylabel="emotion accuracy",
@@ -379,13 +381,13 @@ def _draw_dose(ax: Axes, dose: pd.DataFrame, by_random_set: pd.DataFrame, losing
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
-def _draw_reliance(ax: Axes, metrics: dict) -> None:
+def _draw_reliance(ax: Axes, reliance: dict) -> None:
     labels, rows, colours = [], [], []
     for region in REGIONS:
-        for arm in BEFORE_AND_AFTER:
+        for arm, found in reliance.items():
             for condition in CONDITIONS:
                 labels.append(f"{region}, {figures.CONDITION_LABELS[condition]}, {arm}")
-                rows.append(metrics["reliance"][arm][region]["R"][condition])
+                rows.append(found[region]["R"][condition])
                 colours.append(figures.CONDITION_COLOURS[condition])
     figures.interval_bars(ax, labels, rows, colours)
     ax.axvline(0, color="black", lw=0.7)

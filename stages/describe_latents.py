@@ -45,7 +45,9 @@ SHEET_FPATH = Path("plots/describe_latents.png")
 POOLING_LABELS = {"cls": "class token", "max": "largest patch"}
 GAP_LABELS = {"ranked": "net gain {} nats", "bias": "effect gap {} nats", "perception": "activation gap {}"}
 SHIFTS = {SEMI_NUDE: -0.12, CLOTHED: 0.12}  # of the dots, to the left and right of their tick
-TEXT_WIDTH = 62  # characters on a line of a card
+TEXT_WIDTH = 54  # characters on a line of a card
+CARD_WIDTH, CARD_HEIGHT = 9.4, 4.2  # inches: at the width of the report, text has its full size
+BRIGHT = "(bright: patches where the latent is active)"
 
 
 def listed(chosen: Selection, n_other: int) -> pd.DataFrame:
@@ -99,20 +101,20 @@ def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages
     held_out: the images of confirmation women (held out from choosing), with each latent's activations.
     Returns a dictionary of dictionaries. A detector is the latent that best separates one colour of the top from the
     other colours. planted_feature is absent if the images have no label colour.
-        edited_latents     encode_<label>: share of the edited latents that encode this label
+        edited_latents     encode_<label>: share of the edited latents that encode this label; empty if none is edited
         monosemanticity    bias_latents, perception_latents: mean over the described latents of this list.
                            chance: mean cosine of all pairs of images
         planted_feature    rank_<colour>: rank of the colour's detector among all latents; the most harmful to semi-nude
                            women has rank 1. best_rank, worst_rank: smallest and largest of these ranks.
                            least_share: smallest share of a detector's variance that its colour explains (epsilon^2).
                            A detector is the best of all latents, so the share overrates it.
-                           share_edited: share of the detectors that are edited
+                           share_edited: share of the detectors that are edited; absent if no latent is edited
     """
     edited = table[table["edited"] == 1]
     labels = label_association.judged_labels(held_out.images)
     metrics: dict[str, dict] = {
         "edited_latents": {
-            f"encode_{label}": float((edited["encodes"] == label).sum() / max(len(edited), 1)) for label in labels
+            f"encode_{label}": float((edited["encodes"] == label).mean()) for label in labels if len(edited)
         },
         "monosemanticity": {
             **{f"{kind}_latents": float(part.mean()) for kind, part in table.groupby("list")["monosemanticity"]},
@@ -126,7 +128,7 @@ def measure(table: pd.DataFrame, chosen: Selection, held_out: ConfirmationImages
             "worst_rank": int(found["rank"].max()),
             **{f"rank_{row[PLANTED]}": int(row["rank"]) for _, row in found.iterrows()},
             "least_share": float(found["share"].min()),
-            "share_edited": float(found["latent"].isin(chosen.latents).mean()),
+            **({"share_edited": float(found["latent"].isin(chosen.latents).mean())} if len(edited) else {}),
         }
     return metrics
 
@@ -141,8 +143,8 @@ def draw(
 ) -> None:
     """Draw a card per latent, one below the other, and write the figure to `fpath`.
 
-    A card has three parts: the text of the latent's row in `table`, the mean activation by condition and label with
-    intervals over women, and the images that activate the latent most.
+    A card has three parts. Above: the text of the latent's row in `table`, and the mean activation by condition and
+    label with intervals over women. Below: the images that activate the latent most.
 
     spliced: CLIP with the chosen SAE. It gives the pictures and the activation on each patch.
     table: a row per latent, from `describe`. Not all edited latents are drawn, only the first `config.n_shown`. All
@@ -151,26 +153,32 @@ def draw(
     inference: settings of the bootstrap intervals.
     config: `n_shown` is the number of edited latents to draw. `n_images` is the largest number of images on a card.
     """
-    n_images = config.n_images
     shown = pd.concat([table[table["edited"] == 1][: config.n_shown], table[table["edited"] == 0]])
-    rows = max(len(shown), 1)
-    figure = figures.pyplot().figure(figsize=(9.4 + 1.7 * n_images, 2.1 * rows + 0.6))
-    title = (
-        "Latents chosen on discovery women, shown on confirmation women (bright: patches where the latent is active)"
-    )
-    figure.suptitle(title if len(shown) else "No latents found")
-    axes = figure.subplots(rows, 2 + n_images, squeeze=False, width_ratios=[2.6, 2.9] + [1] * n_images)
-    for ax in np.delete(axes, 1, axis=1).flat if len(shown) else axes.flat:
-        ax.set_axis_off()
+    figure = figures.pyplot().figure(figsize=(CARD_WIDTH, CARD_HEIGHT * max(len(shown), 1) + 0.6))
+    figure.suptitle(_title(shown))
     chance = label_association.mean_cosine(held_out.embeddings)
-    for i, (cells, (_, card)) in enumerate(zip(axes, shown.iterrows(), strict=False)):
+    places = np.atleast_1d(figure.subfigures(max(len(shown), 1), 1))
+    for i, (place, (_, card)) in enumerate(zip(places, shown.iterrows(), strict=False)):
         values = getattr(held_out.pooled, card["pooling"])[:, card["latent"]]
-        _write(cells[0], card, chance)
-        _draw_activation(cells[1], values, held_out.images, POOLING_LABELS[card["pooling"]], inference)
+        above, below = place.subfigures(2, 1, height_ratios=[1, 1])
+        text, activation = above.subplots(1, 2, width_ratios=[1.1, 1])
+        pictures = below.subplots(1, config.n_images, squeeze=False)[0]
+        for ax in (text, *pictures):
+            ax.set_axis_off()
+        _write(text, card, chance)
+        _draw_activation(activation, values, held_out.images, POOLING_LABELS[card["pooling"]], inference)
         if i == 0:
-            cells[1].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8)
-        _draw_images(cells[2:], spliced, card, held_out, held_out.top(values, n_images))
+            activation.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=9)
+        _draw_images(pictures, spliced, card, held_out, held_out.top(values, config.n_images))
     figures.save(figure, fpath)
+
+
+def _title(shown: pd.DataFrame) -> str:
+    if not len(shown):
+        return "No latents found"
+    if not shown["edited"].any():
+        return "No latent was edited. Latents that differ by condition, on confirmation women\n" + BRIGHT
+    return "Latents chosen on discovery women, shown on confirmation women\n" + BRIGHT
 
 
 def _write(ax: Axes, card: pd.Series, chance: float) -> None:
@@ -187,7 +195,7 @@ def _write(ax: Axes, card: pd.Series, chance: float) -> None:
     edited = f", edited (step {card['step']})" if card["edited"] else ""
     ax.text(0, 1, heading + edited, weight="bold", va="top", transform=ax.transAxes)
     wrapped = "\n".join(fill(line, TEXT_WIDTH, subsequent_indent="  ") for line in lines)
-    ax.text(0, 0.86, wrapped, va="top", fontsize=8.5, transform=ax.transAxes)
+    ax.text(0, 0.86, wrapped, va="top", fontsize=9.5, transform=ax.transAxes)
 
 
 def _draw_activation(ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling: str, inference: Inference) -> None:
@@ -204,9 +212,9 @@ def _draw_activation(ax: Axes, values: np.ndarray, images: pd.DataFrame, pooling
     n_emotions = sum(label == "emotion" for label, _ in groups)
     if n_emotions < len(groups):
         ax.axvline(n_emotions - 0.5, color=figures.GREY, lw=0.8, ls=":")
-    ax.set_xticks(range(len(groups)), [value for _, value in groups], fontsize=8, rotation=35, ha="right")
+    ax.set_xticks(range(len(groups)), [value for _, value in groups], fontsize=9, rotation=35, ha="right")
     ax.set_ylim(bottom=0)
-    ax.set_ylabel(f"activation,\n{pooling}", fontsize=8)
+    ax.set_ylabel(f"activation,\n{pooling}", fontsize=9)
 
 
 def _draw_images(
@@ -220,9 +228,9 @@ def _draw_images(
     pictures = spliced.data.images(held_out.rows[top])
     for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, held_out.images.iloc[top].iterrows(), strict=False):
         figures.spotlight(ax, picture, tokens[1:].reshape(spliced.clip.grid))
-        ax.set_title(f"{labels['image']},\n{labels['emotion']}", fontsize=8)
+        ax.set_title(f"{labels['image']},\n{labels['emotion']}", fontsize=9)
         said = f"class {tokens[0] + 0.0:.1f}, max patch {tokens[1:].max():.1f}"
-        ax.text(0.5, -0.02, said, fontsize=7.5, ha="center", va="top", transform=ax.transAxes)
+        ax.text(0.5, -0.02, said, fontsize=9, ha="center", va="top", transform=ax.transAxes)
 
 
 def main() -> None:

@@ -199,6 +199,14 @@ def headline(found: dict[str, dict]) -> dict[str, dict[str, float]]:
     }
 
 
+def drawn(grids: dict[str, np.ndarray], latents: list[int]) -> dict[str, np.ndarray]:
+    """Choose the arms to draw. Without latents to edit, the edited model is the original one and is left out.
+
+    grids: the maps of each arm, by name. latents: the latents that are edited.
+    """
+    return {name: found for name, found in grids.items() if name != "edited" or latents}
+
+
 def draw_sheet(
     spliced: SplicedClip,
     rows: np.ndarray,
@@ -313,8 +321,9 @@ def main() -> None:
         found = measure(table, pairs, inference)
         outs.write_metrics(FULL_FPATH, found)
         outs.write_metrics(METRICS_FPATH, headline(found))
-        draw_sheet(spliced, rows, grids, cosines, config.n_shown, SHEET_FPATH)
-        draw_pairs(table, PAIRS_FPATH)
+        shown = drawn(grids, chosen.latents)
+        draw_sheet(spliced, rows, shown, cosines, config.n_shown, SHEET_FPATH)
+        draw_pairs(table[table["arm"].isin(list(shown))], PAIRS_FPATH)
     leave_ranks()
 
 

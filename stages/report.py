@@ -9,6 +9,7 @@ claims   nothing of its own: sentences (`core/report/sentences.py`) and tables (
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,16 @@ def read_cards(latents: pd.DataFrame) -> pd.DataFrame:
     return cards
 
 
+def n_tried(saes: pd.DataFrame, edited_list: str) -> int:
+    """Count the SAEs in which edits were tried: those searched that had a latent to edit.
+
+    saes: a row per SAE, with searched (1 or 0), n_bias and n_perception (numbers of latents found).
+    edited_list: the list that edits come from. The list `ranked` holds all latents.
+    """
+    searched = saes["searched"] > 0
+    return int((searched if edited_list == "ranked" else searched & (saes[f"n_{edited_list}"] > 0)).sum())
+
+
 def template() -> jinja2.Template:
     """Return the template of the page. All that it is filled with is escaped, and a missing part raises an error."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
@@ -172,7 +183,8 @@ def html(table: pd.DataFrame) -> Any:
     """
     from markupsafe import Markup
 
-    return Markup(table.to_html(index=False, border=0, justify="right"))
+    written = table.to_html(index=False, border=0, justify="right")
+    return Markup(re.sub(r"\[([^\[\], ]+), ([^\[\], ]+)\]", "[\\1,\u00a0\\2]", written))  # an interval is not split
 
 
 def main() -> None:
@@ -184,6 +196,7 @@ def main() -> None:
         for name in ("ingest", "extract", "select_sae", "check_stability", "describe_latents")
     } | {name: outs.read_metrics(FULL_DPATH / f"{name}.json", name) for name in ("heatmap", "check_heatmaps", "ablate")}
     chosen = read_chosen()
+    edited = bool(chosen["latents"])
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
     draw_finding(metrics, chosen, with_pictures=ingest.source == "synthetic")
     pictures = {stem: embedded(PLOTS_DPATH / f"{stem}.png", stage) for stem, stage in PICTURES.items()}
@@ -193,7 +206,8 @@ def main() -> None:
     cards = read_cards(latents)
     page = template().render(
         title=TITLE,
-        finding=sentences.finding(metrics, chosen, inference),
+        edited=edited,
+        finding=sentences.finding(metrics, chosen, inference, n_tried(saes, chosen["list"])),
         truth=sentences.truth(ingest, clip, demo),
         seen_in_training=sentences.seen_in_training(params.load(TrainSae)),
         cards=sentences.cards(metrics, chosen),
@@ -201,21 +215,22 @@ def main() -> None:
         confidence=f"{inference.confidence:.0%}",
         n_saes=len(saes),
         dag=DAG,
-        arms_table=html(tables.arms(metrics)),
+        arms_table=html(tables.arms(metrics, edited)),
         causal=sentences.causal(metrics, chosen, ablate.n_random_sets),
         random_sets=sentences.random_sets(metrics),
-        random_sets_table=html(tables.random_sets(metrics)) if metrics["ablate"]["random_sets"] else "",
-        null_table=html(tables.null_searches(metrics)) if metrics["ablate"]["null_searches"] else "",
+        random_sets_table=html(tables.random_sets(metrics)) if edited and metrics["ablate"]["random_sets"] else "",
+        null_table=html(tables.null_searches(metrics)) if edited and metrics["ablate"]["null_searches"] else "",
         embeddings=sentences.embeddings(metrics, chosen),
         heatmaps=sentences.heatmaps(metrics, chosen),
-        lift_table=html(tables.lifts(metrics)),
+        lift_table=html(tables.lifts(metrics, edited)),
         checks=sentences.checks(metrics),
         maps_table=html(tables.maps(metrics)),
         selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
         smallest_p=f"{saes['smallest_p'].max():.2g}",
         list_defined_by=sentences.GAPS[chosen["list"]],
         latents_table=html(tables.latents(latents.merge(seen, on="latent"), cards)) if len(latents) else "",
-        described=sentences.described(metrics),
+        described=sentences.described(metrics) if len(latents) else "",
+        n_cards=len(cards),
         stability=sentences.stability(metrics),
         saes_table=html(tables.saes(saes)),
         published_table=html(tables.study()),

@@ -34,6 +34,7 @@ from stages.core.clip import vit
 from stages.core.clip.vit import FrozenClip
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
+from stages.core.figures import Axes
 from stages.core.latents import lists, readout_gap
 from stages.core.latents.edit_curve import Gains, best_edit
 from stages.core.latents.edited_effects import EditedEffects, candidate_latents
@@ -278,7 +279,8 @@ def choose(table: pd.DataFrame, config: SelectSae, losing: str | None) -> tuple[
         return best, f"its published AUC on discovery women is the farthest from one half ({best['auc_discovery']:.3f})"
     helps = table[table["n_edited"] > 0]
     if losing is None or helps.empty:
-        no_edit = "CLIP reads both conditions alike" if losing is None else "no edit helped on discovery women"
+        tried = "no edit helped on discovery women" if table["searched"].any() else "no latent to edit was found"
+        no_edit = "CLIP reads both conditions alike" if losing is None else tried
         return table.loc[table["train_fvu"].idxmin()], f"{no_edit}, so the SAE with the lowest FVU was taken"
     best = helps.loc[helps["net_gain"].idxmax()]
     names = [CONDITION_WORDS[losing], next(word for name, word in CONDITION_WORDS.items() if name != losing)]
@@ -320,36 +322,51 @@ def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
 
     The first panel shows FVU (fraction of variance unexplained) against L0. The second shows the AUC of the published
     test (activations on semi-nude against clothed images) against the expansion. The third shows the net gain of the
-    best edit against the expansion. Each layer has a line.
+    best edit against the expansion; it is left out if no edit was tried. Each layer has a line.
 
     table: a row per SAE, from `collect`. Columns used: layer, expansion, l0 (active latents per token), train_fvu,
         held_out_fvu, auc, searched and net_gain. net_gain is the rise of R (log-probability of the true emotion, nats)
         in the condition read worse minus the absolute change of R in the other; NaN for an SAE that was not searched.
     chosen: the row of `table` that belongs to the chosen SAE.
     """
-    figure, axes = figures.panels(3, "The SAEs of the grid (circle: the chosen one)")
+    searched = bool(table["searched"].any())
+    figure, axes = figures.panels(2 + searched, "The SAEs of the grid (circle: the chosen one; × expansion)")
     layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)
     colours = dict(zip(layers, cycle(figures.SERIES), strict=False))
-    for ax, x, y, labels in (
-        (axes[0, 0], "l0", fvu, ("L0 (active latents per token)", FVU_LABELS[fvu], "Sparsity and fidelity")),
-        (axes[0, 1], "expansion", "auc", ("expansion", "AUC, semi-nude against clothed", "The published test")),
-        (axes[0, 2], "expansion", "net_gain", ("expansion", "net gain in R (nats)", "Best edit on discovery women")),
-    ):
+    panels = (
+        ("l0", fvu, ("L0 (active latents per token)", FVU_LABELS[fvu], "Sparsity and fidelity")),
+        ("expansion", "auc", ("expansion", "AUC, semi-nude\nagainst clothed", "The published test")),
+        ("expansion", "net_gain", ("expansion", "net gain in R (nats)", "Best edit on discovery women")),
+    )
+    for ax, (x, y, labels) in zip(axes[0], panels, strict=False):
         for layer in layers:
             part = table[(table["layer"] == layer) & table[y].notna()].sort_values(x)
-            ax.plot(part[x], part[y], "o-", color=colours[layer], label=f"layer {layer}", lw=1.2)
+            ax.plot(part[x], part[y], "o-", color=colours[layer], lw=1.2)
         ax.plot(chosen[x], chosen[y], "o", ms=14, mfc="none", mec="black")
         ax.set(xlabel=labels[0], ylabel=labels[1], title=labels[2])
+    label_expansions(axes[0, 0], table, fvu, colours)
     axes[0, 1].axhline(0.5, color="black", lw=0.7, ls=":")
-    axes[0, 2].axhline(0, color="black", lw=0.7, ls=":")
-    if not table["searched"].any():
-        axes[0, 2].text(0.5, 0.6, "no edit was tried", ha="center", transform=axes[0, 2].transAxes)
+    if searched:
+        axes[0, 2].axhline(0, color="black", lw=0.7, ls=":")
     for ax in axes[0, 1:]:
         ax.set_xlim(table["expansion"].min() / 1.2, table["expansion"].max() * 1.2)  # a panel may be empty
         ax.set_xscale("log", base=2)
         ax.set_xticks(sorted(table["expansion"].unique()), [str(e) for e in sorted(table["expansion"].unique())])
-    axes[0, 0].legend()
+    figures.line_legend(figure, {f"layer {layer}": {"color": colours[layer]} for layer in layers})
     figures.save(figure, fpath)
+
+
+def label_expansions(ax: Axes, table: pd.DataFrame, fvu: str, colours: dict[int, str]) -> None:
+    """Write its expansion beside the dot of each SAE: left of it, above it or right of it, by layer.
+
+    table: a row per SAE, with layer, expansion, l0 and the column named by fvu. colours: colour by layer.
+    """
+    places = dict(zip(colours, cycle((((-10, -4), "right"), ((0, 10), "center"), ((10, -4), "left"))), strict=False))
+    for layer, expansion, l0, height in table[["layer", "expansion", "l0", fvu]].itertuples(index=False):
+        offset, side = places[layer]
+        label = {"textcoords": "offset points", "ha": side, "fontsize": 8, "color": colours[layer]}
+        ax.annotate(f"× {expansion:.0f}", (l0, height), offset, **label)
+    ax.margins(0.15)  # room for the labels
 
 
 def draw_statistics(
@@ -429,7 +446,7 @@ def main() -> None:
         "n_latents": len(edited),
         "R_gap": gap.R.estimate,
         **{key: float(chosen[key]) for key in keys},
-        **{key: float(chosen[key]) if len(edited) else 0.0 for key in GAINS},
+        **({key: float(chosen[key]) for key in GAINS} if len(edited) else {}),
     }
     outs.write_metrics(METRICS_FPATH, metrics)
     outs.write_table(TABLE_FPATH, table.assign(chosen=(table.index == chosen.name).astype(int)))

@@ -59,21 +59,37 @@ SOUND = "it's `x` ${y} {z} \\ ; onload=run() // -- é 笑"  # what a label may h
 HOSTILE = "</script><script>window.ran = true</script>"
 
 
-@pytest.mark.parametrize("label", [SOUND, HOSTILE])
-def test_no_label_that_is_accepted_acts_in_the_plots_page(browser, tmp_path, label):
-    """DVC copies the cells of a CSV file into a script. A label that closes the script runs, and is refused."""
-    for name in (".dvc/config", ".dvc/plots/page.html"):
+def confusion_page(tmp_path: Path, pairs: list[tuple[str, str]]) -> str:
+    """Address of a plots page with the chart of named emotions alone. pairs: true and named emotion of each image."""
+    for name in (".dvc/config", ".dvc/plots/page.html", ".dvc/plots/named_emotions.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    pd.DataFrame({"emotion": [label] * 2, "named": [label, "sad"]}).to_csv(tmp_path / "named.csv", index=False)
-    plot = "plots:\n  - named:\n      template: confusion\n      x: named\n      y: {named.csv: emotion}\n"
+    pd.DataFrame(pairs, columns=["emotion", "named"]).to_csv(tmp_path / "named.csv", index=False)
+    plot = "plots:\n  - named:\n      template: named_emotions\n      x: named\n      y: {named.csv: emotion}\n"
     (tmp_path / "dvc.yaml").write_text(plot)
     run(tmp_path, "git", "init", "-q")
     run(tmp_path, "dvc", "plots", "show")
-    browser.get((tmp_path / "dvc_plots" / "index.html").as_uri())
+    return (tmp_path / "dvc_plots" / "index.html").as_uri()
+
+
+@pytest.mark.parametrize("label", [SOUND, HOSTILE])
+def test_no_label_that_is_accepted_acts_in_the_plots_page(browser, tmp_path, label):
+    """DVC copies the cells of a CSV file into a script. A label that closes the script runs, and is refused."""
+    browser.get(confusion_page(tmp_path, [(label, label), (label, "sad")]))
     seen = "return window.ran ? 'ran' : document.querySelector('.vega-embed canvas, svg.marks') ? 'drawn' : null"
     found = WebDriverWait(browser, SECONDS).until(lambda page: page.execute_script(seen))
     assert found == ("ran" if text.fault(label) else "drawn")
+
+
+def test_an_emotion_that_is_never_named_keeps_its_column(browser, tmp_path):
+    """The chart is drawn once more as SVG, whose labels can be read. `bored` is never true, `calm` is never named."""
+    browser.get(confusion_page(tmp_path, [("calm", "sad"), ("sad", "sad"), ("sad", "bored")]))
+    labels = browser.execute_async_script("""
+        const done = arguments[0], place = document.body.appendChild(document.createElement('div'));
+        const read = () => [...place.querySelectorAll('.role-axis-label text')].map(label => label.textContent);
+        vegaEmbed(place, spec, {renderer: 'svg'}).then(() => done(read()), fault => done([String(fault)]));
+    """)
+    assert sorted(labels) == ["bored", "bored", "calm", "calm", "sad", "sad"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

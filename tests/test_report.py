@@ -96,3 +96,8 @@ def test_cards_of_other_latents_are_refused(cards, says):
     cards.to_csv(fpath, index=False)
     with pytest.raises(outs.UnreadableError, match=rf"describe_latents\.csv is missing or damaged \({says}\)"):
         report.read_cards(EDITED)
+
+
+def test_edits_were_tried_in_saes_that_were_searched_and_had_a_latent_to_edit():
+    saes = pd.DataFrame({"searched": [1, 1, 0], "n_bias": [0, 2, 5], "n_perception": [1, 0, 9]})
+    assert [report.n_tried(saes, kind) for kind in ("ranked", "bias", "perception")] == [2, 1, 1]

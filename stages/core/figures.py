@@ -142,6 +142,17 @@ def region_legend(figure: Figure) -> None:
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches))
 
 
+def line_legend(figure: Figure, lines: dict[str, dict[str, Any]], columns: int = 4) -> None:
+    """Write below the panels which line means what: a piece of each line without a dot, away from the data.
+
+    lines: the options of each line (colour, style), by its label. columns: number of labels in a row.
+    """
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], lw=2, label=label, **options) for label, options in lines.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
 def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:
     """Draw a heatmap over a grey version of an image.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from string import Formatter
 from typing import Annotated, Literal
 
@@ -356,6 +357,32 @@ class Heatmap(Section):
     """Number of pairs on the contact sheet."""
 
 
+class CheckHeatmaps(Section):
+    """The number of images in each check of the maps. The stage prints how many forward passes follow from it, and an
+    estimate of the time, before it starts."""
+
+    n_perturbed: Annotated[int, Field(ge=2, le=LARGEST)]
+    """Number of images of the deletion and insertion curves, evenly spread over the confirmation images. All are taken
+    if there are no more. Each costs, with nine shares, 116 forward passes."""
+    n_bust_pairs: Annotated[int, Field(ge=2, le=LARGEST)]
+    """Number of confirmation pairs whose bust patches are deleted, evenly spread over the women. All are taken if there
+    are no more. Each costs, with nine shares, 116 forward passes: 58 for each of its two images."""
+    n_redrawn: Count
+    """Number of images whose Grad-ECLIP maps are drawn again with random parameters, for another emotion and with one
+    attention head. All confirmation images are taken if there are no more. Each costs 4 forward passes, and one for
+    each block of the vision tower."""
+    shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=3)]
+    """Shares of patches that are hidden or shown on a curve, ascending from 0 to 1. They are best dense where a good
+    map acts, near 0. Each share between the ends costs 8 forward passes for each image and curve, one for each map."""
+
+    @model_validator(mode="after")
+    def _from_none_to_all(self) -> CheckHeatmaps:
+        ascending = all(a < b for a, b in pairwise(self.shares))
+        if not ascending or (self.shares[0], self.shares[-1]) != (0, 1):
+            raise ValueError(f"shares must ascend from 0 to 1, given {self.shares}")
+        return self
+
+
 class Ablate(Section):
     """The causal test."""
 
@@ -389,6 +416,7 @@ SECTIONS: dict[str, type[Section]] = {
     "check_stability": CheckStability,
     "describe_latents": DescribeLatents,
     "heatmap": Heatmap,
+    "check_heatmaps": CheckHeatmaps,
     "ablate": Ablate,
 }
 

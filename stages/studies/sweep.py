@@ -129,7 +129,7 @@ def found_by(sha: str) -> dict[str, float]:
         "n_bias": select["n_bias"],
         "n_perception": select["n_perception"],
         "n_edited": select["n_latents"],
-        "encode_colour": describe["edited_latents"]["encode_colour"],
+        "encode_colour": describe["edited_latents"].get("encode_colour", math.nan),
         "planted_best_rank": describe["planted_feature"]["best_rank"],
         "planted_worst_rank": describe["planted_feature"]["worst_rank"],
     }

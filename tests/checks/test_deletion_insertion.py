@@ -39,6 +39,7 @@ def test_nothing_deleted_and_everything_inserted_is_the_image():
     assert (deletion_insertion.perturbed(IMAGES, HEAT, 1.0, "insertion") == IMAGES).all()
 
 
-def test_area_of_a_straight_line_is_its_middle():
-    shares = np.array(deletion_insertion.SHARES)
-    assert deletion_insertion.area(np.stack([1 - shares, 2 * shares], axis=1)) == pytest.approx([0.5, 1.0])
+def test_area_of_a_straight_line_is_its_middle_whatever_the_shares():
+    for shares in ([0.0, 0.05, 0.3, 1.0], [0.0, 0.5, 1.0]):
+        lines = np.stack([1 - np.array(shares), 2 * np.array(shares)], axis=1)
+        assert deletion_insertion.area(lines, shares) == pytest.approx([0.5, 1.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stages.core.ablation.arms import ARMS
 from stages.core.report import sentences, tables
 from stages.core.run import params
 from stages.core.schema import Clip, Demo, Inference, Ingest, TrainSae
@@ -39,7 +40,7 @@ def selection(latents=(1, 2), losing="semi_nude", gap=(2.0, 1.8, 2.2)) -> dict:
 
 
 def test_a_gap_and_its_edit_are_told_with_interval_and_the_same_search_on_swapped_labels():
-    says = sentences.finding(metrics(), selection(), INFERENCE)
+    says = sentences.finding(metrics(), selection(), INFERENCE, 4)
     assert "on 90 % [80, 100] of the images of women in a shirt, but on 30 % [20, 40] of the images" in says
     assert "30 % [20, 40] of the images of the same women semi-nude" in says
     assert "Editing 2 of 2,048 latents after block 4 raises accuracy on semi-nude women by 40 points [30, 50]" in says
@@ -47,9 +48,9 @@ def test_a_gap_and_its_edit_are_told_with_interval_and_the_same_search_on_swappe
     assert "and lowers it on women in a shirt by 1 point [0, 2]" in says
     without = metrics()
     without["ablate"]["null_searches"] = {}
-    assert "(p = 0.005 against matched random sets" in sentences.finding(without, selection(), INFERENCE)
+    assert "(p = 0.005 against matched random sets" in sentences.finding(without, selection(), INFERENCE, 4)
     del without["ablate"]["edit"]["accuracy"]["p_random_sets"]
-    assert "by 40 points [30, 50] and lowers it" in sentences.finding(without, selection(), INFERENCE)
+    assert "by 40 points [30, 50] and lowers it" in sentences.finding(without, selection(), INFERENCE, 4)
 
 
 def compared(edited: float, median: float) -> dict[str, float]:
@@ -110,35 +111,67 @@ def test_one_point_is_singular(estimate, says):
 
 
 def test_a_gap_the_other_way_is_told_the_other_way():
-    says = sentences.finding(metrics(gap=(-0.6, -0.7, -0.5)), selection(losing="clothed"), INFERENCE)
+    says = sentences.finding(metrics(gap=(-0.6, -0.7, -0.5)), selection(losing="clothed"), INFERENCE, 4)
     assert "of the images of women semi-nude, but on 90 % [80, 100] of the images of the same women in a shirt" in says
     assert "raises accuracy on women in a shirt by 40 points" in says and "lowers it on semi-nude women by" in says
 
 
 def test_without_a_gap_nothing_is_named_and_the_reason_is_told():
     none = selection((), "none", (0.02, -0.05, 0.09))
-    says = sentences.finding(metrics(gap=(0.0, -0.1, 0.1)), none, INFERENCE)
+    says = sentences.finding(metrics(gap=(0.0, -0.1, 0.1)), none, INFERENCE, 0)
     assert says.startswith("No emotion gap was found: clothed minus semi-nude accuracy is 0 points [-10, 10].")
     assert "No latent was named and none was edited" in says and "by 0.02 [-0.05, 0.09] nats" in says
 
 
 def test_a_gap_without_a_bias_latent_is_told():
-    says = sentences.finding(metrics(), selection(()), INFERENCE)
+    says = sentences.finding(metrics(), selection(()), INFERENCE, 0)
     assert "No bias latents were found: after block 4, none of 2,048 latents is shown to differ" in says
-    assert "(family-wise error rate 0.005). 117 are more active on semi-nude women. Nothing was edited." in says
+    assert "(family-wise error rate 0.005). 117 are more active on semi-nude women. No edit was tried." in says
 
 
 def test_a_model_that_reads_no_face_is_said_to_have_no_readout():
-    says = sentences.finding(metrics(skill=0.1), selection(), INFERENCE)
+    says = sentences.finding(metrics(skill=0.1), selection(), INFERENCE, 4)
     assert says.startswith("This CLIP does not read faces") and "where chance is 25%" in says
 
 
-def test_bias_latents_of_which_no_edit_helps_are_told():
+def test_edits_that_did_not_help_are_told_only_where_some_were_tried():
     with_bias = metrics()
     with_bias["select_sae"]["n_bias"] = 3.0
-    says = sentences.finding(with_bias, selection(()), INFERENCE)
-    assert "Of 2,048 latents after block 4, 3 were found, but no edit of them helped" in says
-    assert says.endswith("Nothing was edited.")
+    says = sentences.finding(with_bias, selection(()), INFERENCE, 4)
+    assert "Edits were tried in 4 SAEs on the women used for choosing, but none helped" in says
+    assert says.endswith("So nothing was edited.")
+    assert "tried in 1 SAE on" in sentences.finding(with_bias, selection(()), INFERENCE, 1)
+    assert "helped" not in sentences.finding(metrics(), selection(()), INFERENCE, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "sign", "says"),
+    [
+        (-0.001, 2, "", "0.00"),
+        (-0.0, 0, "+", "0"),
+        (0.004, 2, "+", "0.00"),
+        (-0.006, 2, "", "-0.01"),
+        (1, 0, "+", "+1"),
+    ],
+)
+def test_zero_has_no_sign(value, digits, sign, says):
+    assert sentences.fixed(value, digits, sign) == says
+
+
+def test_an_interval_around_nothing_has_no_minus():
+    assert sentences.number(found(-0.001, -0.002, 0.002)) == "0.00 [0.00, 0.00]"
+    assert sentences.points(found(-0.001, -0.002, 0.002)) == "0 points [0, 0]"
+    assert sentences.percent(found(-0.0, -0.0, 0.01)) == "0 % [0, 1]"
+
+
+def test_numbers_that_underflow_are_not_shown_as_measured_zeros():
+    assert (tables.power(0.0), tables.power(1.04e-9)) == ("< 1e-300", "1.04e-09")
+    assert tables.mean_and_spread(0.0, 0.0) == "0 ± 0"
+
+
+def test_arms_that_say_something_without_an_edit_are_the_same_for_table_and_figure():
+    unedited = [name for name, entry in ARMS.items() if entry.without_edit]
+    assert [*unedited, "bust_greyed", "face_greyed"] == list(tables.WITHOUT_EDIT)
 
 
 def test_how_many_latents_come_back_is_told_where_another_seed_was_tried():

@@ -81,6 +81,9 @@ class ArmEntry:
     shown: bool = True
     """Whether the arm stands in the report. The arm `error_kept` does not: it only checks that the edit's formula
     leaves x unchanged if no latent is edited."""
+    without_edit: bool = False
+    """Whether the arm says something if no latent is edited. The others are then equal to the original, or have nothing
+    to be compared with."""
 
 
 def build_arms(inputs: ArmInputs, *, at_last_block: bool = False) -> dict[str, Arm]:
@@ -286,10 +289,12 @@ def edited_in(scope: schema.EditScope) -> Builder:
 
 
 ARMS: dict[str, ArmEntry] = {
-    "original": ArmEntry(lambda inputs: original, "x"),
+    "original": ArmEntry(lambda inputs: original, "x", without_edit=True),
     "error_kept": ArmEntry(error_kept, "the edit's arithmetic with nothing edited: equals the original", shown=False),
-    "reconstructed": ArmEntry(lambda inputs: inputs.spliced.reconstructed, "the SAE's reconstruction of x"),
-    "noise": ArmEntry(noise, "x + a random vector as long as the reconstruction error"),
+    "reconstructed": ArmEntry(
+        lambda inputs: inputs.spliced.reconstructed, "the SAE's reconstruction of x", without_edit=True
+    ),
+    "noise": ArmEntry(noise, "x + a random vector as long as the reconstruction error", without_edit=True),
     "random_direction": ArmEntry(random_direction, "x + a random vector as long as the edit's change"),
     "difference_in_means": ArmEntry(difference_in_means, "x without the direction between the conditions' means"),
     "colour_subspace": ArmEntry(colour_subspace, "x without the subspace of the colours' means", planted_only=True),

@@ -8,6 +8,7 @@ to a region: then only its patches are ranked. Deletion then hides nothing outsi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,6 @@ from jaxtyping import Bool, Float, UInt8
 from stages.core.run.labels import GREY
 
 Kind = Literal["deletion", "insertion"]
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)  # shares of patches: denser where a good map acts
 
 
 def most_relevant(
@@ -65,11 +65,12 @@ def perturbed(
     return np.where(hidden[..., None], np.uint8(GREY), images)
 
 
-def area(readout: Float[np.ndarray, "share n"]) -> Float[np.ndarray, " n"]:
+def area(readout: Float[np.ndarray, "share n"], shares: Sequence[float] | np.ndarray) -> Float[np.ndarray, " n"]:
     """Compute the area under the readout over the share of patches, for each image, by trapezoids.
 
     readout: the emotion readout of the model, when a share of the patches is greyed out (deletion) or shown
-        (insertion). It has a row for each of SHARES, from 0 to 1, and a column per image.
+        (insertion). It has a row for each of `shares`, and a column per image.
+    shares: the shares of the patches, ascending from 0 to 1.
     Returns one area per image, in the unit of the readout.
     """
-    return np.trapezoid(readout, SHARES, axis=0)
+    return np.trapezoid(readout, shares, axis=0)

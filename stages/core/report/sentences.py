@@ -41,12 +41,22 @@ LABELS = {
 }
 
 
+def fixed(value: float, digits: int, sign: str = "") -> str:
+    """Write a number with this many decimals. Zero has no sign, however it was rounded.
+
+    sign: "+" writes the sign of a positive number, too.
+    """
+    written = f"{value:{sign}.{digits}f}"
+    return written.lstrip("+-") if float(written) == 0 else written
+
+
 def percent(found: dict[str, float]) -> str:
     """Write a share and its interval as text in percent, such as "31 % [24, 38]".
 
     found: the keys estimate, low and high (ends of the interval), each a share from 0 to 1.
     """
-    return f"{100 * found['estimate']:.0f} % [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+    estimate, low, high = (fixed(100 * found[key], 0) for key in ("estimate", "low", "high"))
+    return f"{estimate} % [{low}, {high}]"
 
 
 def points(found: dict[str, float]) -> str:
@@ -54,8 +64,8 @@ def points(found: dict[str, float]) -> str:
 
     found: the keys estimate, low and high (ends of the interval), each a difference of shares from -1 to 1.
     """
-    estimate = f"{100 * found['estimate']:.0f}"
-    return f"{estimate} {point_word(estimate)} [{100 * found['low']:.0f}, {100 * found['high']:.0f}]"
+    estimate, low, high = (fixed(100 * found[key], 0) for key in ("estimate", "low", "high"))
+    return f"{estimate} {point_word(estimate)} [{low}, {high}]"
 
 
 def point_word(count: str) -> str:
@@ -71,10 +81,11 @@ def number(found: dict[str, float]) -> str:
 
     found: the keys estimate, low and high (ends of the interval).
     """
-    return f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    estimate, low, high = (fixed(found[key], 2) for key in ("estimate", "low", "high"))
+    return f"{estimate} [{low}, {high}]"
 
 
-def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inference) -> str:
+def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inference, n_tried: int) -> str:
     """Write the main finding: the emotion gap, and what the edit of the chosen latents gains and costs.
 
     The emotion gap is accuracy on clothed minus accuracy on semi-nude images. If nothing was edited, the text gives the
@@ -85,6 +96,7 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
         worse) and `gap` (in R, on the women used for choosing) are used.
     inference: settings of the tests. A model reads faces if its accuracy in the condition read better is at least
         min_readout, on a scale from 0 (chance) to 1 (all correct).
+    n_tried: number of SAEs in which edits were tried.
     """
     accuracy = metrics["ablate"]["accuracy"]["original"]
     if metrics["ablate"]["guardrails"]["readout_skill"] < inference.min_readout:
@@ -94,8 +106,8 @@ def finding(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
             f"those of the same women semi-nude, where chance is {metrics['extract']['accuracy']['chance']:.0%}. "
             "It has no emotion readout that could be biased, so this report claims nothing."
         )
-    says = emotion_gap(accuracy)
-    return f"{says}. {edit_done(metrics, chosen) if chosen['latents'] else no_edit(metrics, chosen, inference)}"
+    edit = edit_done(metrics, chosen) if chosen["latents"] else no_edit(metrics, chosen, inference, n_tried)
+    return f"{emotion_gap(accuracy)}. {edit}"
 
 
 def emotion_gap(accuracy: dict[str, dict[str, float]]) -> str:
@@ -138,12 +150,13 @@ def edit_done(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
     )
 
 
-def no_edit(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inference) -> str:
+def no_edit(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inference, n_tried: int) -> str:
     """Write why nothing was edited.
 
     metrics: the contents of the metrics files, by stage; `select_sae` is read.
     chosen: content of data/selection/selection.json; `layer`, `list`, `losing` and `gap` are used.
     inference: settings of the tests.
+    n_tried: number of SAEs in which edits were tried.
     """
     found = metrics["select_sae"]
     gap, d_sae = number(chosen["gap"]), found["d_sae"]
@@ -153,19 +166,17 @@ def no_edit(metrics: dict[str, Any], chosen: dict[str, Any], inference: Inferenc
             f"emotion differs between the conditions by {gap} nats, which is not shown to be more than "
             f"{inference.min_gap:g}."
         )
-    women = WOMEN[chosen["losing"]]
     named = "perception" if chosen["list"] == "perception" else "bias"
-    n_found = found[f"n_{named}"]
-    if not n_found:
+    if not n_tried:
         return (
             f"No {named} latents were found: after block {chosen['layer']}, none of {d_sae:,} latents is "
             f"shown to differ (family-wise error rate {inference.alpha:g}). {found['n_perception']:.0f} are more "
-            "active on semi-nude women. Nothing was edited."
+            "active on semi-nude women. No edit was tried."
         )
     return (
-        f"Of {d_sae:,} latents after block {chosen['layer']}, {n_found:.0f} were found, but no edit of them helped: "
-        f"none raised the readout of {women} by more than it changed the other condition, without lowering accuracy. "
-        "Nothing was edited."
+        f"Edits were tried in {n_tried} {'SAE' if n_tried == 1 else 'SAEs'} on the women used for choosing, but none "
+        f"helped: none raised the readout of {WOMEN[chosen['losing']]} by more than it changed the other condition, "
+        "without lowering accuracy. So nothing was edited."
     )
 
 
@@ -226,7 +237,7 @@ def cards(metrics: dict[str, Any], chosen: dict[str, Any]) -> list[dict[str, str
 
     def card(found: dict[str, float], label: str, in_points: bool = False) -> dict[str, str]:
         scale, digits = (100, 0) if in_points else (1, 2)
-        value, low, high = (f"{scale * found[key]:+.{digits}f}" for key in ("estimate", "low", "high"))
+        value, low, high = (fixed(scale * found[key], digits, "+") for key in ("estimate", "low", "high"))
         unit = f" {point_word(value)}" if in_points else ""
         return {"value": f"{value}{unit}", "label": label, "interval": f"interval [{low}, {high}]"}
 

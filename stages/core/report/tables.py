@@ -13,7 +13,7 @@ import pandas as pd
 
 from stages.core import figures
 from stages.core.report import published
-from stages.core.report.sentences import SEARCHES, TOTALS, number, percent, points
+from stages.core.report.sentences import SEARCHES, TOTALS, fixed, number, percent, points
 from stages.core.run.labels import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 
 LIBRARIES = (
@@ -37,14 +37,28 @@ SAE_NUMBERS = (
 SAE_GAPS = ("held_out_fvu", "net_gain")  # so are these; a cell is empty where nobody was held out, or nothing searched
 LATENT_NUMBERS = ("latent", "step", "mean", "low", "high", "p_max_t", "act_mean", "act_p_max_t", "firing")
 CARD_NUMBERS = ("latent", "monosemanticity")
+WITHOUT_EDIT = ("original", "reconstructed", "noise", "bust_greyed", "face_greyed")
+"""Arms that say something where nothing was edited. The others are the edit, parts of it, or its rivals."""
+SMALLEST_POWER = 1e-300  # smaller numbers are 0 to a computer
 
 
-def arms(metrics: dict[str, Any]) -> pd.DataFrame:
+def power(value: float) -> str:
+    """Write a number that is not negative in powers of ten, such as 1.04e-09. A p that underflowed is "< 1e-300"."""
+    return f"{value:.2e}" if value >= SMALLEST_POWER else f"< {SMALLEST_POWER:.0e}"
+
+
+def mean_and_spread(mean: float, spread: float) -> str:
+    """Write a mean and a standard deviation in powers of ten, such as "3.75e-03 ± 3.94e-03", and zeros as 0."""
+    return " ± ".join(f"{value:.2e}" if value else "0" for value in (mean, spread))
+
+
+def arms(metrics: dict[str, Any], edited: bool) -> pd.DataFrame:
     """Tabulate how well each arm names the emotion. An arm is a version of the model or of the images.
 
     Examples of arms are `original`, `edited` (with the chosen latents edited) and `bust greyed`. Each arm has a row.
 
     metrics: the contents of the metrics files, by stage; `ablate` is read.
+    edited: whether latents were edited. If not, only the arms of WITHOUT_EDIT have rows.
     Returns these columns, every number with its interval:
         arm                                         name of the arm
         accuracy, semi-nude; accuracy, clothed      emotion accuracy on these images
@@ -53,6 +67,8 @@ def arms(metrics: dict[str, Any]) -> pd.DataFrame:
     """
     rows = []
     for arm, accuracy in metrics["ablate"]["accuracy"].items():
+        if not edited and arm not in WITHOUT_EDIT:
+            continue
         r = metrics["ablate"]["R"][arm]
         rows.append(
             {
@@ -119,13 +135,14 @@ def null_searches(metrics: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
+def lifts(metrics: dict[str, Any], edited: bool) -> pd.DataFrame:
     """Tabulate how much of the heatmaps lies on bust and face. Each arm, score and region has a row.
 
     An arm is a version of the model, such as `original` or `edited`. Scores are energy lift (a region's share of the
     map's mass, divided by its share of the picture) and IoU with the region's mask.
 
     metrics: the contents of the metrics files, by stage; `heatmap` is read.
+    edited: whether latents were edited. If not, the edited model is the original one and has no rows.
     Returns these columns:
         arm, score             the arm; the score and its region
         semi-nude, clothed     mean score on these images, with its interval
@@ -134,7 +151,7 @@ def lifts(metrics: dict[str, Any]) -> pd.DataFrame:
     """
     rows = []
     for arm, scores in metrics["heatmap"].items():
-        if arm == "images":
+        if arm == "images" or (arm == "edited" and not edited):
             continue
         for name, found in scores.items():
             rows.append(
@@ -208,11 +225,12 @@ def latents(chosen: pd.DataFrame, cards: pd.DataFrame) -> pd.DataFrame:
         {
             "latent": chosen["latent"],
             "step": chosen["step"],
-            "gap": [f"{mean:.3f} [{low:.3f}, {high:.3f}]" for mean, low, high in gaps],
+            "gap": [f"{fixed(mean, 3)} [{fixed(low, 3)}, {fixed(high, 3)}]" for mean, low, high in gaps],
             "p (max-T)": chosen["p_max_t"].map("{:.4f}".format),
-            "activation gap": chosen["act_mean"].map("{:.3f}".format),
-            "p of activation gap (max-T)": chosen["act_p_max_t"].map("{:.4f}".format),
-            "fires on": chosen["firing"].map("{:.1%} of tokens".format),
+            "activation gap (p)": [
+                f"{fixed(mean, 3)} ({p:.4f})" for mean, p in chosen[["act_mean", "act_p_max_t"]].to_numpy()
+            ],
+            "tokens": chosen["firing"].map("{:.1%}".format),
             "encodes": [
                 row["encodes"] if row["encodes"] == "none" else f"{row['encodes']} ({row[row['encodes']]:.0%})"
                 for _, row in cards.iterrows()
@@ -233,9 +251,10 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
         (numbers of latents found); searched (1 if edits were tried) and net_gain. net_gain belongs to the best edit:
         the gain of R (log-probability of the true emotion, nats) in the condition read worse minus the absolute change
         of R in the other.
-    Returns the same values as text, with a heading for each column. The column SAE names layer and expansion.
+    Returns the same values as text, with a heading for each column. The column SAE names layer and expansion. If no
+        SAE was searched, there is no column of net gains.
     """
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "SAE": [f"layer {r.layer} × {r.expansion}{' (chosen)' if r.chosen else ''}" for r in table.itertuples()],
             "recon": table["recon"].map("{:.2e}".format),
@@ -243,15 +262,16 @@ def saes(table: pd.DataFrame) -> pd.DataFrame:
             "FVU, last step": table["fvu"].map("{:.3f}".format),
             "FVU, held out": table["held_out_fvu"].map("{:.3f}".format).replace("nan", "none"),
             "dead": table["dead_fraction"].map("{:.1%}".format),
-            "MWU p": table["mwu_p"].map("{:.2e}".format),
+            "MWU p": table["mwu_p"].map(power),
             "AUC": table["auc"].map("{:.3f}".format),
-            "Cliff's δ": table["cliffs_delta"].map("{:.3f}".format),
+            "Cliff's δ": [fixed(delta, 3) for delta in table["cliffs_delta"]],
             "first order, r": table["first_order_correlation"].map("{:.2f}".format),
             "bias latents": table["n_bias"],
             "perception latents": table["n_perception"],
-            "net gain (nats)": [f"{r.net_gain:.2f}" if r.searched else "not searched" for r in table.itertuples()],
+            "net gain (nats)": [fixed(r.net_gain, 2) if r.searched else "not searched" for r in table.itertuples()],
         }
     )
+    return shown if table["searched"].any() else shown.drop(columns="net gain (nats)")
 
 
 def cosines(table: pd.DataFrame) -> pd.DataFrame:
@@ -264,11 +284,11 @@ def cosines(table: pd.DataFrame) -> pd.DataFrame:
     """
     shown = {
         f"layer {layer}": part.set_index("expansion").apply(
-            lambda row: f"{row['cosine_difference_mean']:.2e} ± {row['cosine_difference_std']:.2e}", axis=1
+            lambda row: mean_and_spread(row["cosine_difference_mean"], row["cosine_difference_std"]), axis=1
         )
         for layer, part in table.groupby("layer")
     }
-    study = published.COSINE.set_index("expansion").apply(lambda row: f"{row['mean']:.2e} ± {row['std']:.2e}", axis=1)
+    study = published.COSINE.set_index("expansion").apply(lambda row: mean_and_spread(row["mean"], row["std"]), axis=1)
     ours = pd.DataFrame(shown).assign(**{"the study, layer 22": study}).fillna("none")
     return ours.rename_axis("factor").reset_index().assign(factor=lambda rows: rows["factor"].map("× {}".format))
 
