@@ -38,6 +38,7 @@ ingest ────────┬─────────────┬─�
 prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► describe_latents ─┬─► report
                                 (layer × expansion)                      ├─► check_stability ──┤
                                                                          ├─► heatmap ──────────┤
+                                                                         ├─► map_readout       │
                                                                          └─► ablate ─┬─────────┤
                                                                                      └► export_clip
 ingest, prepare_clip ──────────────────────────────────────────────────────► check_heatmaps ───► report"""

@@ -356,6 +356,32 @@ class Heatmap(Section):
     """Number of pairs on the contact sheet."""
 
 
+class MapReadout(Section):
+    """Signed maps of the emotion readout R, in nats."""
+
+    batch_size: Count
+    """Images, or changed images, per forward pass."""
+    n_pairs: Count
+    """Largest number of pairs of confirmation women that are mapped, evenly spaced among all."""
+    window: Count
+    """Side of the windows that occlusion hides, in patches."""
+    stride: Count
+    """Distance between two such windows, in patches; at most `window`, so that each patch is hidden."""
+    n_steps: Annotated[int, Field(ge=1, le=1000)]
+    """Number of gradients on the path from the baseline to an image. If `completeness` in
+    metrics/full/map_readout.json shows large gaps, take more."""
+    blur: Share
+    """Standard deviation of the blur of the blurred baseline, as a share of the side of the image."""
+    n_shown: Annotated[int, Field(ge=1, le=4)]
+    """Number of women whose maps are drawn."""
+
+    @model_validator(mode="after")
+    def _covering(self) -> MapReadout:
+        if self.stride > self.window:
+            raise ValueError(f"stride is {self.stride}, but at most window ({self.window}) hides every patch")
+        return self
+
+
 class Ablate(Section):
     """The causal test."""
 
@@ -389,6 +415,7 @@ SECTIONS: dict[str, type[Section]] = {
     "check_stability": CheckStability,
     "describe_latents": DescribeLatents,
     "heatmap": Heatmap,
+    "map_readout": MapReadout,
     "ablate": Ablate,
 }
 

@@ -1,0 +1,105 @@
+"""The stage that maps R: from maps to metrics, on a random model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from stages import map_readout
+from stages.core.latents.selection import Selection
+from stages.core.latents.spliced_clip import original
+from stages.core.paired import Pairs
+from stages.core.run import outs, params
+from stages.core.run.labels import GREY
+from stages.core.schema import Edit, Inference, MapReadout
+from tests.imports import ROOT
+
+CONFIG = MapReadout(batch_size=8, n_pairs=4, window=2, stride=1, n_steps=8, blur=0.1, n_shown=2)
+EDIT = Edit.model_construct(kind="zero", factor=0.0, scope="all")
+
+
+@pytest.fixture
+def inference() -> Inference:
+    return params.load(Inference, fpath=ROOT / "params.yaml").model_copy(update={"n_bootstrap": 50})
+
+
+@pytest.fixture
+def chosen(spliced) -> Selection:
+    tests = pd.DataFrame({"mean_cls": np.zeros(64), "mean_patch": np.zeros(64)})
+    return Selection(2, np.array([5, 9, 33]), "semi_nude", "bias", {}, tests, spliced.sae)
+
+
+def test_maps_become_metrics_that_add_up(spliced, chosen, inference, tmp_path):
+    """The metrics of the whole map are the means of R that the maps add up to, from a pass of the model of its own."""
+    pairs = Pairs.from_images(spliced.data.table, "confirmation")
+    mean = map_readout.mean_tokens(spliced, np.arange(8))
+    assert torch.allclose(mean, spliced.audit.tokens(np.arange(8)).mean(0), atol=1e-6)
+    arms = {"original": original, "edited": spliced.selected_edit_arm(chosen, EDIT)}
+    mapped = {name: map_readout.map_arm(spliced, pairs.rows, arm, mean, CONFIG) for name, arm in arms.items()}
+    places, n_fitting = map_readout.find_places(spliced.data, pairs.rows, spliced.clip.grid)
+    by_latent = map_readout.map_latents(spliced, pairs.rows, chosen, EDIT, 8)
+    found = {"images": n_fitting, **map_readout.measure(mapped, places, pairs, inference)}
+    found = map_readout.with_latents(found, by_latent, places, pairs, inference)
+
+    R = dict(zip(arms, spliced.outcomes(pairs.rows, list(arms.values())).R, strict=True))
+    grey = np.full_like(spliced.data.images(pairs.rows), GREY)
+    hidden = dict(
+        zip(arms, spliced.outcomes(pairs.rows, list(arms.values()), lambda rows: grey[: len(rows)]).R, strict=True)
+    )
+    semi_nude = slice(len(pairs))
+    for arm in arms:
+        expected = (R[arm] - hidden[arm])[semi_nude].mean()
+        complete = found["maps"]["integrated_gradients"][arm]["whole_sum"]["semi_nude"]["estimate"]
+        slack = found["completeness"]["integrated_gradients"][arm]["largest_gap"]
+        assert abs(complete - expected) <= slack + 1e-4
+        players = [found["shapley"][arm][name]["semi_nude"]["estimate"] for name in ("face", "bust", "rest")]
+        assert sum(players) == pytest.approx(expected, abs=1e-4)
+    of_edit = found["maps"]["edited_latents"]["original"]["whole_sum"]["clothed"]["estimate"]
+    at_cls = sum(part["class_token"]["clothed"]["estimate"] for part in found["latents"].values())
+    change = (R["original"] - R["edited"])[len(pairs) :].mean()
+    assert of_edit + at_cls == pytest.approx(change, rel=0.02, abs=1e-3)
+
+    outs.write_metrics(tmp_path / "full.json", found)
+    outs.write_metrics(tmp_path / "short.json", map_readout.headline(found))
+    short = json.loads((tmp_path / "short.json").read_text())
+    lowest = found["maps"]["attribution"]["edited"]["bust_sum"]
+    assert short["bust_sum_gap"]["attribution"]["edited"] == pytest.approx(
+        lowest["clothed"]["estimate"] - lowest["semi_nude"]["estimate"]
+    )
+    grids = {name: maps.grids["occlusion"] for name, maps in mapped.items()}
+    map_readout.draw(spliced.data, pairs, grids, places, 2, tmp_path / "maps.png")
+    with Image.open(tmp_path / "maps.png") as picture:
+        colours = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    assert (colours[:, 0] > colours[:, 2] + 60).any() and (colours[:, 2] > colours[:, 0] + 60).any()  # red, and blue
+
+
+def test_a_region_that_alone_carries_R_has_its_sum_and_its_control_has_none(spliced, inference):
+    """A map of -1 in the patches of the bust of semi-nude images, and nothing elsewhere."""
+    pairs = Pairs.from_images(spliced.data.table)
+    places, n_fitting = map_readout.find_places(spliced.data, pairs.rows, (4, 4))
+    maps = -places["bust"].astype(np.float32)
+    maps[len(pairs) :] = 0
+    found = map_readout.summarise_map(maps, places, pairs, inference)
+    area = places["bust"][0].sum()  # whole patches: the mask is 8 x 16 pixels
+    assert area == 2
+    for name, expected in {"whole_sum": 2, "bust_sum": 2, "bust_control_sum": 0, "face_sum": 0}.items():
+        assert found[name]["gap"]["estimate"] == pytest.approx(expected, abs=1e-6), name
+    assert found["bust_harm_share"]["semi_nude"]["estimate"] == 1
+    assert found["bust_control_harm_share"]["semi_nude"]["estimate"] == pytest.approx(0, abs=1e-9)
+    assert found["bust_harm_share"]["clothed"]["estimate"] == pytest.approx(area / 16)
+    assert n_fitting == {"bust_shape_fits_elsewhere": len(pairs.rows), "face_shape_fits_elsewhere": len(pairs.rows)}
+
+
+def test_pairs_are_evenly_spaced():
+    assert map_readout.evenly(9, 3).tolist() == [0, 4, 8]
+    assert map_readout.evenly(2, 5).tolist() == [0, 1]
+
+
+def test_windows_further_apart_than_their_size_are_refused():
+    with pytest.raises(ValueError, match=r"stride is 3, but at most window \(2\)"):
+        MapReadout(**(CONFIG.model_dump() | {"stride": 3}))
