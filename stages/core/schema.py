@@ -369,7 +369,7 @@ class MapReadout(Section):
     """Distance between two such windows, in patches; at most `window`, so that each patch is hidden."""
     n_steps: Annotated[int, Field(ge=1, le=1000)]
     """Number of gradients on the path from the baseline to an image. If `completeness` in
-    metrics/full/map_readout.json shows large gaps, take more."""
+    metrics/full/map_readout.json shows large gaps in the original model, take more."""
     blur: Share
     """Standard deviation of the blur of the blurred baseline, as a share of the side of the image."""
     n_shown: Annotated[int, Field(ge=1, le=4)]

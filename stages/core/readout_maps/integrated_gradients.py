@@ -4,6 +4,9 @@
 
 The attributions add up to R(x) - R(b), where b is the baseline. The mean over t is computed by Gauss-Legendre
 quadrature. What it misses is the completeness gap, which every map carries.
+
+A model with latents edited inside is not continuous: where an edited latent begins to fire on the path, R jumps, and no
+gradient sees a jump. There the gap stays, however many steps are taken. Occlusion and Shapley values have no such gap.
 """
 
 from __future__ import annotations

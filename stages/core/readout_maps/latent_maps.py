@@ -36,7 +36,7 @@ def effect_maps(
     arm: the model in which dR/df is taken; the original one if not given.
     Returns the maps of the patches, and the values of the class token. Both together add up to the latent's effect.
     """
-    chosen = torch.from_numpy(latents).to(spliced.clip.device)
+    chosen = torch.tensor(latents, device=spliced.clip.device)
 
     def by_token(some: np.ndarray) -> tuple[Tensor, Tensor]:
         batch = spliced.batch(some)
