@@ -254,12 +254,15 @@ def with_latents(
     """Add the maps of the edited latents to all metrics, and return them.
 
     found: from `measure`. by_latent: maps of the latents for the images of `pairs.rows`. The others: as for `measure`.
-    The maps edited_latents and edited_latents_first_order are added for the original model, the completeness of the
-    first, and the key latents: for each latent the sum of its exact map in each place, and its value at the class token
-    (class_token), nats. Each has semi_nude, clothed and gap, and these have estimate, low and high.
+    The maps edited_latents and edited_latents_first_order are added for the original model. The first has its
+    completeness, and its value at the class token (class_token), which is on no patch. The key latents has, for each
+    latent, the sum of its exact map in each place, and its value at the class token. All values are in nats. Each has
+    semi_nude, clothed and gap, and these have estimate, low and high.
     """
+    exact = summarise_map(by_latent.maps.sum(1), places, pairs, inference)
+    exact["class_token"] = pairs.summary(by_latent.at_cls.sum(1, dtype=np.float64), inference)
     maps = {
-        "edited_latents": {"original": summarise_map(by_latent.maps.sum(1), places, pairs, inference)},
+        "edited_latents": {"original": exact},
         "edited_latents_first_order": {
             "original": summarise_map(by_latent.first_order.sum(1), places, pairs, inference)
         },
@@ -283,6 +286,7 @@ def headline(found: dict[str, Any]) -> dict[str, Any]:
 
     found: all metrics, as in metrics/full/map_readout.json.
     Returns the keys images, bust_sum_gap and bust_harm_share_gap (by map and arm), and shapley_gap (by arm and region).
+    If latents are edited, it also has edited_latents_gap: their gap on all patches together, and at the class token.
     """
     gaps: dict[str, Any] = {
         f"{score}_gap": {
@@ -295,6 +299,11 @@ def headline(found: dict[str, Any]) -> dict[str, Any]:
         arm: {name: parts["gap"]["estimate"] for name, parts in players.items()}
         for arm, players in found["shapley"].items()
     }
+    if "edited_latents" in found["maps"]:
+        exact = found["maps"]["edited_latents"]["original"]
+        gaps["edited_latents_gap"] = {
+            name: exact[key]["gap"]["estimate"] for name, key in (("patches", "whole_sum"), ("class_token",) * 2)
+        }
     return {"images": found["images"], **gaps}
 
 

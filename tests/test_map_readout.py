@@ -64,6 +64,8 @@ def test_maps_become_metrics_that_add_up(spliced, chosen, inference, tmp_path):
     at_cls = sum(part["class_token"]["clothed"]["estimate"] for part in found["latents"].values())
     change = (R["original"] - R["edited"])[len(pairs) :].mean()
     assert of_edit + at_cls == pytest.approx(change, rel=0.02, abs=1e-3)
+    whole_at_cls = found["maps"]["edited_latents"]["original"]["class_token"]
+    assert whole_at_cls["clothed"]["estimate"] == pytest.approx(at_cls, abs=1e-5)
 
     outs.write_metrics(tmp_path / "full.json", found)
     outs.write_metrics(tmp_path / "short.json", map_readout.headline(found))
@@ -72,6 +74,7 @@ def test_maps_become_metrics_that_add_up(spliced, chosen, inference, tmp_path):
     assert short["bust_sum_gap"]["attribution"]["edited"] == pytest.approx(
         lowest["clothed"]["estimate"] - lowest["semi_nude"]["estimate"]
     )
+    assert short["edited_latents_gap"]["class_token"] == whole_at_cls["gap"]["estimate"]
     grids = {name: maps.grids["occlusion"] for name, maps in mapped.items()}
     map_readout.draw(spliced.data, pairs, grids, places, 2, tmp_path / "maps.png")
     with Image.open(tmp_path / "maps.png") as picture:

@@ -34,6 +34,7 @@ CONDITION_LABELS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 DPI = 110
 REGION_COLOURS = {"bust": BLUE, "face": ORANGE}
 TINT = 0.45  # share of a region's colour in the pixels inside its mask
+OPAQUE = 0.2  # share of the limit of a signed map from which its colour hides the picture: the colour tells the value
 FADED = 0.3  # share of an image's colour that is left where the latent is not active
 
 STYLE: dict[Any, Any] = {
@@ -176,7 +177,7 @@ def signed_overlay(
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
     ax.imshow(0.35 + 0.55 * grey, interpolation="nearest", extent=(0, size, size, 0))
     limit = limit or 1.0  # maps of zeros have a scale, too
-    opaque = 0.9 * np.sqrt(np.minimum(np.abs(heat) / limit, 1))
+    opaque = 0.9 * np.minimum(np.abs(heat) / (OPAQUE * limit), 1)
     ax.imshow(heat, cmap="RdBu", vmin=-limit, vmax=limit, alpha=opaque, extent=(0, size, size, 0))
     middles = np.arange(size) + 0.5
     for mask, style in ((bust, "-"), (face, "--")):
