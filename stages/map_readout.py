@@ -11,8 +11,8 @@ claims   how many nats of R bust and face add or take away, in both conditions, 
 R is the log-probability of the true emotion, nats. A gap is clothed minus semi-nude image of a pair. Below 0, a place
 lowers R. The maps, each an array [image, gh, gw]:
     occlusion                       what R loses when a window is hidden, spread over its patches
-    integrated_gradients            R(image) - R(grey image), divided among the pixels
-    integrated_gradients_blurred    the same, from the blurred image
+    integrated_gradients            R(image) - R(grey image), divided among the pixels; original model alone
+    integrated_gradients_blurred    the same, from the blurred image (`map_readout.baselines`)
     integrated_gradients_tokens     the same among the tokens that the SAE reads, from their mean over discovery images
     attribution, grad_eclip         first order, through the last attention
     edited_latents                  R(image) - R(image with the latents edited), divided among the tokens
@@ -41,7 +41,8 @@ from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 from stages.core.paired import SHARE, Pairs
 from stages.core.readout_maps import integrated_gradients
 from stages.core.readout_maps.changed_inputs import read_pixels, read_tokens
-from stages.core.readout_maps.fills import filled
+from stages.core.readout_maps.fills import Fill, filled
+from stages.core.readout_maps.integrated_gradients import CompleteMaps
 from stages.core.readout_maps.last_attention import last_attention_maps
 from stages.core.readout_maps.latent_maps import edit_maps, effect_maps
 from stages.core.readout_maps.occlusion import occlusion
@@ -58,7 +59,9 @@ DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/
 SELECTION_DPATH = Path("data/selection")
 METRICS_FPATH, FULL_FPATH = Path("metrics/map_readout.json"), Path("metrics/full/map_readout.json")
 PLOT_FPATH = Path("plots/map_readout.png")
-PATHS = ("integrated_gradients", "integrated_gradients_blurred", "integrated_gradients_tokens")
+FROM: dict[Fill, str] = {"grey": "integrated_gradients", "blurred": "integrated_gradients_blurred"}
+TOKENS = "integrated_gradients_tokens"
+N_AT_ONCE = 4  # images that are changed in turn; each is changed a hundred times and more, and processes share the rest
 DRAWN = "occlusion"  # the map of the figure: what hiding a window really does, without a gradient
 
 Grids = np.ndarray  # [image, gh, gw]
@@ -68,7 +71,8 @@ Grids = np.ndarray  # [image, gh, gw]
 class ArmMaps:
     """Maps of R (log-probability of the true emotion, nats) of some images in one model: original or edited.
 
-    grids: maps [image, gh, gw] by name.
+    grids: maps [image, gh, gw] by name. Integrated gradients of pixels are those of the original model alone: in the
+        edited one R jumps where an edited latent begins to fire, and no gradient sees a jump.
     completeness: for each map that should add up to a change of R, two arrays [image]: the change, and how far the map
         is from it.
     coalitions: R of each image for each set of visible regions, [image, coalition] (`readout_maps/shapley.py`).
@@ -77,6 +81,21 @@ class ArmMaps:
     grids: dict[str, Grids]
     completeness: dict[str, tuple[np.ndarray, np.ndarray]]
     coalitions: np.ndarray
+
+
+def choose_pairs(pairs: Pairs, n_women: int, n_pairs: int) -> Pairs:
+    """Choose women evenly spaced among all, and some pairs of each. The next woman starts at her next pair.
+
+    So all expressions are among the first pairs of the women, if each woman has them in the same order.
+
+    pairs: the pairs of all women. n_women: largest number of women. n_pairs: largest number of pairs of a woman.
+    """
+    groups = list(pairs.table.groupby("identity", sort=False).indices.values())
+    chosen = [
+        np.roll(groups[woman], -i)[evenly(len(groups[woman]), n_pairs)]
+        for i, woman in enumerate(evenly(len(groups), n_women))
+    ]
+    return Pairs(pairs.table.iloc[np.sort(np.concatenate(chosen))].reset_index(drop=True))
 
 
 def mean_tokens(spliced: SplicedClip, rows: np.ndarray) -> Tensor:
@@ -88,45 +107,88 @@ def mean_tokens(spliced: SplicedClip, rows: np.ndarray) -> Tensor:
     return torch.as_tensor(total / len(rows)).float()
 
 
-def map_arm(spliced: SplicedClip, rows: np.ndarray, arm: Arm, mean: Tensor, config: MapReadout) -> ArmMaps:
-    """Compute all maps of R of some images, while an arm changes the model, except those of the latents.
+def map_arms(
+    spliced: SplicedClip, rows: np.ndarray, arms: dict[str, Arm], mean: Tensor, config: MapReadout
+) -> dict[str, ArmMaps]:
+    """Compute all maps of R of some images, except those of the latents, under each arm.
 
     spliced: CLIP with the SAE, and the data set.
     rows: row numbers of the images in the data set's table.
-    arm: an intervention on the residual stream, such as the edit.
+    arms: interventions on the residual stream, by name. The first one is that of the original model.
     mean: mean tokens [token, width], where the path to the tokens of an image starts.
     config: sizes of windows, numbers of steps, and blur.
     Raises WindowError if windows do not fit the grid of patches. Raises ExplainError if the formulas of Grad-ECLIP do
     not apply to the model.
     """
-    clip, data = spliced.clip, spliced.data
-    on_grid: dict[str, Any] = {"grid": clip.grid, "batch_size": spliced.batch_size}
-    on_path = on_grid | {"n_steps": config.n_steps}
     shown = bar("map R", len(list(spliced.slices(rows))), shown=spliced.ranks.first)
 
     def by_batch(some: np.ndarray) -> tuple[Tensor, ...]:
-        images, read = data.images(some), read_pixels(spliced, some, arm)
-        versions = images, filled(images, "grey"), filled(images, "blurred", config.blur)
-        pixels, grey, blurred = (clip.pixels(version) for version in versions)
-        tokens = arm(spliced.batch(some))
-        paths = [
-            integrated_gradients.of_pixels(read, pixels, grey, **on_path),
-            integrated_gradients.of_pixels(read, pixels, blurred, **on_path),
-            integrated_gradients.of_tokens(read_tokens(spliced, some), tokens, mean.expand_as(tokens), **on_path),
-        ]
-        hidden = occlusion(read, pixels, grey, window=config.window, stride=config.stride, **on_grid)
-        face, bust = (torch.from_numpy(mask).to(pixels) for mask in (shares(data, r, some) for r in ("face", "bust")))
-        coalitions = coalition_readouts(read, pixels, grey, partition(face, bust), spliced.batch_size)
-        ends = [part for path in paths for part in (path.change, path.completeness_gap)]
+        from_pixels = map_pixels(spliced, some, list(arms.values()), config)
+        from_tokens = [map_tokens(spliced, some, arm, mean, config) for arm in arms.values()]
         shown.update(spliced.ranks.size)
-        return coalitions.double(), hidden, *(path.maps for path in paths), *ends
+        return *from_pixels, *(part for path in from_tokens for part in (path.maps, path.change, path.completeness_gap))
 
     with shown:
-        coalitions, *found = spliced.compute_by_batch(rows, by_batch)
-    grids, ends = found[: 1 + len(PATHS)], found[1 + len(PATHS) :]
-    completeness = dict(zip(PATHS, zip(ends[::2], ends[1::2], strict=True), strict=True))
-    through_attention = {str(method): maps for method, maps in last_attention_maps(spliced, rows, arm).items()}
-    return ArmMaps(dict(zip(("occlusion", *PATHS), grids, strict=True)) | through_attention, completeness, coalitions)
+        coalitions, hidden, *found = spliced.compute_by_batch(rows, by_batch)
+    paths = list(zip(found[::3], found[1::3], found[2::3], strict=True))  # maps, change, completeness gap of each path
+    of_pixels = dict(zip((FROM[fill] for fill in config.baselines), paths, strict=False))
+    of_tokens = paths[len(config.baselines) :]
+    mapped = {}
+    for i, (name, arm) in enumerate(arms.items()):
+        mine = {TOKENS: of_tokens[i]} | (of_pixels if i == 0 else {})
+        grids = {"occlusion": hidden[:, i]} | {path: maps for path, (maps, _, _) in mine.items()}
+        grids |= {str(method): maps for method, maps in last_attention_maps(spliced, rows, arm).items()}
+        completeness = {path: (change, missed) for path, (_, change, missed) in mine.items()}
+        mapped[name] = ArmMaps(grids, completeness, coalitions[:, :, i])
+    return mapped
+
+
+def map_pixels(spliced: SplicedClip, rows: np.ndarray, arms: list[Arm], config: MapReadout) -> tuple[Tensor, ...]:
+    """Compute the maps of R that start at the pixels of some images.
+
+    spliced, config: as for `map_arms`. rows: row numbers of the images of one batch.
+    arms: interventions on the residual stream. The first one is that of the original model.
+    Returns R for each set of visible regions [image, coalition, arm] and the occlusion maps [image, arm, gh, gw]; then
+    for each baseline, in the original model, the maps of integrated gradients [image, gh, gw], the change of R that a
+    map should add up to, and how far it is from that [image].
+    """
+    clip, data, images = spliced.clip, spliced.data, spliced.data.images(rows)
+    on_grid: dict[str, Any] = {"grid": clip.grid, "batch_size": config.batch_size}
+    pixels, grey = clip.pixels(images), clip.pixels(filled(images, "grey"))
+    read, read_original = read_pixels(spliced, rows, arms), read_pixels(spliced, rows, arms[:1])
+    face, bust = (torch.from_numpy(shares(data, region, rows)).to(pixels) for region in ("face", "bust"))
+    coalitions = coalition_readouts(read, pixels, grey, partition(face, bust), config.batch_size)
+    whole = coalitions[:, -1]
+    hidden = occlusion(read, pixels, grey, whole, window=config.window, stride=config.stride, **on_grid)
+    parts = []
+    for fill in config.baselines:
+        start, R_start = grey, coalitions[:, 0, 0]
+        if fill == "blurred":
+            start = clip.pixels(filled(images, fill, config.blur))
+            with torch.no_grad():
+                R_start = read_original(start, torch.arange(len(rows)))[:, 0]
+        change = whole[:, 0] - R_start
+        path = integrated_gradients.of_pixels(read_original, pixels, start, change, n_steps=config.n_steps, **on_grid)
+        parts += [path.maps, change, path.completeness_gap]
+    return coalitions.double(), hidden, *parts
+
+
+def map_tokens(spliced: SplicedClip, rows: np.ndarray, arm: Arm, mean: Tensor, config: MapReadout) -> CompleteMaps:
+    """Compute integrated gradients of R from the mean tokens to the tokens that an arm gives, from the store.
+
+    spliced: CLIP with the SAE, and the data set. rows: row numbers of the images of one batch.
+    arm: an intervention on the residual stream. mean: mean tokens [token, width].
+    config: number of steps, and of tokens of changed images in one pass.
+    """
+    tokens = arm(spliced.batch(rows))
+    return integrated_gradients.of_tokens(
+        read_tokens(spliced, rows),
+        tokens,
+        mean.expand_as(tokens),
+        grid=spliced.clip.grid,
+        n_steps=config.n_steps,
+        batch_size=config.batch_size,
+    )
 
 
 def shares(data: Dataset, region: str, rows: np.ndarray) -> np.ndarray:
@@ -210,15 +272,18 @@ class LatentMaps:
     first_order: np.ndarray
 
 
-def map_latents(spliced: SplicedClip, rows: np.ndarray, chosen: Selection, edit: Edit, n_steps: int) -> LatentMaps:
+def map_latents(
+    spliced: SplicedClip, rows: np.ndarray, chosen: Selection, edit: Edit, config: MapReadout
+) -> LatentMaps:
     """Compute where in the picture the edited latents act on R.
 
     spliced: CLIP with the SAE, and the data set. rows: row numbers of the images in the data set's table.
-    chosen: the latents to edit. edit: the edit of params.yaml. n_steps: number of gradients on the path of an image.
+    chosen: the latents to edit. edit: the edit of params.yaml.
+    config: number of gradients on the path of an image, and of changed images in one pass.
     """
     whole = spliced.selected_edit_arm(chosen, edit)
     parts = [spliced.selected_edit_arm(chosen, edit, chosen.latents[i : i + 1]) for i in range(len(chosen.latents))]
-    exact = edit_maps(spliced, rows, whole, parts, n_steps)
+    exact = edit_maps(spliced, rows, whole, parts, n_steps=config.n_steps, batch_size=config.batch_size)
     return LatentMaps(chosen.latents, *exact, effect_maps(spliced, rows, chosen.latents)[0])
 
 
@@ -227,23 +292,31 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Summarise all maps of R over pairs, with intervals over women.
 
-    mapped: the maps of the images of `pairs.rows`, by arm (original, edited).
+    mapped: the maps of the images of `pairs.rows`, by arm (original, and edited if latents are edited).
     places: coverage [image, gh, gw] of bust, face and their controls. inference: settings of the intervals.
     Returns three keys:
         maps            by map and arm: `summarise_map`
         shapley         by arm: `summarise_players`
         completeness    by map and arm: `summarise_completeness`
     """
-    names = next(iter(mapped.values())).grids
+    original_maps = next(iter(mapped.values()))  # the original model has all maps
     return {
         "maps": {
-            name: {arm: summarise_map(maps.grids[name], places, pairs, inference) for arm, maps in mapped.items()}
-            for name in names
+            name: {
+                arm: summarise_map(maps.grids[name], places, pairs, inference)
+                for arm, maps in mapped.items()
+                if name in maps.grids
+            }
+            for name in original_maps.grids
         },
         "shapley": {arm: summarise_players(maps.coalitions, pairs, inference) for arm, maps in mapped.items()},
         "completeness": {
-            name: {arm: summarise_completeness(*maps.completeness[name]) for arm, maps in mapped.items()}
-            for name in PATHS
+            name: {
+                arm: summarise_completeness(*maps.completeness[name])
+                for arm, maps in mapped.items()
+                if name in maps.completeness
+            }
+            for name in original_maps.completeness
         },
     }
 
@@ -256,8 +329,8 @@ def with_latents(
     found: from `measure`. by_latent: maps of the latents for the images of `pairs.rows`. The others: as for `measure`.
     The maps edited_latents and edited_latents_first_order are added for the original model. The first has its
     completeness, and its value at the class token (class_token), which is on no patch. The key latents has, for each
-    latent, the sum of its exact map in each place, and its value at the class token. All values are in nats. Each has
-    semi_nude, clothed and gap, and these have estimate, low and high.
+    latent, the sum of its exact map in bust and face, and its value at the class token. All values are in nats. Each
+    has semi_nude, clothed and gap, and these have estimate, low and high.
     """
     exact = summarise_map(by_latent.maps.sum(1), places, pairs, inference)
     exact["class_token"] = pairs.summary(by_latent.at_cls.sum(1, dtype=np.float64), inference)
@@ -271,7 +344,7 @@ def with_latents(
     completeness = {"edited_latents": {"original": summarise_completeness(by_latent.change, missed)}}
     latents = {}
     for i, latent in enumerate(by_latent.latents):
-        sums = {f"{name}_sum": region_sum(by_latent.maps[:, i], coverage) for name, coverage in places.items()}
+        sums = {f"{region}_sum": region_sum(by_latent.maps[:, i], places[region]) for region in REGIONS}
         sums["class_token"] = by_latent.at_cls[:, i]
         latents[f"latent_{latent}"] = {name: pairs.summary(values, inference) for name, values in sums.items()}
     return found | {
@@ -329,8 +402,8 @@ def draw(
             row, heat = pairs.rows[i : i + 1], grids[arm][i]
             bust, face = (data.mask(region, row)[0] for region in ("bust", "face"))
             colours = figures.signed_overlay(ax, data.images(row)[0], heat, limit, bust=bust, face=face)
-            sums = {region: (heat * places[region][i]).sum() for region in REGIONS}
-            written = ", ".join(f"{region} {value:+.2f}" for region, value in sums.items())
+            sums = {region: float((heat * places[region][i]).sum()) for region in REGIONS}
+            written = ", ".join(f"{region} {round(value, 2) + 0.0:+.2f}" for region, value in sums.items())  # no -0.00
             ax.set_title(f"{figures.CONDITION_LABELS[condition]}, {arm}\n{written}", fontsize=8.5)
     figure.colorbar(colours, ax=axes, shrink=0.6, label="nats per patch")
     figures.save(figure, fpath)
@@ -346,16 +419,16 @@ def main() -> None:
     compute, inference, edit, config = params.load(Compute, Inference, Edit, MapReadout)
     clip, data = vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH)
     chosen, ranks = selection.load(SELECTION_DPATH), join_ranks(clip.device)
-    spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, config.batch_size, ranks)
-    pairs = Pairs.from_images(data.table, "confirmation")
-    pairs = Pairs(pairs.table.iloc[evenly(len(pairs), config.n_pairs)].reset_index(drop=True))
+    spliced = SplicedClip.from_selection(chosen, clip, data, ACTIVATIONS_DPATH, N_AT_ONCE, ranks)
+    pairs = choose_pairs(Pairs.from_images(data.table, "confirmation"), config.n_women, config.n_pairs)
     mean = mean_tokens(spliced, data.rows("discovery"))
-    arms = {"original": original, "edited": spliced.selected_edit_arm(chosen, edit)}
-    mapped = {name: map_arm(spliced, pairs.rows, arm, mean, config) for name, arm in arms.items()}
-    by_latent = map_latents(spliced, pairs.rows, chosen, edit, config.n_steps) if len(chosen.latents) else None
+    arms = {"original": original} | ({"edited": spliced.selected_edit_arm(chosen, edit)} if len(chosen.latents) else {})
+    mapped = map_arms(spliced, pairs.rows, arms, mean, config)
+    by_latent = map_latents(spliced, pairs.rows, chosen, edit, config) if len(chosen.latents) else None
     if ranks.first:
         places, n_fitting = find_places(data, pairs.rows, clip.grid)
-        found = {"images": {"mapped": len(pairs.rows), **n_fitting}, **measure(mapped, places, pairs, inference)}
+        counts = {"mapped": len(pairs.rows), "women": pairs.n_women, **n_fitting}
+        found = {"images": counts, **measure(mapped, places, pairs, inference)}
         if by_latent is not None:
             found = with_latents(found, by_latent, places, pairs, inference)
         outs.write_metrics(FULL_FPATH, found)

@@ -360,9 +360,11 @@ class MapReadout(Section):
     """Signed maps of the emotion readout R, in nats."""
 
     batch_size: Count
-    """Images, or changed images, per forward pass."""
+    """Changed images per forward pass."""
+    n_women: Count
+    """Largest number of confirmation women whose images are mapped, evenly spaced among all."""
     n_pairs: Count
-    """Largest number of pairs of confirmation women that are mapped, evenly spaced among all."""
+    """Largest number of pairs of each of these women."""
     window: Count
     """Side of the windows that occlusion hides, in patches."""
     stride: Count
@@ -370,6 +372,8 @@ class MapReadout(Section):
     n_steps: Annotated[int, Field(ge=1, le=1000)]
     """Number of gradients on the path from the baseline to an image. If `completeness` in
     metrics/full/map_readout.json shows large gaps in the original model, take more."""
+    baselines: Annotated[list[Literal["grey", "blurred"]], Field(min_length=1)]
+    """Images from which integrated gradients of pixels start: grey, or the image itself after a blur."""
     blur: Share
     """Standard deviation of the blur of the blurred baseline, as a share of the side of the image."""
     n_shown: Annotated[int, Field(ge=1, le=4)]

@@ -36,12 +36,12 @@ def test_the_parts_of_an_edit_add_up_to_what_it_does_to_R(spliced, kind, scope):
         return spliced.edit_arm(LatentEdit(latents=torch.tensor(latents), kind=kind, factor=0.5), scope)
 
     parts = [edit([latent]) for latent in LATENTS]
-    maps, at_cls, change = edit_maps(spliced, ROWS, edit(LATENTS), parts)
+    maps, at_cls, change = edit_maps(spliced, ROWS, edit(LATENTS), parts, n_steps=16, batch_size=7)
     R = spliced.outcomes(ROWS, [original, edit(LATENTS)]).R
     assert change == pytest.approx(R[0] - R[1], abs=1e-5)
     assert maps.sum((1, 2, 3)) + at_cls.sum(1) == pytest.approx(change, rel=0.02, abs=1e-3)
     assert np.abs(change).max() > 1e-2
-    whole, whole_cls, _ = edit_maps(spliced, ROWS, edit(LATENTS), [edit(LATENTS)])
+    whole, whole_cls, _ = edit_maps(spliced, ROWS, edit(LATENTS), [edit(LATENTS)], n_steps=16, batch_size=7)
     assert whole[:, 0] == pytest.approx(maps.sum(1), abs=1e-5)
     assert whole_cls[:, 0] == pytest.approx(at_cls.sum(1), abs=1e-5)
     if scope == "bust":
@@ -54,6 +54,6 @@ def test_after_the_last_block_the_patches_do_nothing(spliced):
     maps, at_cls = effect_maps(last, ROWS, np.arange(64))
     assert not maps.any() and np.abs(at_cls).max() > 1e-3
     arm = last.edit_arm(LatentEdit(latents=torch.arange(64)), "all")
-    maps, at_cls, change = edit_maps(last, ROWS, arm, [arm])
+    maps, at_cls, change = edit_maps(last, ROWS, arm, [arm], n_steps=16, batch_size=7)
     assert not maps.any()
     assert at_cls[:, 0] == pytest.approx(change, rel=0.02, abs=1e-3)

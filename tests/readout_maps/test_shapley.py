@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from stages.core.latents.error_kept_edits import LatentEdit
+from stages.core.latents.spliced_clip import original
 from stages.core.readout_maps.changed_inputs import read_pixels
 from stages.core.readout_maps.fills import filled
 from stages.core.readout_maps.shapley import coalition_readouts, interaction, partition, shapley_values
@@ -74,7 +76,15 @@ def test_coalitions_of_a_model_show_their_regions_alone(spliced):
     images = spliced.data.images(rows)
     pixels, grey = spliced.clip.pixels(images), spliced.clip.pixels(filled(images, "grey"))
     face, bust = (torch.from_numpy(spliced.data.mask(region, rows) / np.float32(255)) for region in ("face", "bust"))
-    found = coalition_readouts(read_pixels(spliced, rows), pixels, grey, partition(face, bust), 5)
+    arms = [original, spliced.edit_arm(LatentEdit(latents=torch.arange(16)), "all")]
+    found, edited = coalition_readouts(read_pixels(spliced, rows, arms), pixels, grey, partition(face, bust), 5).unbind(
+        2
+    )
+    with spliced.arm_in_place(arms[1], rows):
+        assert torch.allclose(
+            edited[:, -1], spliced.readout.score(spliced.clip.embed(pixels), spliced.truth(rows)), atol=1e-5
+        )
+    assert not torch.allclose(edited, found, atol=1e-3)
     masks = [face.bool(), bust.bool(), ~(face.bool() | bust.bool())]
     truth = spliced.truth(rows)
     for size in range(4):

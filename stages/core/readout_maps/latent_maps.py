@@ -20,7 +20,7 @@ from torch import Tensor
 from stages.core.latents.effects import effect_by_token
 from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 from stages.core.readout_maps.changed_inputs import read_tokens
-from stages.core.readout_maps.integrated_gradients import N_STEPS, change_of_R, mean_gradient
+from stages.core.readout_maps.integrated_gradients import change_of_R, mean_gradient
 
 
 def effect_maps(
@@ -49,7 +49,7 @@ def effect_maps(
 
 
 def edit_maps(
-    spliced: SplicedClip, rows: np.ndarray, whole: Arm, parts: Sequence[Arm], n_steps: int = N_STEPS
+    spliced: SplicedClip, rows: np.ndarray, whole: Arm, parts: Sequence[Arm], *, n_steps: int, batch_size: int
 ) -> tuple[Float[np.ndarray, "n part gh gw"], Float[np.ndarray, "n part"], Float[np.ndarray, " n"]]:
     """Divide what an edit changes in R among its parts, and each part among the tokens. Below 0, the edit raises R.
 
@@ -58,7 +58,7 @@ def edit_maps(
     whole: the edit, as an arm (an intervention on the residual stream). Any other arm is possible, too.
     parts: arms whose changes of the tokens add up to that of `whole`, such as the edit of each latent alone; or `whole`
         itself.
-    n_steps: number of gradients on the path of an image.
+    n_steps: number of gradients on the path of an image. batch_size: largest number of changed images in one pass.
     Returns the maps of the patches, the values of the class token, and R(x) - R(edited x), which maps and class token
     of all parts add up to.
     """
@@ -66,9 +66,9 @@ def edit_maps(
     def divided(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         read, batch = read_tokens(spliced, some), spliced.batch(some)
         x, edited = batch.tokens, whole(batch)
-        slope = mean_gradient(read, edited, x, n_steps, spliced.batch_size)
+        slope = mean_gradient(read, edited, x, n_steps, batch_size)
         by_token = torch.stack([((x - part(batch)) * slope).sum(-1) for part in parts], 1)
-        return *_split(by_token, spliced), change_of_R(read, edited, x, spliced.batch_size)
+        return *_split(by_token, spliced), change_of_R(read, edited, x, batch_size)
 
     maps, at_cls, change = spliced.compute_by_batch(rows, divided)
     return maps, at_cls, change

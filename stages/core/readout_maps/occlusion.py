@@ -26,33 +26,32 @@ def occlusion(
     read: ReadR,
     pixels: Float[Tensor, "n 3 s s"],
     hidden: Float[Tensor, "n 3 s s"],
+    whole: Float[Tensor, "n ..."],
     *,
     grid: tuple[int, int],
     window: int,
     stride: int,
     batch_size: int,
-) -> Float[Tensor, "n gh gw"]:
+) -> Float[Tensor, "n ... gh gw"]:
     """Compute the occlusion map of R of each image: a value per patch, nats.
 
-    read: gives R of changed pixels.
+    read: gives R of changed pixels, of one model or under several arms.
     pixels: the images as normalised pixels. hidden: what their pixels become where they are hidden (`fills.py`).
+    whole: R of the unchanged images.
     grid: number of patches down and across.
     window: side of a window, in patches. stride: distance between windows, in patches. The last window of a row or
         column ends at the edge, so every patch is hidden at least once if `stride` is at most `window`.
     batch_size: largest number of changed images in one forward pass. The map takes one pass per image and window.
-    Returns a map of each image. A value above 0 means that the patch raises R.
+    Returns a map of each image (under each arm). A value above 0 means that the patch raises R.
     Raises WindowError if a window does not fit the grid, or if windows leave patches out.
     """
     places = windows(grid, window, stride).to(pixels.device)
-    whole = pixels.new_empty(len(pixels))
-    for image, _ in in_batches(len(pixels), 1, batch_size, pixels.device):
-        whole[image] = read(pixels[image], image)
-    change = pixels.new_empty(len(pixels), len(places))
+    change = []
     for image, place in in_batches(len(pixels), len(places), batch_size, pixels.device):
         inside = in_pixels(places[place], pixels.shape[-1])[:, None]
-        change[image, place] = whole[image] - read(torch.where(inside, hidden[image], pixels[image]), image)
-    spread = torch.einsum("np,pyx->nyx", change / window**2, places.to(change.dtype))
-    return spread / places.sum(0)
+        change.append(whole[image] - read(torch.where(inside, hidden[image], pixels[image]), image))
+    by_place = torch.cat(change).unflatten(0, (len(pixels), len(places))) / window**2
+    return torch.einsum("np...,pyx->n...yx", by_place, places.to(by_place.dtype)) / places.sum(0)
 
 
 def windows(grid: tuple[int, int], window: int, stride: int) -> Bool[Tensor, "place gh gw"]:

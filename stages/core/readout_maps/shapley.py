@@ -42,21 +42,22 @@ def coalition_readouts(
     hidden: Float[Tensor, "n 3 s s"],
     regions: Float[Tensor, "n k s s"],
     batch_size: int,
-) -> Float[Tensor, "n coalition"]:
+) -> Float[Tensor, "n coalition ..."]:
     """Compute R of each image for every coalition of its regions, nats.
 
-    read: gives R of changed pixels.
+    read: gives R of changed pixels, of one model or under several arms.
     pixels: the images as normalised pixels. hidden: what their pixels become where they are hidden (`fills.py`).
     regions: share of each pixel that belongs to each region. The shares of a pixel add up to 1.
     batch_size: largest number of changed images in one forward pass.
+    The first coalition is the hidden image, the last one the unchanged image.
     """
     k = regions.shape[1]
     visible = torch.arange(2**k, device=pixels.device)[:, None] >> torch.arange(k, device=pixels.device) & 1
-    found = pixels.new_empty(len(pixels), 2**k)
+    found = []
     for image, coalition in in_batches(len(pixels), 2**k, batch_size, pixels.device):
         shown = torch.einsum("bk,bkyx->byx", visible[coalition].to(regions.dtype), regions[image])[:, None]
-        found[image, coalition] = read(torch.lerp(hidden[image], pixels[image], shown), image)
-    return found
+        found.append(read(torch.lerp(hidden[image], pixels[image], shown), image))
+    return torch.cat(found).unflatten(0, (len(pixels), 2**k))
 
 
 def shapley_values(readouts: Float[np.ndarray, "n coalition"]) -> Float[np.ndarray, "n k"]:
