@@ -38,13 +38,14 @@ ingest ────────┬─────────────┬─�
 prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► describe_latents ─┬─► report
                                 (layer × expansion)                      ├─► check_stability ──┤
                                                                          ├─► heatmap ──────────┤
-                                                                         ├─► map_readout       │
+                                                                         ├─► map_readout ──────┤
                                                                          └─► ablate ─┬─────────┤
                                                                                      └► export_clip
 ingest, prepare_clip ──────────────────────────────────────────────────────► check_heatmaps ───► report"""
 PICTURES = {
     "finding": "report",
     "ablate": "ablate",
+    "map_readout": "map_readout",
     "heatmap": "heatmap",
     "heatmap_pairs": "heatmap",
     "check_heatmaps": "check_heatmaps",
@@ -183,7 +184,10 @@ def main() -> None:
     metrics = {
         name: outs.read_metrics(METRICS_DPATH / f"{name}.json", name)
         for name in ("ingest", "extract", "select_sae", "check_stability", "describe_latents")
-    } | {name: outs.read_metrics(FULL_DPATH / f"{name}.json", name) for name in ("heatmap", "check_heatmaps", "ablate")}
+    } | {
+        name: outs.read_metrics(FULL_DPATH / f"{name}.json", name)
+        for name in ("map_readout", "heatmap", "check_heatmaps", "ablate")
+    }
     chosen = read_chosen()
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
     draw_finding(metrics, chosen, with_pictures=ingest.source == "synthetic")
@@ -208,6 +212,9 @@ def main() -> None:
         random_sets_table=html(tables.random_sets(metrics)) if metrics["ablate"]["random_sets"] else "",
         null_table=html(tables.null_searches(metrics)) if metrics["ablate"]["null_searches"] else "",
         embeddings=sentences.embeddings(metrics, chosen),
+        which_map=sentences.WHICH_MAP,
+        readout_maps=sentences.readout_maps(metrics, chosen),
+        region_table=html(tables.region_sums(metrics)),
         heatmaps=sentences.heatmaps(metrics, chosen),
         lift_table=html(tables.lifts(metrics)),
         checks=sentences.checks(metrics),
