@@ -378,7 +378,7 @@ def embeddings(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
 
 WHICH_MAP = (
     "The maps of this section measure the bias, in nats of the emotion readout; the Grad-ECLIP maps of the next "
-    "section explain the cosine of image and prompt, as in the published study, and show no amount of bias."
+    "section explain the cosine of image and prompt, as in the published study, and do not tell how large a bias is."
 )
 """Which kind of map answers which question. The report begins its section of the maps of the readout with it."""
 
