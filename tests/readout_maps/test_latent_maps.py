@@ -49,6 +49,12 @@ def test_the_parts_of_an_edit_add_up_to_what_it_does_to_R(spliced, kind, scope):
         assert not maps.transpose(0, 2, 3, 1)[outside].any() and not at_cls.any()
 
 
+def test_maps_of_effects_lie_in_memory_as_those_joined_from_several_processes(spliced):
+    """Sums of float32 depend on the order in memory. Processes that share the images join contiguous arrays."""
+    maps, at_cls = effect_maps(spliced, ROWS, LATENTS)
+    assert maps.flags.c_contiguous and at_cls.flags.c_contiguous
+
+
 def test_after_the_last_block_the_patches_do_nothing(spliced):
     last = replace(spliced, layer=3)
     maps, at_cls = effect_maps(last, ROWS, np.arange(64))

@@ -42,7 +42,8 @@ def effect_maps(
         batch = spliced.batch(some)
         gradient = spliced.gradient(arm(batch), spliced.truth(some))
         f = spliced.sae.encode(batch.tokens, chosen)
-        return _split(effect_by_token(spliced.sae.W_dec[chosen], f, gradient).transpose(1, 2), spliced)
+        effects = effect_by_token(spliced.sae.W_dec[chosen], f, gradient)
+        return _split(effects.transpose(1, 2).contiguous(), spliced)  # one order in memory, however ranks share
 
     maps, at_cls = spliced.compute_by_batch(rows, by_token)
     return maps, at_cls
