@@ -39,12 +39,14 @@ ingest ────────┬─────────────┬─�
 prepare_clip ──┴─► extract ──┴► train_sae ──┴► analyse_sae ┴► select_sae ─┬─► describe_latents ─┬─► report
                                 (layer × expansion)                      ├─► check_stability ──┤
                                                                          ├─► heatmap ──────────┤
+                                                                         ├─► map_readout ──────┤
                                                                          └─► ablate ─┬─────────┤
                                                                                      └► export_clip
 ingest, prepare_clip ──────────────────────────────────────────────────────► check_heatmaps ───► report"""
 PICTURES = {
     "finding": "report",
     "ablate": "ablate",
+    "map_readout": "map_readout",
     "heatmap": "heatmap",
     "heatmap_pairs": "heatmap",
     "check_heatmaps": "check_heatmaps",
@@ -194,7 +196,10 @@ def main() -> None:
     metrics = {
         name: outs.read_metrics(METRICS_DPATH / f"{name}.json", name)
         for name in ("ingest", "extract", "select_sae", "check_stability", "describe_latents")
-    } | {name: outs.read_metrics(FULL_DPATH / f"{name}.json", name) for name in ("heatmap", "check_heatmaps", "ablate")}
+    } | {
+        name: outs.read_metrics(FULL_DPATH / f"{name}.json", name)
+        for name in ("map_readout", "heatmap", "check_heatmaps", "ablate")
+    }
     chosen = read_chosen()
     edited = bool(chosen["latents"])
     sae = outs.read_json(SELECTION_DPATH / "sae" / "cfg.json", "select_sae")
@@ -221,6 +226,9 @@ def main() -> None:
         random_sets_table=html(tables.random_sets(metrics)) if edited and metrics["ablate"]["random_sets"] else "",
         null_table=html(tables.null_searches(metrics)) if edited and metrics["ablate"]["null_searches"] else "",
         embeddings=sentences.embeddings(metrics, chosen),
+        which_map=sentences.WHICH_MAP,
+        readout_maps=sentences.readout_maps(metrics, chosen),
+        region_table=html(tables.region_sums(metrics)),
         heatmaps=sentences.heatmaps(metrics, chosen),
         lift_table=html(tables.lifts(metrics, edited)),
         checks=sentences.checks(metrics),

@@ -40,6 +40,7 @@ TOY: dict[str, dict[str, Any]] = {
     "select_sae": {"max_clusters": 3, "n_candidates": 5, "n_searched": 2},
     "describe_latents": {"n_images": 2, "n_other": 2},
     "heatmap": {"n_shown": 2},
+    "map_readout": {"n_women": 4, "n_steps": 4, "n_shown": 2},
     "ablate": {"n_random_sets": 5, "n_null_searches": 2},
 }
 PHOTOGRAPHS: dict[str, dict[str, Any]] = {

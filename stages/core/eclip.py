@@ -13,15 +13,16 @@ out_proj, and S = cosine(image, text):
     attention        mean_h A_hi                      the same for every text: a baseline
 
 Maps of several blocks are added up. S is linear in the text, so a difference of text embeddings gives the map of a
-contrast. The model keeps its heads and its attention code. A pre-hook reads X, and a forward hook makes y the start of
-the gradient. So only the part after the attention is differentiated, once for each text. After the last attention only
-the class token reaches the embedding, so the gradient of the MLP is taken for the class token alone, and further texts
-cost little.
+contrast. A text may depend on the embedding of the image: with the text dR/de (`Readout.slope`), dS is dR, and the maps
+are those of the emotion readout R, in nats. The model keeps its heads and its attention code. A pre-hook reads X, and a
+forward hook makes y the start of the gradient. So only the part after the attention is differentiated, once for each
+text. After the last attention only the class token reaches the embedding, so the gradient of the MLP is taken for the
+class token alone, and further texts cost little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -58,7 +59,7 @@ class Explanation:
     """Maps by method, summed over the explained blocks. `grad_eclip` and `attribution` have positive and negative
     values, the others no negative ones."""
     similarity: Float[Tensor, "n k"]
-    """Cosine of each image with each text."""
+    """Cosine of each image with each text; for a text that is no unit vector, the dot product."""
 
 
 class _AttentionRecord:
@@ -96,7 +97,7 @@ def grad_eclip(
 def explain(
     model: Any,
     images: Float[Tensor, "n 3 s s"],
-    texts: Float[Tensor, "k n embed"],
+    texts: Float[Tensor, "k n embed"] | Callable[[Float[Tensor, "n embed"]], Float[Tensor, "k n embed"]],
     *,
     methods: Sequence[Method] = ("grad_eclip",),
     layers: Sequence[int] | None = None,
@@ -107,6 +108,8 @@ def explain(
     model: an open_clip model whose vision tower is a ViT.
     images: normalised pixels.
     texts: k text embeddings per image, unit-norm. A difference of two embeddings explains a difference of two cosines.
+        Or a function that gives the texts, once the unit-norm embeddings of the images are known. They count as
+        constant: the gradient does not pass through the texts.
     methods: the maps to compute: `grad_eclip`, `attribution`, `legrad` or `attention` (formulas: module docstring).
     layers: the blocks to explain, counted from 1; the last one if not given. Maps of several blocks are added up.
     single_head: run the explained blocks with one attention head, as the code of the Grad-ECLIP paper does. This
@@ -127,7 +130,8 @@ def explain(
             stack.enter_context(_class_token_only(blocks[0].mlp, visual.transformer.batch_first))
         seen = [stack.enter_context(_watching(block.attn, visual.transformer.batch_first)) for block in blocks]
         embeddings = normalize(visual(images).float(), dim=-1)
-        similarity = (embeddings[None] * texts).sum(-1)
+        chosen = texts(embeddings.detach()) if callable(texts) else texts
+        similarity = (embeddings[None] * chosen).sum(-1)
         outputs = [record.y for record in seen]
         gradients = [
             torch.autograd.grad(cosines.sum(), outputs, retain_graph=i < len(similarity) - 1)

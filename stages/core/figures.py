@@ -34,6 +34,7 @@ CONDITION_LABELS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 DPI = 110
 REGION_COLOURS = {"bust": BLUE, "face": ORANGE}
 TINT = 0.45  # share of a region's colour in the pixels inside its mask
+OPAQUE = 0.2  # share of the limit of a signed map from which its colour hides the picture: the colour tells the value
 FADED = 0.3  # share of an image's colour that is left where the latent is not active
 
 STYLE: dict[Any, Any] = {
@@ -169,6 +170,30 @@ def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray |
     ax.imshow(scaled, cmap="magma", alpha=0.25 + 0.6 * scaled, vmin=0, vmax=1, extent=(0, size, size, 0))
     if bust is not None:
         ax.contour(np.arange(size) + 0.5, np.arange(size) + 0.5, bust, levels=[127.5], colors="white", linewidths=1.4)
+
+
+def signed_overlay(
+    ax: Axes, image: np.ndarray, heat: np.ndarray, limit: float, *, bust: np.ndarray, face: np.ndarray
+) -> Any:
+    """Draw a signed heatmap over a grey version of an image: blue above 0, red below, clear at 0.
+
+    ax: the axes to draw into. image: RGB pixels of a square image, 0 to 255.
+    heat: one value per patch, [rows of patches, columns of patches].
+    limit: the absolute value that gets the full colour. Maps that share it can be compared.
+    bust, face: masks of the size of the image, 255 inside and 0 outside. The bust has a solid outline, the face a
+        dashed one.
+    Returns the scale of colours, for a colour bar.
+    """
+    size = image.shape[0]
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
+    ax.imshow(0.35 + 0.55 * grey, interpolation="nearest", extent=(0, size, size, 0))
+    limit = limit or 1.0  # maps of zeros have a scale, too
+    opaque = 0.9 * np.minimum(np.abs(heat) / (OPAQUE * limit), 1)
+    ax.imshow(heat, cmap="RdBu", vmin=-limit, vmax=limit, alpha=opaque, extent=(0, size, size, 0))
+    middles = np.arange(size) + 0.5
+    for mask, style in ((bust, "-"), (face, "--")):
+        ax.contour(middles, middles, mask, levels=[127.5], colors="black", linewidths=1.2, linestyles=style)
+    return pyplot().cm.ScalarMappable(pyplot().Normalize(-limit, limit), "RdBu")
 
 
 def spotlight(ax: Axes, image: np.ndarray, activation: np.ndarray) -> None:

@@ -383,6 +383,36 @@ class CheckHeatmaps(Section):
         return self
 
 
+class MapReadout(Section):
+    """Signed maps of the emotion readout R, in nats."""
+
+    batch_size: Count
+    """Changed images per forward pass."""
+    n_women: Count
+    """Largest number of confirmation women whose images are mapped, evenly spaced among all."""
+    n_pairs: Count
+    """Largest number of pairs of each of these women."""
+    window: Count
+    """Side of the windows that occlusion hides, in patches."""
+    stride: Count
+    """Distance between two such windows, in patches; at most `window`, so that each patch is hidden."""
+    n_steps: Annotated[int, Field(ge=1, le=1000)]
+    """Number of gradients on the path from the baseline to an image. If `completeness` in
+    metrics/full/map_readout.json shows large gaps in the original model, take more."""
+    baselines: Annotated[list[Literal["grey", "blurred"]], Field(min_length=1)]
+    """Images from which integrated gradients of pixels start: grey, or the image itself after a blur."""
+    blur: Share
+    """Standard deviation of the blur of the blurred baseline, as a share of the side of the image."""
+    n_shown: Annotated[int, Field(ge=1, le=4)]
+    """Number of women whose maps are drawn."""
+
+    @model_validator(mode="after")
+    def _covering(self) -> MapReadout:
+        if self.stride > self.window:
+            raise ValueError(f"stride is {self.stride}, but at most window ({self.window}) hides every patch")
+        return self
+
+
 class Ablate(Section):
     """The causal test."""
 
@@ -417,6 +447,7 @@ SECTIONS: dict[str, type[Section]] = {
     "describe_latents": DescribeLatents,
     "heatmap": Heatmap,
     "check_heatmaps": CheckHeatmaps,
+    "map_readout": MapReadout,
     "ablate": Ablate,
 }
 

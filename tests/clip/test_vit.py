@@ -16,6 +16,13 @@ def test_the_tail_continues_the_forward_pass(tiny_clip, data, layer):
     assert torch.allclose(tiny_clip.tail(kept[layer], layer), embeddings, atol=1e-6)
 
 
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_the_head_ends_where_the_tail_begins(tiny_clip, data, layer):
+    pixels = tiny_clip.pixels(data.images(slice(0, 4)))
+    _, kept = tiny_clip.residuals(pixels, [layer])
+    assert torch.allclose(tiny_clip.head(pixels, layer), kept[layer], atol=1e-6)
+
+
 def test_layers_count_from_one(tiny_clip, data):
     pixels = tiny_clip.pixels(data.images(slice(0, 2)))
     _, kept = tiny_clip.residuals(pixels, [1, 3])

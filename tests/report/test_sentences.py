@@ -228,6 +228,43 @@ def test_a_heatmap_that_moves_is_not_yet_a_bias_that_shrank(gain, lift, says):
     assert says in sentences.heatmaps(metrics(gain=gain, lift=lift), selection())
 
 
+def maps_of_R(*arms: str) -> dict:
+    """Occlusion sums: the bust takes 1 nat from semi-nude women; with the edit it takes 0.25."""
+    by_condition = {"clothed": found(0.0, -0.1, 0.1), "gap": found(0.0, -0.2, 0.2), "semi_nude": found(0.0, -0.1, 0.1)}
+    loss = {"original": 1.0, "edited": 0.25}
+    sums = {
+        arm: {
+            **{f"{place}_sum": by_condition for place in ("bust_control", "face", "face_control")},
+            "bust_sum": by_condition
+            | {
+                "semi_nude": found(-loss[arm], -loss[arm] - 0.1, -loss[arm] + 0.1),
+                "gap": found(loss[arm], loss[arm] - 0.2, loss[arm] + 0.2),
+            },
+        }
+        for arm in arms
+    }
+    return {"map_readout": {"images": {"mapped": 48.0, "women": 24.0}, "maps": {"occlusion": sums}}}
+
+
+def test_what_the_bust_adds_to_R_is_told_beside_the_control_and_the_edit():
+    says = sentences.readout_maps(maps_of_R("original", "edited"), selection())
+    assert "On 48 images of 24 women, the bust adds -1.00 [-1.10, -0.90] nats to R of semi-nude and 0.00" in says
+    assert "is 1.00 [0.80, 1.20] nats, and 0.00 [-0.20, 0.20] on equal areas outside bust and face" in says
+    assert says.endswith("With the edit, the gap of the bust is 0.25 [0.05, 0.45] nats.")
+    alone = sentences.readout_maps(maps_of_R("original"), selection(()))
+    assert alone.endswith("Nothing was edited, so there are no maps of an edited model.")
+    assert alone.split(" Nothing")[0] == says.split(" With")[0]
+
+
+def test_the_table_of_regions_has_bust_face_and_equal_areas_of_each_model():
+    table = tables.region_sums(maps_of_R("original", "edited"))
+    regions = ["bust", "elsewhere, area of the bust", "face", "elsewhere, area of the face"]
+    assert table["region"].tolist() == 2 * regions and table["model"].tolist() == 4 * ["original"] + 4 * ["edited"]
+    assert table.loc[0, "semi-nude":].tolist() == ["-1.00 [-1.10, -0.90]", "0.00 [-0.10, 0.10]", "1.00 [0.80, 1.20]"]
+    assert table.loc[4, "gap"] == "0.25 [0.05, 0.45]"
+    assert tables.region_sums(maps_of_R("original"))["region"].tolist() == regions
+
+
 def test_the_planted_truth_is_told_only_where_it_was_planted():
     ingest, clip, demo = params.load(Ingest, Clip, Demo, fpath=ROOT / "params.yaml")
     assert "with probability 0.9" in sentences.truth(ingest, clip, demo)

@@ -51,6 +51,17 @@ class Readout:
         """
         return self.log_probabilities(embeddings).gather(-1, truth[..., None])[..., 0]
 
+    def slope(self, embeddings: Float[Tensor, "n embed"], truth: Int[Tensor, " n"]) -> Float[Tensor, "n embed"]:
+        """Return dR/de for each image, in nats: the direction in the embedding e that raises R.
+
+        dR/de = scale * (prompt of the true emotion - mean prompt, each weighted with its probability)
+
+        embeddings: unit-norm image embeddings. truth: index of each image's true emotion among the prompts.
+        e is any vector here: that embeddings have unit norm is not part of the derivative.
+        """
+        expected = self.log_probabilities(embeddings).exp() @ self.prompts
+        return self.scale * (self.prompts[truth] - expected)
+
     def correct(self, embeddings: Float[Tensor, "*n embed"], truth: Int[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """Return 1 for each image whose most probable emotion is the true one, and 0 for the others.
 

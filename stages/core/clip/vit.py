@@ -120,6 +120,20 @@ class FrozenClip:
             embeddings = self.embed(pixels)
         return embeddings, kept
 
+    def head(self, pixels: Float[Tensor, "n 3 s s"], layer: int) -> Float[Tensor, "n token width"]:
+        """Return the residual stream of each image after `layer`, float32. Differentiable.
+
+        pixels: normalised images, as the method `pixels` returns them.
+        layer: block of the vision tower, counted from 1. Later blocks do not run: `tail` goes on from here.
+        """
+        transformer = self.visual.transformer
+        with self.autocast():
+            x = self.visual._embeds(pixels)
+            x = x if transformer.batch_first else x.transpose(0, 1)
+            for block in transformer.resblocks[:layer]:
+                x = block(x)
+            return (x if transformer.batch_first else x.transpose(0, 1)).float()
+
     def tail(self, tokens: Float[Tensor, "n token width"], layer: int) -> Float[Tensor, "n embed"]:
         """Return the unit-norm embedding of each image, from its residual stream after `layer`. Differentiable.
 

@@ -26,4 +26,14 @@ def attribution_patching_effect(
     gradient: dR/dx, with x the residual stream that the SAE reads, in nats per unit of activation.
     Returns one effect per image and latent.
     """
-    return (gradient @ decoder.T).mul_(f).sum(1)
+    return effect_by_token(decoder, f, gradient).sum(1)
+
+
+def effect_by_token(
+    decoder: Float[Tensor, "latent d_in"], f: Float[Tensor, "n token latent"], gradient: Float[Tensor, "n token d_in"]
+) -> Float[Tensor, "n token latent"]:
+    """Compute f * dR/df, the part of each token in a latent's first-order effect on R, in nats.
+
+    decoder, f, gradient: as for `attribution_patching_effect`.
+    """
+    return (gradient @ decoder.T).mul_(f)

@@ -387,6 +387,35 @@ def embeddings(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
     )
 
 
+WHICH_MAP = (
+    "The maps of this section measure the bias, in nats of the emotion readout; the Grad-ECLIP maps of the next "
+    "section explain the cosine of image and prompt, as in the published study, and do not tell how large a bias is."
+)
+"""Which kind of map answers which question. The report begins its section of the maps of the readout with it."""
+
+
+def readout_maps(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
+    """Write what the bust adds to R (log-probability of the true emotion, nats) in both conditions, by the signed maps.
+
+    The numbers are sums of the occlusion map in the bust, and their gap (clothed minus semi-nude) beside the gap of
+    equal areas elsewhere; if latents were edited, before and after the edit.
+
+    metrics: the contents of the metrics files, by stage; `map_readout` is read.
+    chosen: content of data/selection/selection.json; `latents` is used.
+    """
+    found, images = metrics["map_readout"]["maps"]["occlusion"], metrics["map_readout"]["images"]
+    bust, control = (found["original"][f"{place}_sum"] for place in ("bust", "bust_control"))
+    says = (
+        "A patch is blue if hiding it lowers R, and red if hiding it raises R: there the picture misleads the model. "
+        f"On {images['mapped']:.0f} images of {images['women']:.0f} women, the bust adds {number(bust[SEMI_NUDE])} "
+        f"nats to R of semi-nude and {number(bust[CLOTHED])} nats to R of clothed women. The gap (clothed minus "
+        f"semi-nude) is {number(bust['gap'])} nats, and {number(control['gap'])} on equal areas outside bust and face."
+    )
+    if not chosen["latents"]:
+        return f"{says} Nothing was edited, so there are no maps of an edited model."
+    return f"{says} With the edit, the gap of the bust is {number(found['edited']['bust_sum']['gap'])} nats."
+
+
 def heatmaps(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
     """Write how the edit changed the heatmaps on the bust, and whether the emotion readout changed with them.
 

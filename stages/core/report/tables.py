@@ -167,6 +167,34 @@ def lifts(metrics: dict[str, Any], edited: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def region_sums(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Tabulate what bust and face add to R (log-probability of the true emotion, nats), and regions of equal area.
+
+    The values are sums of the occlusion map. A region of equal area is the mean over all places where the mask of the
+    bust, or of the face, touches neither of them. Each model (original, and edited if latents were edited) and region
+    has a row.
+
+    metrics: the contents of the metrics files, by stage; `map_readout` is read.
+    Returns these columns, every number with its interval, nats:
+        model, region
+        semi-nude, clothed, gap     mean over these images; gap: clothed minus semi-nude
+    """
+    return pd.DataFrame(
+        [
+            {
+                "model": arm,
+                "region": name,
+                "semi-nude": number(found[f"{place}_sum"][SEMI_NUDE]),
+                "clothed": number(found[f"{place}_sum"][CLOTHED]),
+                "gap": number(found[f"{place}_sum"]["gap"]),
+            }
+            for arm, found in metrics["map_readout"]["maps"]["occlusion"].items()
+            for region in REGIONS
+            for place, name in ((region, region), (f"{region}_control", f"elsewhere, area of the {region}"))
+        ]
+    )
+
+
 def maps(metrics: dict[str, Any]) -> pd.DataFrame:
     """Compare methods that draw heatmaps, a row per method, on the original model.
 

@@ -1,0 +1,80 @@
+"""Where in the picture latents act on R, and where an edit of them does. Signed, nats.
+
+    first order    f . dR/df at each token: what R would lose there if the latent were zeroed (`latents/effects.py`)
+    exact          integrated gradients from the edited tokens x' to the tokens x; adds up to R(x) - R(x')
+
+An edit changes tokens by one summand per latent, in the direction of its decoder row. The path is straight, so the
+exact map is the sum of one map per latent. All maps use the tokens after the block that the SAE reads. After the last
+block only the class token reaches R, so the patches are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from stages.core.latents.effects import effect_by_token
+from stages.core.latents.spliced_clip import Arm, SplicedClip, original
+from stages.core.readout_maps.changed_inputs import read_tokens
+from stages.core.readout_maps.integrated_gradients import change_of_R, mean_gradient
+
+
+def effect_maps(
+    spliced: SplicedClip, rows: np.ndarray, latents: Int[np.ndarray, " k"], arm: Arm = original
+) -> tuple[Float[np.ndarray, "n k gh gw"], Float[np.ndarray, "n k"]]:
+    """Compute the first-order effect f . dR/df of each latent on R at each patch, and at the class token.
+
+    f is the activation on the unedited token. An edit with the error kept leaves the f of other latents as they are.
+
+    spliced: CLIP with the SAE, and the data set.
+    rows: row numbers of the images in the data set's table.
+    latents: indices of the latents.
+    arm: the model in which dR/df is taken; the original one if not given.
+    Returns the maps of the patches, and the values of the class token. Both together add up to the latent's effect.
+    """
+    chosen = torch.tensor(latents, device=spliced.clip.device)
+
+    def by_token(some: np.ndarray) -> tuple[Tensor, Tensor]:
+        batch = spliced.batch(some)
+        gradient = spliced.gradient(arm(batch), spliced.truth(some))
+        f = spliced.sae.encode(batch.tokens, chosen)
+        effects = effect_by_token(spliced.sae.W_dec[chosen], f, gradient)
+        return _split(effects.transpose(1, 2).contiguous(), spliced)  # one order in memory, however ranks share
+
+    maps, at_cls = spliced.compute_by_batch(rows, by_token)
+    return maps, at_cls
+
+
+def edit_maps(
+    spliced: SplicedClip, rows: np.ndarray, whole: Arm, parts: Sequence[Arm], *, n_steps: int, batch_size: int
+) -> tuple[Float[np.ndarray, "n part gh gw"], Float[np.ndarray, "n part"], Float[np.ndarray, " n"]]:
+    """Divide what an edit changes in R among its parts, and each part among the tokens. Below 0, the edit raises R.
+
+    spliced: CLIP with the SAE, and the data set.
+    rows: row numbers of the images in the data set's table.
+    whole: the edit, as an arm (an intervention on the residual stream). Any other arm is possible, too.
+    parts: arms whose changes of the tokens add up to that of `whole`, such as the edit of each latent alone; or `whole`
+        itself.
+    n_steps: number of gradients on the path of an image. batch_size: largest number of changed images in one pass.
+    Returns the maps of the patches, the values of the class token, and R(x) - R(edited x), which maps and class token
+    of all parts add up to.
+    """
+
+    def divided(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        read, batch = read_tokens(spliced, some), spliced.batch(some)
+        x, edited = batch.tokens, whole(batch)
+        slope = mean_gradient(read, edited, x, n_steps, batch_size)
+        by_token = torch.stack([((x - part(batch)) * slope).sum(-1) for part in parts], 1)
+        return *_split(by_token, spliced), change_of_R(read, edited, x, batch_size)
+
+    maps, at_cls, change = spliced.compute_by_batch(rows, divided)
+    return maps, at_cls, change
+
+
+def _split(by_token: Tensor, spliced: SplicedClip) -> tuple[Tensor, Tensor]:
+    """Maps of the patches, and values of the class token. by_token: [n, k, token]."""
+    return by_token[:, :, 1:].unflatten(2, spliced.clip.grid), by_token[:, :, 0]
