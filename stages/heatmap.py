@@ -321,7 +321,7 @@ def main() -> None:
         found = measure(table, pairs, inference)
         outs.write_metrics(FULL_FPATH, found)
         outs.write_metrics(METRICS_FPATH, headline(found))
-        shown = drawn(grids, chosen.latents)
+        shown = drawn(grids, chosen.latents.tolist())
         draw_sheet(spliced, rows, shown, cosines, config.n_shown, SHEET_FPATH)
         draw_pairs(table[table["arm"].isin(list(shown))], PAIRS_FPATH)
     leave_ranks()

@@ -364,8 +364,8 @@ def label_expansions(ax: Axes, table: pd.DataFrame, fvu: str, colours: dict[int,
     places = dict(zip(colours, cycle((((-10, -4), "right"), ((0, 10), "center"), ((10, -4), "left"))), strict=False))
     for layer, expansion, l0, height in table[["layer", "expansion", "l0", fvu]].itertuples(index=False):
         offset, side = places[layer]
-        label = {"textcoords": "offset points", "ha": side, "fontsize": 8, "color": colours[layer]}
-        ax.annotate(f"× {expansion:.0f}", (l0, height), offset, **label)
+        text, place = f"× {expansion:.0f}", (l0, height)
+        ax.annotate(text, place, offset, textcoords="offset points", ha=side, fontsize=8, color=colours[layer])
     ax.margins(0.15)  # room for the labels
 
 
