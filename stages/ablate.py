@@ -404,7 +404,7 @@ def main() -> None:
     tried = run_arms(inputs, pairs, grid.layers)
     unedited = tried.of_arm("original")
     by_random_set, compared = random_sets(inputs, pairs, unedited, ablate.n_random_sets)
-    null_sets = null_searches.null_searches(inputs, ablate.n_null_searches)
+    null_sets = null_searches.null_searches(inputs, ablate.n_null_searches, ablate.n_other_null_searches)
     nulls = [outcomes_of_sets(inputs, pairs, unedited, sets).assign(search=kind) for kind, sets in null_sets.items()]
     searched = pd.concat([pd.DataFrame(columns=[*SET_COLUMNS, "search"]), *nulls], ignore_index=True)
     dose = dose_response(inputs, ablate.scales, pairs, inference)

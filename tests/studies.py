@@ -41,7 +41,7 @@ TOY: dict[str, dict[str, Any]] = {
     "describe_latents": {"n_images": 2, "n_other": 2},
     "heatmap": {"n_shown": 2},
     "map_readout": {"n_women": 4, "n_steps": 4, "n_shown": 2},
-    "ablate": {"n_random_sets": 5, "n_null_searches": 2},
+    "ablate": {"n_random_sets": 5, "n_null_searches": 2, "n_other_null_searches": 1},
 }
 PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     **TOY,

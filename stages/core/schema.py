@@ -424,8 +424,10 @@ class Ablate(Section):
     """Number of control sets: random sets of latents that together are as active as the edited ones, contribute as much
     to R and move the tokens as far."""
     n_null_searches: Annotated[int, Field(ge=0, le=LARGEST)]
-    """Number of searches on labels that mean nothing, of each kind (`stages/core/ablation/null_searches.py`). The
-    smallest p that they allow is 1 / (1 + their number)."""
+    """Number of searches on swapped labels (`stages/core/ablation/null_searches.py`). The smallest p that they allow is
+    1 / (1 + their number)."""
+    n_other_null_searches: Annotated[int, Field(ge=0, le=LARGEST)]
+    """Number of searches on each other kind of labels that mean nothing."""
     seed: Seed
     """Seed of the control sets and the random directions."""
 

@@ -49,16 +49,17 @@ def inputs(spliced, tmp_path) -> ArmInputs:
 
 
 def test_every_search_finds_as_many_latents_as_the_edit_has(inputs):
-    found = null_searches.null_searches(inputs, 2)
+    found = null_searches.null_searches(inputs, 2, 1)
     assert {kind: sets.shape for kind, sets in found.items()} == {
         "labels_swapped": (2, 3),
-        "emotions_shuffled": (2, 3),
-        "wrong_emotion": (2, 3),
+        "emotions_shuffled": (1, 3),
+        "wrong_emotion": (1, 3),
         "condition_ignored": (1, 3),
     }
     for sets in found.values():
         assert all(len(set(latents)) == 3 for latents in sets.tolist())
-    assert null_searches.null_searches(inputs, 0) == {}
+    assert list(null_searches.null_searches(inputs, 1, 0)) == ["labels_swapped", "condition_ignored"]
+    assert null_searches.null_searches(inputs, 0, 0) == {}
 
 
 def test_labels_are_swapped_woman_by_woman(real):

@@ -31,18 +31,19 @@ from stages.core.paired import Pairs
 from stages.core.run.labels import CONDITIONS
 from stages.core.run.progress import progress
 
-CONDITION_IGNORED = "condition_ignored"
+SWAPPED, CONDITION_IGNORED = "labels_swapped", "condition_ignored"
 
 
-def null_searches(inputs: ArmInputs, n_draws: int) -> dict[str, Int[np.ndarray, "draw k"]]:
+def null_searches(inputs: ArmInputs, n_swapped: int, n_other: int) -> dict[str, Int[np.ndarray, "draw k"]]:
     """Search the chosen SAE for as many latents as the edit has, on labels that mean nothing.
 
     inputs: CLIP with the chosen SAE, the latents to edit, the edit of params.yaml, and a seed.
-    n_draws: number of searches of each null.
+    n_swapped, n_other: number of searches on swapped labels, and of each other null.
     Returns the latents of each search, by kind of search. A search that keeps too few latents is filled up with those
     that it found and did not keep, and then with others, so all have as many. No search is made if there is no edit.
     """
-    if not len(inputs.chosen.latents) or not n_draws:
+    n_draws = {kind: n_swapped if kind == SWAPPED else n_other for kind in NULLS}
+    if not len(inputs.chosen.latents) or not any(n_draws.values()):
         return {}
     spliced, edit, chosen = inputs.spliced, inputs.edit, inputs.chosen
     pairs, k = Pairs.from_images(spliced.data.table, "discovery"), len(chosen.latents)
@@ -60,14 +61,18 @@ def null_searches(inputs: ArmInputs, n_draws: int) -> dict[str, Int[np.ndarray, 
         rest = [*kept, *found["latent"].tolist(), *candidates.tolist()]
         return torch.tensor(list(dict.fromkeys(rest))[:k], device=spliced.clip.device)
 
-    draws = {kind: np.random.default_rng([inputs.seed, i]).spawn(n_draws) for i, kind in enumerate(NULLS)}
-    drawn = [(kind, rng) for kind, rngs in draws.items() for rng in rngs]
+    drawn = [
+        (kind, rng)
+        for i, kind in enumerate(NULLS)
+        for rng in np.random.default_rng([inputs.seed, i]).spawn(n_draws[kind])
+    ]
     mine = drawn[spliced.ranks.share(len(drawn))]
     found = [search(NULLS[kind](spliced.data, pairs, rng)) for kind, rng in progress(mine, "null searches")]
     none = torch.zeros(0, k, dtype=torch.int64, device=spliced.clip.device)
     whole = spliced.ranks.joined(torch.stack(found) if found else none)
-    by_kind = zip(NULLS, whole.cpu().numpy().reshape(len(NULLS), n_draws, k), strict=True)
-    return dict(by_kind) | {CONDITION_IGNORED: search(TRUE_LABELS, twins=False)[None].cpu().numpy()}
+    sets = whole.cpu().numpy()
+    by_kind = {kind: sets[[name == kind for name, _ in drawn]] for kind in NULLS if n_draws[kind]}
+    return by_kind | {CONDITION_IGNORED: search(TRUE_LABELS, twins=False)[None].cpu().numpy()}
 
 
 def labels_swapped(data: Dataset, pairs: Pairs, rng: np.random.Generator) -> SearchLabels:
@@ -94,7 +99,7 @@ def wrong_emotion(data: Dataset, pairs: Pairs, rng: np.random.Generator) -> Sear
 
 
 NULLS: dict[str, Callable[[Dataset, Pairs, np.random.Generator], SearchLabels]] = {
-    "labels_swapped": labels_swapped,
+    SWAPPED: labels_swapped,
     "emotions_shuffled": emotions_shuffled,
     "wrong_emotion": wrong_emotion,
 }
