@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import yaml
 from PIL import Image
 
 from stages.core.run import labels
+from tests import forks
 from tests.imports import ROOT
 
 TOY: dict[str, dict[str, Any]] = {
@@ -51,14 +51,19 @@ PHOTOGRAPHS: dict[str, dict[str, Any]] = {
     "clip": {"source": "open_clip", "architecture": "ViT-S-32-alt", "pretrained": "random"},
     "train_sae": {**TOY["train_sae"], "recipe": "published", "train_on": "audit", "sparsity_coefficient": 0.001},
 }
-ENV = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+ENV = {**os.environ, "PATH": forks.TESTED_PATH, "DVC_NO_ANALYTICS": "1"}
 GIT_ENV = {
     f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (("NAME", "t"), ("EMAIL", "t@t"))
 }
 
 
+def environment() -> dict[str, str]:
+    """Variables with which `python -m stages.<name>` is a fork, below DVC too. With ENV it is a process of its own."""
+    return ENV | {"PATH": forks.path()}
+
+
 def run(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=ENV | GIT_ENV, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment() | GIT_ENV, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout + done.stderr
 
@@ -134,7 +139,9 @@ def repro(folders: dict[str, Path]) -> None:
     """Run studies to their end, side by side; what they print is in repro.log."""
     logs = {name: (folder / "repro.log").open("w") for name, folder in folders.items()}
     running = {
-        name: subprocess.Popen(["dvc", "repro"], cwd=folder, env=ENV, stdout=logs[name], stderr=subprocess.STDOUT)
+        name: subprocess.Popen(
+            ["dvc", "repro"], cwd=folder, env=environment(), stdout=logs[name], stderr=subprocess.STDOUT
+        )
         for name, folder in folders.items()
     }
     codes = {name: process.wait() for name, process in running.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests import s3
 from tests.soak.kill import snapshot
-from tests.studies import ENV
+from tests.studies import environment
 
 pytestmark = pytest.mark.slow
 
@@ -31,12 +30,12 @@ def start(study: Path, stage: str, shells: tuple[str, str] = ("{}", "{}")) -> li
     """
     port = str(s3.free_port())
     meet = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-    command = f"exec {sys.executable} -m stages.{stage}"
+    command = f"exec python -m stages.{stage}"
     return [
         subprocess.Popen(
             ["sh", "-c", shell.format(command)],
             cwd=study,
-            env=ENV | meet | {"RANK": str(rank), "LOCAL_RANK": "0"},
+            env=environment() | meet | {"RANK": str(rank), "LOCAL_RANK": "0"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -6,7 +6,6 @@ Whoever writes and reads is a process of its own, as a stage is.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -38,8 +37,7 @@ def compare(place: Path) -> None:
 
 
 def in_a_process(what, place, check=True):
-    command = [sys.executable, "-m", "tests.test_remote_store", what.__name__, str(place)]
-    return subprocess.run(command, cwd=ROOT, env=ENV, capture_output=True, text=True, check=check)
+    return warm.run(ROOT, "tests.test_remote_store", what.__name__, str(place), check=check)
 
 
 @pytest.fixture

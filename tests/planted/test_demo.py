@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,14 @@ from tests.imports import ROOT
 DEMO, WORLD, INGEST = params.load(Demo, World, Ingest, fpath=ROOT / "params.yaml")
 EXPRESSIONS = world.expressions(INGEST.emotions, WORLD.intensities, WORLD.ambiguity)
 IMAGE_SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def drawn_once():
+    """Two demos of other bias learn from the same portraits, with other captions. Draw each portrait once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "render", cache(world.render))
+        yield
 
 
 def accuracy(bias: float) -> dict[str, float]:
@@ -38,13 +48,13 @@ def accuracy(bias: float) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_without_a_planted_bias_both_conditions_are_read():
+def test_without_a_planted_bias_both_conditions_are_read(drawn_once):
     found = accuracy(0.0)
     assert min(found.values()) >= 0.9
 
 
 @pytest.mark.slow
-def test_the_default_bias_costs_semi_nude_women_their_face():
+def test_the_default_bias_costs_semi_nude_women_their_face(drawn_once):
     found = accuracy(DEMO.bias)
     assert found["clothed"] >= 0.9
     assert found["semi_nude"] < 0.6

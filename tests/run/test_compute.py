@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from datetime import timedelta
@@ -28,7 +27,6 @@ from tests.training.test_checkpoint import tokens
 
 pytestmark = pytest.mark.slow
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 CONFIG = TrainConfig(d_sae=96, steps=40, batch_size=65, target_l0=4, dead_after_steps=2, precision="float32")
 
 
@@ -46,9 +44,7 @@ def in_this_rank(folder: Path, recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["target_l0", "published"])
 def test_two_processes_end_where_one_does(tmp_path, recipe):
-    subprocess.run(
-        [*TORCHRUN, "-m", "tests.run.test_compute", str(tmp_path), recipe], cwd=ROOT, check=True, timeout=120
-    )
+    warm.run_ranks(ROOT, "tests.run.test_compute", str(tmp_path), recipe, n=2, port=s3.free_port())
     alone, _ = train(tokens(), replace(CONFIG, recipe=recipe))
     for rank in ("0", "1"):
         shared = JumpReLUSAE.load(tmp_path / rank)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -69,13 +70,21 @@ sae.save(sys.argv[1])
 """
 
 
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, torch.Tensor]:
+    """The weights at the end of a run that nobody kills."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert start(folder).wait() == 0
+    return load_file(folder / "sae_weights.safetensors")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_runs_end_with_the_same_weights(tmp_path, how):
-    def start(folder) -> subprocess.Popen:
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], cwd=ROOT, stderr=subprocess.DEVNULL)
-
-    assert start(tmp_path / "whole").wait() == 0
+def test_killed_runs_end_with_the_same_weights(tmp_path, undisturbed, how):
     folder = tmp_path / "killed"
     kills = 0
     for delay in (0.05, 0.4, 0.7):
@@ -89,8 +98,8 @@ def test_killed_runs_end_with_the_same_weights(tmp_path, how):
         process.wait()
     assert start(folder).wait() == 0
     assert kills >= 1
-    weights = [load_file(d / "sae_weights.safetensors") for d in (folder, tmp_path / "whole")]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
+    weights = load_file(folder / "sae_weights.safetensors")
+    assert all(torch.equal(weights[name], weight) for name, weight in undisturbed.items())
 
 
 def test_a_damaged_state_counts_as_none(tmp_path):
