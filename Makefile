@@ -8,19 +8,14 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro explore test test-fast test-of-studies test-of-training test-of-the-rest lint study sweep bench soak audit sbom lock
+.PHONY: repro explore test test-fast test-of-studies test-of-training test-of-files test-of-folders lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
 
-# a page on this machine, to try edits of the finished study by hand; without a study, it is first run as far as needed
-explore: $(VENV)/.ready-to-explore
-	test -e data/selection || dvc repro select_sae
-	python -m stages.studies.explore
-
-# three parts on two cores: the third starts when the first or second has ended; what they print is mixed
+# four parts on two cores, the longest first: the next starts when one has ended; what they print is mixed
 test: $(READY_TO_TEST)
-	@$(MAKE) --no-print-directory --jobs 2 test-of-studies test-of-training test-of-the-rest
+	@$(MAKE) --no-print-directory --jobs 2 test-of-studies test-of-training test-of-files test-of-folders
 
 test-of-studies: $(READY_TO_TEST)
 	pytest -m studies
@@ -29,8 +24,12 @@ test-of-studies: $(READY_TO_TEST)
 test-of-training: $(READY_TO_TEST)
 	pytest -m "not studies" tests/planted tests/training
 
-test-of-the-rest: $(READY_TO_TEST)
-	pytest -m "not studies" --ignore tests/planted --ignore tests/training
+# the rest: tests/test_*.py, then the other folders
+test-of-files: $(READY_TO_TEST)
+	pytest -m "not studies" tests/test_*.py
+
+test-of-folders: $(READY_TO_TEST)
+	pytest -m "not studies" --ignore tests/planted --ignore tests/training --ignore-glob 'tests/test_*.py'
 
 # what a change is tried with first: no toy study, no training, no process; under 90 s
 test-fast: $(READY_TO_TEST)
