@@ -182,10 +182,12 @@ def _title(shown: pd.DataFrame) -> str:
 
 
 def _write(ax: Axes, card: pd.Series, chance: float) -> None:
-    gap = GAP_LABELS[card["list"]].format(f"{card['mean']:+.3f} [{card['low']:+.3f}, {card['high']:+.3f}]")
+    tested = card["list"] != "ranked"
+    interval = f" [{card['low']:+.3f}, {card['high']:+.3f}]" if tested else ""
+    gap = GAP_LABELS[card["list"]].format(f"{card['mean']:+.3f}{interval}")
     encodes = "no label" if card["encodes"] == "none" else f"{card['encodes']} ({card[card['encodes']]:.0%})"
     lines = [
-        f"{gap}, p {card['p_max_t']:.4f}",
+        f"{gap}, p {card['p_max_t']:.4f}" if tested else f"{gap} to first order, not tested",
         f"encodes {encodes}; fires on {card['firing']:.1%} of tokens",
         f"monosemanticity {card['monosemanticity']:.2f} (chance {chance:.2f})",
         f"nearest decoders: {card['neighbours']}",
