@@ -265,14 +265,14 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
         R_gap, R_gap_edited                            mean R of clothed images minus mean R of semi-nude images
         p_random_sets                                  p-value of the edit's gain in accuracy against the random sets;
                                                        absent if no random sets are like the edited set
-        p_null                                         the same against searches on labels that mean nothing: the
-                                                       largest p-value of the kinds of search
+        p_null                                         the same against searches on swapped labels; absent if none
+                                                       was made
     The last two are absent if nothing was edited.
     """
     original, edited = (found["accuracy"][arm] for arm in BEFORE_AND_AFTER)
     gap, gap_edited = (found["R"][arm]["gap"]["estimate"] for arm in BEFORE_AND_AFTER)
     judged = found["edit"]["accuracy"]
-    p_nulls = [null["p_accuracy"] for null in found["null_searches"].values() if "p_accuracy" in null]
+    swapped = found["null_searches"].get(null_searches.SWAPPED)
     return {
         "accuracy_semi_nude": original[SEMI_NUDE]["estimate"],
         "accuracy_edited": edited[SEMI_NUDE]["estimate"],
@@ -281,7 +281,7 @@ def headline(found: dict[str, Any]) -> dict[str, float]:
         "R_gap": gap,
         "R_gap_edited": gap_edited,
         **{name: judged[name] for name in ["p_random_sets"] if name in judged},
-        **({"p_null": max(p_nulls)} if p_nulls else {}),
+        **({"p_null": swapped["p_accuracy"]} if swapped else {}),
     }
 
 
