@@ -40,7 +40,7 @@ FULL = {
     },
     "null_searches": {
         "labels_swapped": null(0.049, 0.2, 0.39),
-        "wrong_emotion": null(0.091, 0.1, 0.2),
+        "wrong_emotion": null(0.024, 0.1, 0.2),
         "condition_ignored": {"n": 1, "median_accuracy_gain": 0.3, "largest_accuracy_gain": 0.3},
     },
     "guardrails": {
