@@ -18,20 +18,19 @@ from selenium import webdriver
 
 from stages import report
 from stages.core.report import tables
+from tests.browsers import DESK, PHONE, needs_chromium
 from tests.imports import ROOT
 from tests.studies import change_params
-from tests.test_pages import CHROMIUM, DESK, DRIVER, PHONE, browser, opened
+from tests.test_pages import opened
 
-__all__ = ["browser"]  # the fixture
 METRICS = ("ingest", "extract", "select_sae", "check_stability", "describe_latents")
-FULL = ("heatmap", "check_heatmaps", "ablate")
+FULL = ("heatmap", "check_heatmaps", "map_readout", "ablate")
 LATENTS = [182, 648, 3712]
 NONE = {"estimate": -0.0001, "low": -0.002, "high": 0.002}
 NOT_ON_A_NULL = (
     *("switched off", "after the edit", "edited model", "p = ", "1.000", "-0.00", "0.00e+00", "NaN", " nan"),
     *("helped", "random set", "swapped at random", "net gain", "the edit "),
 )
-needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium with its chromedriver")
 
 
 def write_tables(folder: Path, edited: bool) -> None:
@@ -125,16 +124,16 @@ def widths(browser: webdriver.Chrome) -> dict[str, tuple[int, int]]:
     return {label: (table, place) for label, table, place in found}
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("edited", [True, False])
 def test_no_table_is_wider_than_its_place_on_a_desk(browser, pages, edited):
     opened(browser, pages[edited], DESK)
     found = widths(browser)
-    assert len(found) == (10 if edited else 7)
+    assert len(found) == (11 if edited else 8)
     assert {label: size for label, size in found.items() if size[0] > size[1]} == {}
 
 
-@needs_browser
+@needs_chromium
 @pytest.mark.parametrize("edited", [True, False])
 def test_a_table_that_scrolls_on_a_phone_says_so(browser, pages, edited):
     opened(browser, pages[edited], PHONE)

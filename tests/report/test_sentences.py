@@ -252,7 +252,7 @@ def test_what_the_bust_adds_to_R_is_told_beside_the_control_and_the_edit():
     assert "is 1.00 [0.80, 1.20] nats, and 0.00 [-0.20, 0.20] on equal areas outside bust and face" in says
     assert says.endswith("With the edit, the gap of the bust is 0.25 [0.05, 0.45] nats.")
     alone = sentences.readout_maps(maps_of_R("original"), selection(()))
-    assert alone.endswith("Nothing was edited, so there are no maps of an edited model.")
+    assert alone.endswith("Nothing was edited, so these are maps of the original model alone.")
     assert alone.split(" Nothing")[0] == says.split(" With")[0]
 
 

@@ -412,7 +412,7 @@ def readout_maps(metrics: dict[str, Any], chosen: dict[str, Any]) -> str:
         f"semi-nude) is {number(bust['gap'])} nats, and {number(control['gap'])} on equal areas outside bust and face."
     )
     if not chosen["latents"]:
-        return f"{says} Nothing was edited, so there are no maps of an edited model."
+        return f"{says} Nothing was edited, so these are maps of the original model alone."
     return f"{says} With the edit, the gap of the bust is {number(found['edited']['bust_sum']['gap'])} nats."
 
 
