@@ -3,7 +3,8 @@
 reads    data/selection, data/dataset, data/clip, data/activations
 writes   data/heatmaps.zarr (raw signed maps [arm, image, gh, gw]), metrics/heatmap.json (estimates),
          metrics/full/heatmap.json (with intervals), plots/heatmap.csv (scores of each image), plots/heatmap_iou.csv
-         (mean IoU at each threshold), plots/heatmap.png (contact sheet), plots/heatmap_pairs.png
+         (mean IoU at each threshold), plots/heatmap.png (contact sheet), plots/heatmap_pairs.png,
+         plots/heatmap_strengths (some pairs, with maps and probabilities at several strengths of the edit)
 claims   how much of the map for the true emotion lies on the bust and on the face, in both conditions, with chance
          levels and intervals over women. A change of the map alone does not show that the bias shrank: `ablate`
          tests the readout
@@ -16,22 +17,26 @@ of it (reconstructed), or the edit of the chosen latents (edited).
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from stages.core import eclip, figures, localise
 from stages.core.clip import vit
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
+from stages.core.figures import Figure
 from stages.core.latents import selection
 from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 from stages.core.paired import SHARE, Bounds, Pairs
 from stages.core.run import arrays, outs, params
-from stages.core.run.compute import join_ranks, leave_ranks
+from stages.core.run.compute import ALONE, join_ranks, leave_ranks
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, REGIONS, SEMI_NUDE
 from stages.core.schema import Compute, Edit, Heatmap, Inference
@@ -41,6 +46,7 @@ SELECTION_DPATH, HEATMAPS_DPATH = Path("data/selection"), Path("data/heatmaps.za
 METRICS_FPATH, FULL_FPATH = Path("metrics/heatmap.json"), Path("metrics/full/heatmap.json")
 TABLE_FPATH, IOU_FPATH = Path("plots/heatmap.csv"), Path("plots/heatmap_iou.csv")
 SHEET_FPATH, PAIRS_FPATH = Path("plots/heatmap.png"), Path("plots/heatmap_pairs.png")
+STRENGTHS_DPATH, STRENGTHS = Path("plots/heatmap_strengths"), (0.0, 0.25, 0.5, 0.75, 1.0)
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 IN_METRICS: dict[str, Bounds | None] = {"energy_lift": None, "matched_area_iou": SHARE}
 """Scores in the metrics, and the bounds of their values. The other scores are in plots/heatmap.csv."""
@@ -207,6 +213,17 @@ def drawn(grids: dict[str, np.ndarray], latents: list[int]) -> dict[str, np.ndar
     return {name: found for name, found in grids.items() if name != "edited" or latents}
 
 
+def shown_images(data: Dataset, n_pairs: int) -> np.ndarray:
+    """Choose pairs to show, evenly spaced among those of confirmation women (women held out from choosing).
+
+    n_pairs: number of pairs; all if there are no more.
+    Returns row numbers of images in the data set's table, [pair, 2], the semi-nude image first.
+    """
+    pairs = Pairs.from_images(data.table, "confirmation").table
+    places = np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))
+    return pairs.iloc[places][[SEMI_NUDE, CLOTHED]].to_numpy()
+
+
 def draw_sheet(
     spliced: SplicedClip,
     rows: np.ndarray,
@@ -226,9 +243,7 @@ def draw_sheet(
     cosines: for each arm, the cosine of each image with its own prompt [image].
     n_pairs: number of pairs to draw, evenly spaced among all pairs.
     """
-    pairs = Pairs.from_images(spliced.data.table, "confirmation").table
-    shown = pairs.iloc[np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))]
-    images = [row for _, pair in shown.iterrows() for row in (pair[SEMI_NUDE], pair[CLOTHED])]
+    images = shown_images(spliced.data, n_pairs).ravel().tolist()
     position = {row: i for i, row in enumerate(rows)}
     figure, axes = figures.grid(
         len(images), 1 + len(grids), "Where CLIP looks for the true emotion (Grad-ECLIP; bust outlined)"
@@ -274,6 +289,88 @@ def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
     for ax in axes[0]:
         ax.set_ylim(0, top)
     figures.save(figure, fpath)
+
+
+def at_strength(arm: Arm, strength: float) -> Arm:
+    """Return an arm that makes a share of the change that another arm makes.
+
+    strength: the share; 0 changes nothing, and 1 is the other arm.
+    """
+    return lambda batch: batch.tokens + strength * (arm(batch) - batch.tokens)
+
+
+def draw_strengths(spliced: SplicedClip, edited: Arm, n_pairs: int, directory: Path) -> None:
+    """Draw some pairs at several strengths of the edit (STRENGTHS), for a page on which one chooses among them.
+
+    spliced: CLIP with the SAE. It also gives the data set.
+    edited: the arm that edits the chosen latents.
+    n_pairs: number of pairs, evenly spaced among those of confirmation women.
+    directory: gets a picture for each pair and strength, `<pair>_<strength>.png`, both counted from 0, and shown.json:
+        pairs (what to call each), strengths, and says (for each pair and strength, the probabilities in words).
+    """
+    shown = shown_images(spliced.data, n_pairs)
+    says: list[list[str]] = [[] for _ in shown]
+    with outs.atomic_output(directory) as unfinished:
+        unfinished.mkdir()
+        for j, strength in enumerate(STRENGTHS if len(shown) else ()):
+            arm, rows = at_strength(edited, strength), shown.ravel()
+            grids, _ = maps(spliced, rows, arm)
+            probable = probabilities(spliced, rows, arm)
+            for i, twins in enumerate(shown):
+                both = slice(2 * i, 2 * i + 2)
+                figure = draw_strength(spliced.data, twins, grids[both], probable[both])
+                figures.save(figure, unfinished / f"{i}_{j}.png")
+                says[i].append(words(spliced.data, twins, probable[both]))
+        names = [f"{row['identity']}, {row['emotion']}" for _, row in spliced.data.table.iloc[shown[:, 0]].iterrows()]
+        described = {"pairs": names, "strengths": STRENGTHS, "says": says}
+        (unfinished / "shown.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+
+
+def probabilities(spliced: SplicedClip, rows: np.ndarray, arm: Arm) -> np.ndarray:
+    """Compute how probable CLIP finds each emotion while an arm changes the model: an array [image, emotion].
+
+    rows: row numbers of the images in the data set's table.
+    """
+    embedded = torch.from_numpy(spliced.embeddings(rows, arm)).to(spliced.clip.device)
+    return spliced.readout.log_probabilities(embedded).exp().cpu().numpy()
+
+
+def words(data: Dataset, twins: np.ndarray, probable: np.ndarray) -> str:
+    """Say the probabilities of the emotions for both twins, the true emotion first.
+
+    twins: row numbers of the two images in the data set's table. probable: probabilities [image, emotion].
+    """
+    true = int(data.emotion_index(twins)[0])
+    order = [true, *(i for i in range(len(data.emotions)) if i != true)]
+    parts = []
+    for row, of_image in zip(twins, probable, strict=True):
+        listed = ", ".join(f"{data.emotions[i]} {100 * of_image[i]:.0f} %" for i in order)
+        parts.append(f"{figures.CONDITION_LABELS[data.table['condition'].iloc[row]]}: {listed}")
+    return "; ".join(parts)
+
+
+def draw_strength(data: Dataset, twins: np.ndarray, grids: np.ndarray, probable: np.ndarray) -> Figure:
+    """Draw the maps of both twins, and how probable each emotion is to CLIP; the true one has the colour of its twin.
+
+    twins: row numbers of the two images in the data set's table, the semi-nude image first.
+    grids: their maps [image, gh, gw]. probable: probabilities [image, emotion].
+    """
+    figure = figures.pyplot().figure(figsize=(9.4, 2.5))
+    axes = figure.subplots(1, 4, width_ratios=[1, 1.1, 1, 1.1])
+    bust, true = data.mask("bust", twins), int(data.emotion_index(twins)[0])
+    for i, row in enumerate(twins):
+        condition = data.table["condition"].iloc[row]
+        heat, bars = axes[2 * i : 2 * i + 2]
+        figures.overlay(heat, data.images(np.array([row]))[0], grids[i], bust=bust[i])
+        heat.set_axis_off()
+        heat.set_title(figures.CONDITION_LABELS[condition], fontsize=9)
+        colours = [
+            figures.CONDITION_COLOURS[condition] if e == true else figures.GREY for e in range(probable.shape[1])
+        ]
+        bars.barh(range(probable.shape[1]), probable[i], color=colours)
+        bars.set_yticks(range(probable.shape[1]), list(data.emotions), fontsize=9)
+        bars.set(xlim=(0, 1), ylim=(probable.shape[1] - 0.5, -0.5), xlabel="probability")
+    return figure
 
 
 def save(
@@ -325,6 +422,9 @@ def main() -> None:
         draw_sheet(spliced, rows, shown, cosines, config.n_shown, SHEET_FPATH)
         draw_pairs(table[table["arm"].isin(list(shown))], PAIRS_FPATH)
     leave_ranks()
+    if ranks.first:
+        alone = replace(spliced, ranks=ALONE)
+        draw_strengths(alone, arms["edited"], config.n_shown if len(chosen.latents) else 0, STRENGTHS_DPATH)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,25 @@ def embedded(fpath: Path, stage: str) -> str:
     return f"data:image/png;base64,{base64.b64encode(fpath.read_bytes()).decode()}"
 
 
+def read_strengths() -> dict[str, Any]:
+    """Read plots/heatmap_strengths: some pairs, shown at several strengths of the edit.
+
+    Returns pairs (what to call each), strengths (0: no edit, 1: the edit), says (for each pair and strength, the
+    probabilities of the emotions in words) and pictures (for each pair and strength, a data URL). There are no pairs if
+    nothing was edited. Raises UnreadableError if a part is missing or damaged.
+    """
+    fpath, stage = PLOTS_DPATH / "heatmap_strengths" / "shown.json", "heatmap"
+    found = outs.read_json(fpath, stage)
+    with outs.reading(fpath, stage):
+        n = len(found["strengths"])
+        if len(found["says"]) != len(found["pairs"]) or any(len(said) != n for said in found["says"]):
+            raise ValueError(f"{len(found['pairs'])} pairs at {n} strengths, but other texts")
+    pictures = [
+        [embedded(fpath.with_name(f"{i}_{j}.png"), stage) for j in range(n)] for i in range(len(found["pairs"]))
+    ]
+    return {**found, "pictures": pictures}
+
+
 def read_chosen() -> dict[str, Any]:
     """Read data/selection/selection.json: what `select_sae` chose, and why.
 
@@ -226,6 +245,7 @@ def main() -> None:
         random_sets_table=html(tables.random_sets(metrics)) if edited and metrics["ablate"]["random_sets"] else "",
         null_table=html(tables.null_searches(metrics)) if edited and metrics["ablate"]["null_searches"] else "",
         embeddings=sentences.embeddings(metrics, chosen),
+        strengths=read_strengths(),
         which_map=sentences.WHICH_MAP,
         readout_maps=sentences.readout_maps(metrics, chosen),
         region_table=html(tables.region_sums(metrics)),

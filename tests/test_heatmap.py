@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import torch
 
@@ -38,3 +40,24 @@ def test_a_degenerate_image_counts_once_in_all_arms_and_regions(spliced):
     pairs = Pairs(Pairs.from_images(spliced.data.table).table.head(2))
     assert table["degenerate"].sum() == 2 + 2 * 3  # two arms of image 0, two regions of three maps
     assert heatmap.measure(table, pairs, inference)["images"] == {"degenerate": 3}
+
+
+def test_a_strength_makes_a_share_of_the_edit(spliced, tmp_path):
+    """At 0 the original model, at 1 the edited one; pictures and words for each pair and strength."""
+    edited = spliced.edit_arm(LatentEdit(latents=torch.arange(8)), "all")
+    rows = np.arange(4)
+    none, half, all_of_it = (heatmap.at_strength(edited, strength)(spliced.batch(rows)) for strength in (0.0, 0.5, 1.0))
+    batch = spliced.batch(rows)
+    assert torch.equal(none, batch.tokens) and torch.allclose(all_of_it, edited(batch), atol=1e-5)
+    assert torch.allclose(half, (none + all_of_it) / 2, atol=1e-5) and not torch.allclose(none, all_of_it, atol=1e-3)
+    probable = heatmap.probabilities(spliced, rows, edited)
+    assert probable.shape == (4, 2) and np.allclose(probable.sum(1), 1, atol=1e-5)
+    heatmap.draw_strengths(spliced, edited, 2, tmp_path / "strengths")
+    shown = json.loads((tmp_path / "strengths" / "shown.json").read_text())
+    assert len(shown["pairs"]) == len(shown["says"]) == 2 and len(shown["says"][0]) == len(shown["strengths"]) == 5
+    pair = heatmap.shown_images(spliced.data, 2)[0]
+    before = heatmap.probabilities(spliced, pair, original)
+    true = spliced.data.emotions[spliced.data.emotion_index(pair)[0]]
+    own = f"{true} {100 * before[0, spliced.data.emotions.index(true)]:.0f} %"
+    assert shown["says"][0][0].startswith(f"semi-nude: {own}, ")
+    assert len(list((tmp_path / "strengths").glob("*.png"))) == 10

@@ -15,6 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from stages.core.run import text
+from stages.report import PICTURES
 from tests.browsers import DESK, PHONE, SECONDS, needs_chromium, serious_faults, show
 from tests.imports import ROOT
 from tests.studies import run
@@ -50,7 +51,7 @@ def test_every_chart_of_the_plots_page_is_drawn(studies, browser):
     )
     assert all(inked(chart.screenshot_as_png) > 0.01 for chart in charts)
     pictures = browser.find_elements(By.CSS_SELECTOR, "img")
-    assert len(pictures) == 9
+    assert len(pictures) == 10
     assert all(browser.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures)
     assert browser.get_log("browser") == []
 
@@ -114,11 +115,12 @@ def test_the_report_changes_with_the_colour_scheme(browser, report):
 
 
 def test_the_report_fits_a_phone_and_its_pictures_are_drawn(browser, report):
+    strengths = list((report.parent / "heatmap_strengths").glob("*.png"))
     opened(browser, report, PHONE)
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     assert wide <= PHONE[0], "the page scrolls sideways"
     pictures = browser.find_elements(By.CSS_SELECTOR, "img")
-    assert len(pictures) == 9
+    assert len(pictures) == len(PICTURES) + len(strengths)
     assert all(browser.execute_script("return arguments[0].naturalWidth", picture) > 100 for picture in pictures)
 
 

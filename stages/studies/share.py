@@ -94,6 +94,7 @@ OUTPUTS = {
     "plots/heatmap_iou.csv": Output(False, "means over images"),
     "plots/heatmap.png": Output(True, "shows images"),
     "plots/heatmap_pairs.png": Output(True, "a line per woman"),
+    "plots/heatmap_strengths": Output(True, "shows images"),
     "metrics/heatmap.json": Output(False, "means over women"),
     "metrics/full/check_heatmaps.json": Output(False, "means over women, with intervals"),
     "plots/check_heatmaps.png": Output(False, "means over images"),

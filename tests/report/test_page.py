@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from stages import report
 from stages.core.report import tables
@@ -62,6 +64,18 @@ def write_metrics(folder: Path, edited: bool) -> None:
         (folder / "metrics" / "full" / f"{name}.json").write_text(json.dumps(found))
 
 
+def write_strengths(folder: Path, edited: bool) -> None:
+    """Two pairs at two strengths; each picture has a width of its own."""
+    place = folder / "plots" / "heatmap_strengths"
+    place.mkdir()
+    says = [[f"semi-nude: sad {10 * i + j} %" for j in range(2)] for i in range(2 * edited)]
+    shown = {"pairs": ["woman001, sad", "woman002, happy"][: 2 * edited], "strengths": [0.0, 1.0], "says": says}
+    (place / "shown.json").write_text(json.dumps(shown))
+    for i in range(2):
+        for j in range(2):
+            Image.new("RGB", (900 + 10 * i + j, 80)).save(place / f"{i}_{j}.png")
+
+
 def page(folder: Path, edited: bool) -> Path:
     """Write all that the report reads, and the report."""
     template = folder / report.TEMPLATE_FPATH
@@ -81,6 +95,7 @@ def page(folder: Path, edited: bool) -> Path:
     (folder / "data" / "selection" / "sae" / "cfg.json").write_text(json.dumps(metadata))
     for stem in report.PICTURES.keys() - {"finding"}:
         Image.new("RGB", (1100, 80)).save(folder / "plots" / f"{stem}.png")
+    write_strengths(folder, edited)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr("sys.argv", ["report"])
@@ -143,3 +158,27 @@ def test_a_table_that_scrolls_on_a_phone_says_so(browser, pages, edited):
     assert "scroll sideways" in browser.execute_script(hint)
     opened(browser, pages[edited], DESK)
     assert browser.execute_script(hint) == "none"
+
+
+@needs_chromium
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_one_picture_is_shown_for_the_woman_and_the_strength_that_are_chosen_by_keyboard(browser, pages, size):
+    opened(browser, pages[True], size)
+
+    def shown() -> list[tuple[int, str]]:
+        figures = browser.find_elements(By.CSS_SELECTOR, ".strengths figure")
+        seen = [figure for figure in figures if figure.is_displayed()]
+        width = "return arguments[0].querySelector('img').naturalWidth"
+        return [(browser.execute_script(width, figure), figure.text) for figure in seen]
+
+    assert shown() == [(900, "semi-nude: sad 0 %")]
+    browser.find_element(By.ID, "strength0").send_keys(Keys.ARROW_RIGHT)
+    assert shown() == [(901, "semi-nude: sad 1 %")]
+    browser.find_element(By.ID, "pair0").send_keys(Keys.ARROW_RIGHT)
+    assert shown() == [(911, "semi-nude: sad 11 %")]
+    assert browser.find_elements(By.CSS_SELECTOR, "script") == []
+
+
+def test_without_an_edit_there_is_no_strength_to_choose(pages):
+    assert "Strength of the edit" in text_of(pages[True])
+    assert "Strength of the edit" not in text_of(pages[False]) and 'class="strengths"' not in pages[False].read_text()

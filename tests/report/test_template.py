@@ -22,6 +22,7 @@ def parts() -> set[str]:
 def test_no_part_of_the_page_becomes_markup():
     given = dict.fromkeys(parts(), HOSTILE)
     given |= {"images": defaultdict(lambda: HOSTILE), "cards": [defaultdict(lambda: HOSTILE)]}
+    given["strengths"] = {"pairs": [HOSTILE], "strengths": [HOSTILE], "says": [[HOSTILE]], "pictures": [[HOSTILE]]}
     assert {"parameters", "finding", "selection"} <= given.keys()
     page = report.template().render(given)
     assert "<script" not in page and "<img src=x" not in page
@@ -36,6 +37,7 @@ def test_no_cell_and_no_header_of_a_table_becomes_markup():
 def test_the_published_maps_and_those_of_the_readout_stand_side_by_side_and_each_says_what_it_is_for():
     given: dict = {part: f"[{part}]" for part in parts()}
     given |= {"images": {stem: f"{stem}.png" for stem in report.PICTURES}, "cards": []}
+    given["strengths"] = {key: [] for key in ("pairs", "strengths", "says", "pictures")}
     page = report.template().render(given | {"which_map": sentences.WHICH_MAP})
     sections = {section.split("</h2>")[0]: section for section in page.split("<h2>")[1:]}
     titles = list(sections)
