@@ -254,7 +254,7 @@ def what_embeddings_hold(spliced: SplicedClip, pairs: Pairs, arm: Arm) -> dict[s
 
 
 def headline(found: dict[str, Any]) -> dict[str, float]:
-    """Choose the finding for the metrics file: the numbers that `dvc metrics show` prints, without their intervals.
+    """Choose the finding for the metrics file: eight numbers, without their intervals.
 
     found: all results, as in metrics/full/ablate.json. The keys used are accuracy and R (each by arm, with intervals),
         edit (p-values against random sets of latents) and null_searches.

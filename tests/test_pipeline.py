@@ -27,6 +27,7 @@ from stages.core.data import dataset
 from stages.core.latents import selection
 from stages.core.paired import Pairs
 from stages.core.training import Normalisation
+from stages.report import PICTURES
 from tests import warm
 from tests.studies import ENV, PHOTOGRAPHS, change_params, clone, cut_photographs, ran, run, stage_names
 
@@ -52,7 +53,8 @@ def test_every_stage_ran_and_filled_its_metrics(studies, study, n_points):
         assert values and all(isinstance(value, int | float) for value in values), fpath
     page = (folder / "plots" / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
-    assert page.count("data:image/png;base64,") == 9
+    n_strengths = len(list((folder / "plots" / "heatmap_strengths").glob("*.png")))
+    assert page.count("data:image/png;base64,") == len(PICTURES) + n_strengths
 
 
 @pytest.mark.parametrize("study", ["synthetic", "folder"])

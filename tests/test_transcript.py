@@ -30,7 +30,7 @@ def test_the_page_is_made_and_everything_put_back(studies, tmp_path):
     analyses = {name for name in stage_names(folder) if name.startswith("analyse_sae@")}
     assert analyses | {"select_sae"} <= ran(page) <= analyses | after_selection
     assert "analyse_sae.n_checked" in page and str(folder) not in page
-    finding = page.split("$ dvc metrics diff\n")[1].split("```")[0].splitlines()
+    finding = page.split("$ dvc metrics diff --targets metrics/ablate.json\n")[1].split("```")[0].splitlines()
     assert all(line.startswith(("Path", "metrics/ablate.json")) for line in finding if line)
     difference = page.split("$ dvc metrics diff --recursive")[1].split("```")[0].splitlines()
     assert len(difference) < 120

@@ -37,8 +37,8 @@ def steps(change: str) -> dict[str, list[str]]:
             f"dvc exp run --name {NAME} -S {change}"
         ],
         "What was changed?": ["dvc params diff"],
-        "How did the finding change?": ["dvc metrics diff"],
-        "How did the SAEs and their latents change? `--targets metrics --recursive` compares all numbers.": [
+        "How did the finding change?": ["dvc metrics diff --targets metrics/ablate.json"],
+        "How did the SAEs and their latents change? `dvc metrics diff` alone compares all numbers.": [
             f"dvc metrics diff --recursive --targets {' '.join(SHOWN)}"
         ],
         "The same as plots: curves of both runs on the same axes, images side by side.": ["dvc plots diff HEAD"],
