@@ -12,6 +12,7 @@ import pytest
 from stages import ablate, check_heatmaps, describe_latents, heatmap, select_sae
 from stages.core import figures
 from stages.core.figures import Figure
+from stages.core.latents.pooling import PooledLatents
 from stages.core.run import params
 from stages.core.schema import DescribeLatents, Inference
 from tests.imports import ROOT
@@ -106,8 +107,10 @@ def test_maps_of_an_edit_not_made_are_not_drawn():
 def test_cards_of_latents_are_as_wide_as_the_page(kept, spliced):
     """The report is 992 pixels wide on a desk: text of 9 points keeps 90 % of its size there."""
     images = spliced.data.table[spliced.data.table["split"] == "confirmation"]
-    pooled = SimpleNamespace(max=np.ones((len(images), 3)))
-    held_out = describe_latents.ConfirmationImages(images.index.to_numpy(), images, pooled, np.eye(len(images)))
+    ones = np.ones((len(images), 3), np.float32)
+    pooled = PooledLatents(ones, ones, ones, ones, ones[0])
+    embeddings = np.eye(len(images), dtype=np.float32)
+    held_out = describe_latents.ConfirmationImages(images.index.to_numpy(), images, pooled, embeddings)
     card = {"latent": 1, "step": 1, "mean": 0.1, "low": 0.0, "high": 0.2, "p_max_t": 1.0, "firing": 0.1, "edited": 0}
     text = {"list": "perception", "pooling": "max", "encodes": "none", "neighbours": "2 (0.1)", "prompts": "a (0.1)"}
     table = pd.DataFrame([card | text | {"monosemanticity": 0.3}] * 2)
