@@ -26,7 +26,7 @@ from stages.core.report import sentences, tables
 from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
-from stages.core.schema import Ablate, Clip, Demo, Inference, Ingest, TrainSae
+from stages.core.schema import Ablate, CheckHeatmaps, Clip, Demo, Inference, Ingest, TrainSae
 
 METRICS_DPATH, FULL_DPATH = Path("metrics"), Path("metrics/full")
 PLOTS_DPATH, SELECTION_DPATH, BY_IMAGE_DPATH = Path("plots"), Path("data/selection"), Path("data/selection_by_image")
@@ -252,6 +252,7 @@ def main() -> None:
         heatmaps=sentences.heatmaps(metrics, chosen),
         lift_table=html(tables.lifts(metrics, edited)),
         checks=sentences.checks(metrics),
+        images_checked=sentences.images_checked(params.load(CheckHeatmaps)),
         maps_table=html(tables.maps(metrics)),
         selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
         smallest_p=f"{saes['smallest_p'].max():.2g}",

@@ -123,6 +123,11 @@ def test_a_page_without_an_edit_speaks_of_none(pages):
         assert arm not in says and arm in text_of(pages[True])
 
 
+def test_a_page_says_on_how_many_images_its_maps_were_checked(pages):
+    for fpath in pages.values():
+        assert "The bust is deleted in 160 pairs at most" in text_of(fpath)
+
+
 def test_no_table_of_a_page_is_without_rows(pages):
     for fpath in pages.values():
         bodies = re.findall(r"<tbody>(.*?)</tbody>", fpath.read_text(), flags=re.DOTALL)

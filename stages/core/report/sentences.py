@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.core.run.labels import CLOTHED, CONDITIONS, OTHER_CONDITION, REGIONS, SEMI_NUDE
-from stages.core.schema import Clip, Demo, Inference, Ingest, TrainSae
+from stages.core.schema import CheckHeatmaps, Clip, Demo, Inference, Ingest, TrainSae
 
 GAPS = {
     "ranked": "rise of R by editing the latent, in nats, in the condition read worse, less the change in the other, to "
@@ -474,4 +474,15 @@ def checks(metrics: dict[str, Any]) -> str:
         f"{found['text']['agreement_with_another_emotion']:.2f} for the prompt of another emotion. "
         f"It is {head['agreement']:.2f} if the explained block runs with one head, as in the published code; "
         f"the cosine of image and text then changes by {head['mean_cosine_drift']:.3f} on average."
+    )
+
+
+def images_checked(config: CheckHeatmaps) -> str:
+    """Write on how many images the checks of the maps were made. Fewer are taken where there are no more.
+
+    config: the section `check_heatmaps` of params.yaml.
+    """
+    return (
+        f"The curves of deletion and insertion are means over {config.n_perturbed} images at most. The bust is deleted "
+        f"in {config.n_bust_pairs} pairs at most. Maps are drawn again for {config.n_redrawn} images at most."
     )
