@@ -13,6 +13,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 repro: $(READY)
 	dvc repro
 
+# a page on this machine, to try edits of the finished study by hand; without a study, it is first run as far as needed
+explore: $(VENV)/.ready-to-explore
+	test -e data/selection || dvc repro select_sae
+	python -m stages.studies.explore
+
 # four parts on two cores, the longest first: the next starts when one has ended; what they print is mixed
 test: $(READY_TO_TEST)
 	@$(MAKE) --no-print-directory --jobs 2 test-of-studies test-of-training test-of-files test-of-folders
