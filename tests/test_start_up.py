@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -47,3 +48,10 @@ def test_asked_for_help_a_stage_says_what_it_does_and_does_nothing(stage, monkey
     said = capsys.readouterr().out
     assert all(f"\n{word}" in said for word in ("reads", "writes", "claims"))
     assert not list(tmp_path.iterdir())
+
+
+def test_every_target_of_the_makefile_does_something():
+    text = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
+    assert {"repro", "test", "explore"} <= set(targets)
+    assert [name for name in targets if not re.search(rf"^{name}:.*\n\t", text, re.MULTILINE)] == []
