@@ -36,7 +36,7 @@ test-of-files: $(READY_TO_TEST)
 test-of-folders: $(READY_TO_TEST)
 	pytest -m "not studies" --ignore tests/planted --ignore tests/training --ignore-glob 'tests/test_*.py'
 
-# what a change is tried with first: no toy study, no training, no process; under 90 s
+# what a change is tried with first: no toy study, no training, no process
 test-fast: $(READY_TO_TEST)
 	pytest -m "not studies and not slow"
 
