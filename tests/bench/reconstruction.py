@@ -51,6 +51,7 @@ from tests.imports import ROOT
 
 PENALTIES = (1e-6, 1e-4, 1e-2, 1.0, 100.0)  # shares of the features' mean variance
 LENGTHS = (0.25, 0.5, 1.0, 2.0)  # of a latent's activation, times the typical distance of a token from the mean
+STRENGTHS = (0.125, 0.25, 0.5, 1.0)  # of a picture around the mean picture
 N_ROUNDS, N_STARTS = 10, 12  # of the attacks that start from the attacker's images
 N_STEPS, STEP = 40, 0.02  # of the search for pictures
 N_TOP = 4  # images named per latent, as in stages/analyse_sae.py
@@ -236,7 +237,15 @@ def attractors(attacker: Attacker, sae: JumpReLUSAE) -> Tensor:
     tokens = attacker.own.tokens[:N_STARTS]
     for _ in range(N_ROUNDS):
         tokens = torch.stack([sae(x) for x in tokens])
-    return shrunk(attacker.pictures(tokens[:, 1:]))
+    return faded(attacker, shrunk(attacker.pictures(tokens[:, 1:])))
+
+
+def faded(attacker: Attacker, pictures: Tensor) -> Tensor:
+    """Each picture at several strengths around the attacker's mean picture: [candidate, 32, 32, 3].
+
+    Pictures far from any portrait are worse than the mean picture. An attacker who knows this fades them.
+    """
+    return torch.cat([attacker.small_mean + strength * (pictures - attacker.small_mean) for strength in STRENGTHS])
 
 
 def searched(attacker: Attacker, sae: JumpReLUSAE, clip: FrozenClip, layer: int) -> Tensor:
