@@ -142,7 +142,8 @@ def test_a_gpu_takes_only_deterministic_attention(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that what the call sets is undone after the test
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     before = {name: enabled() for name, enabled in kinds.items()}
     try:
         device = compute.set_up_device(Compute(device="auto", precision="float32", threads=0))
