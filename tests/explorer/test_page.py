@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -50,15 +52,25 @@ def move(browser: webdriver.Chrome, slider: str, factor: float) -> None:
     after(browser, lambda: browser.execute_script(f"{script}new Event('input'))", slider, factor))
 
 
+def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
+    """The texts of all elements at one moment: the page may draw them anew at any time."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(found => found.innerText.trim())"
+    return browser.execute_script(script, selector)
+
+
 def on_page(browser: webdriver.Chrome, image: int, arm: str) -> list[float]:
-    found = browser.find_elements(By.CSS_SELECTOR, f"#bars-{image}-{arm} [data-p]")
-    return [float(cell.get_attribute("data-p")) for cell in found]
+    script = "return [...document.querySelectorAll(arguments[0])].map(cell => Number(cell.dataset.p))"
+    return browser.execute_script(script, f"#bars-{image}-{arm} [data-p]")
 
 
 def assert_shows(browser: webdriver.Chrome, study, asked: View) -> None:
+    """The page shows the probabilities of a view, as soon as the server has answered the last question."""
     for image, twin in enumerate(study.view(asked)["pictures"]):
         for arm in ("original", "edited"):
-            assert on_page(browser, image, arm) == pytest.approx(twin[arm]["probabilities"], abs=1e-6)
+            expected = pytest.approx(twin[arm]["probabilities"], abs=1e-6)
+            with suppress(TimeoutException):
+                wait(browser, lambda image=image, arm=arm, expected=expected: on_page(browser, image, arm) == expected)
+            assert on_page(browser, image, arm) == expected
 
 
 FIRST = 4  # the first pair of a confirmation woman
@@ -110,9 +122,8 @@ def test_a_patch_names_its_latents_and_a_latent_opens_its_card(browser, address,
     box = browser.find_element(By.ID, "map-0-original")
     box.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)  # from the first patch to row 2, column 2
     found = study.firing(Place(pair=FIRST, image=0, token=6))
-    first = wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#place .latent"))[0]
-    assert first.text == f"latent {found[0]['latent']}"
-    first.click()
+    assert wait(browser, lambda: texts(browser, "#place .latent"))[0] == f"latent {found[0]['latent']}"
+    browser.execute_script("document.querySelector('#place .latent').click()")
     wait(browser, lambda: browser.find_element(By.ID, "h-card").text.startswith(f"Latent {found[0]['latent']}"))
     card = study.card(found[0]["latent"])
     wait(browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, "#tops figure")) == len(card["top"]))
@@ -128,17 +139,16 @@ def test_the_latents_of_a_patch_have_their_lists_and_the_edited_are_marked(brows
         if edited.keys() & {row["latent"] for row in found}
     )
     opened(browser, f"{address}#pair={place.pair}&place=0.{place.token}")
-    cells = wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#place td.text"))
+    shown = wait(browser, lambda: texts(browser, "#place td.text"))
     on_lists = [(row["lists"] or "on no list") + edited.get(row["latent"], "") for row in found]
-    assert [cell.text for cell in cells] == on_lists
+    assert shown == on_lists
 
 
 def test_the_table_is_sorted_and_filtered(browser, address):
     opened(browser, address)
 
     def first_latents() -> list[str]:
-        cells = browser.find_elements(By.CSS_SELECTOR, "#latents tbody tr td:first-child")
-        return [cell.text for cell in cells[:3]]
+        return texts(browser, "#latents tbody tr td:first-child")[:3]
 
     assert first_latents() == ["latent 63", "latent 62", "latent 61"]  # largest effect gap first
     browser.find_element(By.CSS_SELECTOR, "[data-column='effect gap']").click()
