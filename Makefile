@@ -8,7 +8,10 @@ READY_TO_TEST := $(VENV)/.ready-to-test
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro explore test test-fast test-of-studies test-of-training test-of-files test-of-folders lint study sweep bench soak audit sbom lock
+# parts of the tests, the longest first
+PARTS := test-of-studies test-of-demo test-of-files test-of-training test-of-folders
+
+.PHONY: repro explore test test-fast $(PARTS) lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
@@ -18,16 +21,20 @@ explore: $(VENV)/.ready-to-explore
 	test -e data/selection || dvc repro select_sae
 	python -m stages.studies.explore
 
-# four parts on two cores, the longest first: the next starts when one has ended; what they print is mixed
+# five parts on two cores: the next starts when one has ended; what they print is mixed
 test: $(READY_TO_TEST)
-	@$(MAKE) --no-print-directory --jobs 2 test-of-studies test-of-training test-of-files test-of-folders
+	@$(MAKE) --no-print-directory --jobs 2 $(PARTS)
 
 test-of-studies: $(READY_TO_TEST)
 	pytest -m studies
 
-# trains the demo CLIP and SAEs at the size that their bounds are about
+# trains the demo CLIP at the size of the default study, which its bounds are about
+test-of-demo: $(READY_TO_TEST)
+	pytest -m "not studies" tests/planted
+
+# trains SAEs at the size that their bounds are about
 test-of-training: $(READY_TO_TEST)
-	pytest -m "not studies" tests/planted tests/training
+	pytest -m "not studies" tests/training
 
 # the rest: tests/test_*.py, then the other folders
 test-of-files: $(READY_TO_TEST)
