@@ -11,7 +11,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # parts of the tests, the longest first
 PARTS := test-of-studies test-of-demo test-of-files test-of-training test-of-folders
 
-.PHONY: repro explore test test-fast $(PARTS) lint study sweep bench soak audit sbom lock
+.PHONY: repro explore test test-fast test-of-studies test-of-demo test-of-files test-of-training test-of-folders lint study sweep bench soak audit sbom lock
 
 repro: $(READY)
 	dvc repro
