@@ -137,7 +137,7 @@ def test_the_model_is_left_as_it_was(tiny_clip):
 
 
 def test_attention_that_returns_a_tensor(tiny_clip):
-    """As in open_clip versions whose attention gives no tuple."""
+    """The attention of some open_clip versions gives no tuple."""
 
     class Bare(torch.nn.MultiheadAttention):
         def forward(self, *args, **kwargs):

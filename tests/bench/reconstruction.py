@@ -161,7 +161,7 @@ class Attacker:
         return as_pictures(self.to_patch(tokens).clamp(0, 1), self.grid)
 
     def r2(self, found: Tensor, truth: Tensor) -> float:
-        """Of pictures of either size."""
+        """R2 of pictures, whole or small."""
         mean = self.mean if truth.shape[1] == len(self.mean) else self.small_mean
         return 1 - float((truth - found).square().sum() / (truth - mean).square().sum())
 
@@ -280,7 +280,7 @@ def best_mosaic(attacker: Attacker, candidates: Tensor, seen: Seen) -> np.ndarra
 
 @torch.no_grad()
 def fvu(attacker: Attacker, sae: JumpReLUSAE, tokens: Tensor) -> np.ndarray:
-    """Of each image, the error of the SAE as a fraction of variance."""
+    """The error of the SAE on each image, as a fraction of variance."""
     errors = [(x - sae(x)).square().sum() / (x - attacker.mean_token).square().sum() for x in tokens]
     return torch.stack(errors).numpy()
 

@@ -37,7 +37,7 @@ SHARD_BYTES = SHARD_IMAGES * N_TOKENS * WIDTH * 4
 TURN = 8  # shards
 COLUMNS = ("what", "plain files, MB / s", "store, MB / s", "store, × plain")
 Seconds = tuple[list[float], list[float]]
-"""Of each turn: plain files, store."""
+"""Seconds of each turn with plain files, and with the store."""
 
 
 def on_disk(fpath: Path) -> None:

@@ -28,7 +28,7 @@ class Toy:
         return torch.cat([self._codes(min(CHUNK, n - start)) @ self.features for start in range(0, n, CHUNK)])
 
     def mean_best_cosine(self, W_dec: Float[Tensor, "d_sae d_in"]) -> float:
-        """Of each true feature with the decoder row most like it, averaged over the features."""
+        """Cosine of each true feature with the decoder row most like it, mean over the features."""
         return float((self.features @ normalize(W_dec, dim=1).T).amax(1).mean())
 
     def _codes(self, n: int) -> Float[Tensor, "n n_features"]:

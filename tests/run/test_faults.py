@@ -103,6 +103,7 @@ UNREADABLE = {
 
 
 @pytest.mark.slow
+# root may read any file, so no file is unreadable to a test that runs as root and cannot give up its rights
 @pytest.mark.skipif(not can_be_held(), reason="no setpriv here, and root may read everything")
 @pytest.mark.parametrize("kind", READ)
 def test_a_file_that_may_not_be_read_is_not_called_missing(tmp_path, tiny_sae, kind):

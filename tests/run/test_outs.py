@@ -68,7 +68,7 @@ def test_a_place_whose_name_is_not_utf8(tmp_path):
 
 
 def test_files_that_threads_write_after_an_error_are_removed_too(tmp_path):
-    """As the chunks of an array, of which one does not fit on the disk."""
+    """Zarr writes the chunks of an array in threads: one may fail while others are under way."""
     unfinished = outs.unfinished_path(tmp_path / "tree")
 
     def write_late() -> None:

@@ -43,7 +43,7 @@ class Verdict:
     """accepted | refused | failure"""
     why: str
     digest: str = ""
-    """Of what was loaded, where it was accepted."""
+    """Digest of what was loaded; empty if nothing was accepted."""
 
 
 class Watch:

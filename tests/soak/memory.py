@@ -38,7 +38,7 @@ def study(folder: Path) -> Point:
 
 
 def peaks(folder: Path, point: Point) -> dict[str, int]:
-    """Of each stage, the codes of the chosen SAE being those of the images that are there."""
+    """Peak memory of each stage, in bytes. The codes of the chosen SAE are those of the images that are there."""
     found = {}
     for name in STAGES:
         options = ("--layer", str(point.layer), "--expansion", str(point.expansion)) if name == "analyse_sae" else ()

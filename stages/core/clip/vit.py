@@ -227,7 +227,8 @@ def import_open_clip() -> Any:
     """
     absent = [name for name in OPTIONAL_PARTS if name not in sys.modules]
     for name in absent:
-        sys.modules[name] = None  # type: ignore[assignment]  # stands for a package that is not there
+        # None makes an import fail as if the package were not installed; the type of sys.modules knows modules only
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
         import open_clip
     finally:

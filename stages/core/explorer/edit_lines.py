@@ -68,7 +68,7 @@ def _section(name: str, values: dict[str, Any]) -> str:
 def listed_first(latents: set[int], chosen: Selection) -> EditedLatents | None:
     """Return where these latents would come from (`edit.latents`), as the first to be edited; None for nowhere.
 
-    The study's own latents have the order of its edit. Of the lists, the order is that of the list.
+    The study's own latents keep the order of the study's edit. Latents of a list keep the order of the list.
     """
     if set(chosen.latents[: len(latents)]) == latents:
         return chosen.edited_list

@@ -372,20 +372,13 @@ class SplicedClip:
             yield
 
     @torch.no_grad()
-    def outcomes(
-        self,
-        rows: np.ndarray,
-        arms: list[Arm],
-        pixels: ImageSource | None = None,
-        emotions: Int[np.ndarray, " image"] | None = None,
-    ) -> Outcomes:
+    def outcomes(self, rows: np.ndarray, arms: list[Arm], pixels: ImageSource | None = None) -> Outcomes:
         """Run CLIP on some images under each arm. An arm is an intervention on the residual stream after block `layer`.
 
         rows: row numbers of the images in the data set's table.
         arms: the arms, each applied alone.
         pixels: a function from row numbers to other pixels for these images, [n, s, s, 3]. If not given, the tokens of
             the images come from the activation store.
-        emotions: index of the emotion that counts as the true one, for each of `rows`; the true one if not given.
         Returns arrays with the axes [arm, image]:
             R          log-probability of the true emotion, nats
             correct    1 where the most probable emotion is the true one, else 0
@@ -400,9 +393,6 @@ class SplicedClip:
 
         def run(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
             batch, truth = self.batch(some, pixels), self.truth(some)
-            if emotions is not None:
-                counts_as = dict(zip(rows.tolist(), emotions.tolist(), strict=True))
-                truth = torch.tensor([counts_as[row] for row in some.tolist()], device=self.clip.device)
             unedited = self.clip.tail(batch.tokens, self.layer)
             found = [judged(arm, batch, truth, unedited) for arm in arms]
             R, correct, cosine = (torch.stack(values, 1).double() for values in zip(*found, strict=True))

@@ -42,7 +42,8 @@ def set_up_device(compute: Compute) -> torch.device:
     if compute.threads:
         torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # no time for filling memory that is written before it is read; mypy does not see this setting
+    # Otherwise torch fills each new tensor with NaN, which takes time and changes nothing: all are written before they
+    # are read. torch makes this setting when it is imported, where mypy cannot see it.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("compute.device is cuda, but torch finds no GPU; use auto or cpu")

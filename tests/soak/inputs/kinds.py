@@ -44,7 +44,7 @@ class Input:
 
 
 def digest(*arrays: Any) -> str:
-    """Of arrays and their types, which must hold finite numbers and at least one of them."""
+    """Digest of arrays and their types. Each must hold at least one number, and finite numbers only."""
     found = hashlib.sha256()
     for array in map(np.asarray, arrays):
         assert array.size and np.isfinite(array).all(), f"{array.shape} {array.dtype}: not finite, or empty"
