@@ -7,8 +7,9 @@ writes   data/selection (the chosen SAE's sae/, tests.csv with all latents, bias
          plots/sae_curves.csv (training histories of all SAEs), plots/select_sae.png, and
          plots/select_sae_statistics.png (the latents of the chosen SAE)
 claims   which SAE the rule in params.yaml picks and why, and how many of its latents are edited: the number that gains
-         most on discovery women. Nothing is edited if CLIP reads both conditions alike, or if no edit helps: it gains
-         more R than it changes in the other condition, and lowers accuracy nowhere
+         most on discovery women. Nothing is edited if CLIP reads both conditions alike, or if no edit helps. An edit
+         helps if it gains more R than it changes in the other condition, does not lower accuracy in the losing
+         condition, and costs the other condition at most `edit.max_cost` of accuracy
 
 R           log-probability of the true emotion, nats
 losing      the condition that CLIP reads worse on discovery women
@@ -46,6 +47,7 @@ from stages.core.latents.spliced_clip import SplicedClip, original
 from stages.core.paired import Pairs
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
+from stages.core.run.labels import OTHER_CONDITION
 from stages.core.run.params import Point
 from stages.core.run.progress import progress
 from stages.core.sae import JumpReLUSAE
@@ -63,7 +65,6 @@ LOSSES = ("recon", "l0", "l0_fraction", "fvu", "total")
 TESTS = ("latent", "act_mean", "act_p_max_t", "firing")
 GAINS = ("gain", "other_change", "net_gain", "accuracy_gain", "other_accuracy_loss")
 STATISTICS_FPATH = Path("plots/select_sae_statistics.png")
-CONDITION_WORDS = {"semi_nude": "semi-nude", "clothed": "clothed"}
 
 
 def points(grid: Grid) -> list[Point]:
@@ -79,10 +80,9 @@ def read_history(point: Point) -> pd.DataFrame:
     return outs.read_table(SAE_DPATH / str(point) / "history.csv", "train_sae", ("step", *LOSSES))
 
 
-def collect(grid: Grid, edit: Edit) -> pd.DataFrame:
+def collect(grid: Grid) -> pd.DataFrame:
     """Collect what was measured of each SAE of the grid before any edit.
 
-    edit: the number of latents per step of the search (`n_per_step`).
     Returns a row per SAE:
         layer, expansion                                 layer of the SAE, and d_sae / d_in
         recon, l0, l0_fraction, fvu, total               losses and sparsity at the last training step
@@ -97,8 +97,6 @@ def collect(grid: Grid, edit: Edit) -> pd.DataFrame:
                                                          of R when each latent alone is zeroed
         smallest_p                                       smallest p-value that the permutation test can give
         n_bias, n_perception                             number of latents on each list, in the model without an edit
-        promise                                          sum of the effect gaps (nats) of the bias latents that the
-                                                         first step of a search would edit
     Raises UnreadableError or LatentsError if a result is missing or damaged.
     """
     rows = []
@@ -124,7 +122,6 @@ def collect(grid: Grid, edit: Edit) -> pd.DataFrame:
                 "smallest_p": analysed["latents"]["smallest_p"],
                 "n_bias": len(bias),
                 "n_perception": len(perception),
-                "promise": float(bias["mean"][: edit.n_per_step].sum()),
             }
         )
     return pd.DataFrame(rows)
@@ -133,8 +130,8 @@ def collect(grid: Grid, edit: Edit) -> pd.DataFrame:
 def shortlist(table: pd.DataFrame, config: SelectSae, edit: Edit) -> list[int]:
     """Choose the SAEs whose edits are tried.
 
-    table: a row per SAE, from `collect`.
-    config: with the rule `net_gain`, `n_searched` SAEs among those with a bias latent: of each layer the SAE of the
+    table: a row per SAE, from `collect`, with a further column promise (`Audit.promise`).
+    config: with the rule `net_gain`, `n_searched` SAEs among those that promise something: of each layer the SAE of the
         largest promise, then of each layer the next, because layers differ more than expansions. The rules `published`
         and `fixed` name one SAE.
     edit: the list that is edited. A list of perception latents needs no search, so all SAEs are tried.
@@ -151,8 +148,8 @@ def shortlist(table: pd.DataFrame, config: SelectSae, edit: Edit) -> list[int]:
         return [int((table["auc_discovery"] - 0.5).abs().idxmax())]
     if edit.latents == "perception":
         return table.index[table["n_perception"] > 0].tolist()
-    named = table[table["n_bias"] > 0].sort_values("promise", ascending=False, kind="stable")
-    place = named.groupby("layer").cumcount()
+    promising = table[table["promise"] > 0].sort_values("promise", ascending=False, kind="stable")
+    place = promising.groupby("layer").cumcount()
     return place.sort_values(kind="stable").index[: config.n_searched].tolist()
 
 
@@ -162,7 +159,7 @@ class Searched:
 
     found: the list of latents that could be edited, a row per latent (`core/latents/lists.py`).
     edited: the latents of the best edit, a row per latent, the first to edit first; none if no edit helps.
-    gains: what the best edit gives and costs (`Gains.of`).
+    gains: what the best edit gives and costs (`Gains.measure`).
     """
 
     found: pd.DataFrame
@@ -206,6 +203,25 @@ class Audit:
         if self.edit.latents == "ranked":
             return partial(most_gaining, losing=losing)
         return partial(harmful_latents, losing=losing, clusters=self.pairs.women, inference=self.inference)
+
+    def promise(self, point: Point, losing: str | None) -> float:
+        """Estimate what the first step of a search would gain, without a search.
+
+        losing: the condition that CLIP reads worse; None if it reads both alike.
+        Returns the sum, over the latents that the first step would edit, of the value that ranks them (nats, to first
+        order): the net gain for `ranked`, else the effect gap of the bias latents. Without a losing condition it is 0.
+        Raises LatentsError or PooledLatentsError if a result of `analyse_sae` is missing or damaged.
+        """
+        if losing is None:
+            return 0.0
+        directory = ANALYSIS_DPATH / str(point)
+        if self.edit.latents == "ranked":
+            pooled = PooledLatents.load(directory / "pooled.zarr")
+            effects = pooled.effect[self.pairs.positions(self.data.audit_rows())]
+            ranked = most_gaining(self.pairs.split(effects, axis=0), losing)
+        else:
+            ranked = lists.load(directory / "bias.csv")
+        return float(ranked["mean"][: self.edit.n_per_step].sum())
 
     def search(self, point: Point, losing: str) -> Searched:
         """Find the latents of one SAE that could be edited, and try how many of them to edit.
@@ -283,7 +299,7 @@ def choose(table: pd.DataFrame, config: SelectSae, losing: str | None) -> tuple[
         no_edit = "CLIP reads both conditions alike" if losing is None else tried
         return table.loc[table["train_fvu"].idxmin()], f"{no_edit}, so the SAE with the lowest FVU was taken"
     best = helps.loc[helps["net_gain"].idxmax()]
-    names = [CONDITION_WORDS[losing], next(word for name, word in CONDITION_WORDS.items() if name != losing)]
+    names = [figures.CONDITION_LABELS[condition] for condition in (losing, OTHER_CONDITION[losing])]
     return best, (
         f"on discovery women, an edit of {best['n_edited']:.0f} latents gives {names[0]} images a gain of "
         f"{best['gain']:.2f} nats in the log-probability of the true emotion and {100 * best['accuracy_gain']:.1f} "
@@ -406,10 +422,11 @@ def selection(
 def main() -> None:
     params.command_line(__doc__).parse_args()
     compute, grid, inference, edit, config = params.load(Compute, Grid, Inference, Edit, SelectSae)
-    measured, every = collect(grid, edit), points(grid)
+    every = points(grid)
     audit = Audit(vit.load(CLIP_DPATH, compute), dataset.load(DATASET_DPATH), inference, edit, config.batch_size)
     gap = audit.gap(every[-1])
     losing = gap.losing(inference)
+    measured = collect(grid).assign(promise=[audit.promise(point, losing) for point in every])
     tried = shortlist(measured, config, edit) if losing else []
     searched = {i: audit.search(every[i], losing) for i in progress(tried, "search SAEs") if losing}
     table = with_edits(measured, searched)

@@ -42,7 +42,7 @@ def inference() -> Inference:
 def chosen(spliced) -> Selection:
     tests = pd.DataFrame({"mean_cls": np.zeros(64), "mean_patch": np.zeros(64)})
     edited = pd.DataFrame({"latent": [5, 9, 33]})
-    return Selection(2, edited["latent"].to_numpy(), "semi_nude", "bias", edited, {}, tests, spliced.sae)
+    return Selection(2, "semi_nude", "bias", edited, {}, tests, spliced.sae)
 
 
 def test_maps_become_metrics_that_add_up(spliced, chosen, inference, tmp_path):

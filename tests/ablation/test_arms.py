@@ -28,9 +28,7 @@ def inputs(spliced, tmp_path) -> ArmInputs:
     PooledLatents(zeros, zeros, zeros, effect, np.zeros(d_sae)).save(tmp_path / "pooled.zarr")
     tests = pd.DataFrame({"latent": np.arange(d_sae), "mean_cls": 0.1, "mean_patch": 0.2, "firing": 0.5})
     tests["eff_mean"] = rng.normal(size=d_sae)
-    chosen = Selection(
-        2, np.arange(10), "semi_nude", "bias", tests[:0], {}, tests, spliced.sae, tmp_path / "pooled.zarr"
-    )
+    chosen = Selection(2, "semi_nude", "bias", tests[:10], {}, tests, spliced.sae, tmp_path / "pooled.zarr")
     return ArmInputs(spliced, chosen, params.load(Edit, fpath=ROOT / "params.yaml"), seed=0)
 
 

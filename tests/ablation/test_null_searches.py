@@ -36,10 +36,9 @@ def inputs(spliced, tmp_path) -> ArmInputs:
     tests = pd.DataFrame({"latent": np.arange(64), "mean_cls": 0.0, "mean_patch": 0.0, "firing": 0.1, "eff_mean": 0.0})
     chosen = Selection(
         layer=2,
-        latents=np.array([4, 8, 15]),
         losing="semi_nude",
         edited_list="ranked",
-        edited=tests[:0],
+        edited=tests.iloc[[4, 8, 15]],
         lists={},
         tests=tests,
         sae=spliced.sae,
@@ -69,7 +68,7 @@ def test_labels_are_swapped_woman_by_woman(real):
         of_women = pd.Series(labels.swapped).groupby(pairs.women)
         assert of_women.min().equals(of_women.max())
         flips.add(tuple(of_women.first()))
-        truth, swapped = real([]), real.under(labels)([])
+        truth, swapped = real([]), real([], labels)
         for pair, swap in enumerate(labels.swapped):
             for name, other in (("clothed", "semi_nude"), ("semi_nude", "clothed")):
                 assert np.array_equal(swapped[name][pair], truth[other if swap else name][pair])
@@ -94,7 +93,7 @@ def test_a_search_on_other_labels_judges_its_edits_by_these_labels(real):
     swap = null_searches.labels_swapped(spliced.data, pairs, np.random.default_rng(1))
     edited = [3, 17]
     plain, about_wrong, swapped = (
-        Gains(real.images, "semi_nude", labels).of(edited) for labels in (SearchLabels(), wrong, swap)
+        Gains(real.images, "semi_nude", labels).measure(edited) for labels in (SearchLabels(), wrong, swap)
     )
     change = LatentEdit.from_params(EDIT, np.array(edited), np.zeros((2, 64)), spliced.clip.device)
     embedded = spliced.embeddings(pairs.rows, spliced.edit_arm(change, "all"))

@@ -29,8 +29,7 @@ def chosen(spliced, tmp_path) -> Selection:
     pooling.result().save(tmp_path / "pooled.zarr")
     means = {"mean_cls": f[:8, 0].mean(0).numpy(), "mean_patch": f[:8, 1:].mean((0, 1)).numpy()}
     tests = pd.DataFrame({"latent": np.arange(64), "firing": 0.1, "eff_mean": 0.0, **means})
-    latents = np.arange(15, 25)
-    return Selection(2, latents, "semi_nude", "bias", tests[:0], {}, tests, spliced.sae, tmp_path / "pooled.zarr")
+    return Selection(2, "semi_nude", "bias", tests[15:25], {}, tests, spliced.sae, tmp_path / "pooled.zarr")
 
 
 def test_the_pool_holds_latents_that_act_and_the_edited_ones(spliced, chosen):

@@ -36,7 +36,7 @@ def chosen(spliced, tmp_path) -> Selection:
     lists = {"bias": listed(BIAS), "perception": listed(PERCEPTION)}
     latents = [3, 11]  # the search set latent 7 aside
     edited, pooled_dpath = listed(latents), tmp_path / "pooled.zarr"
-    return Selection(2, np.array(latents), "semi_nude", "bias", edited, lists, tests, spliced.sae, pooled_dpath)
+    return Selection(2, "semi_nude", "bias", edited, lists, tests, spliced.sae, pooled_dpath)
 
 
 @pytest.fixture

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from stages.core.latents.edit_curve import Gains, best_edit, edit_sizes
-from stages.core.latents.edited_images import EditedImages
+from stages.core.latents.edited_images import EditedImages, SearchLabels
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import original
 from stages.core.paired import Pairs
@@ -60,7 +58,37 @@ def test_gains_are_counted_in_the_losing_condition_and_changes_in_the_other(spli
     assert last["net_gain"] == pytest.approx(last["gain"] - abs((R[other][1] - R[other][0]).mean()))
     assert last["accuracy_gain"] == pytest.approx((correct[losing][1] - correct[losing][0]).mean())
     assert last["other_accuracy_loss"] == pytest.approx((correct[other][0] - correct[other][1]).mean())
-    before, costs_too_much = gains.of([3, 17]), EDIT.model_copy(update={"max_cost": -1.0})
-    helps = last["net_gain"] > before["net_gain"]
-    assert gains.accept([3, 17], [40]) == helps and gains.accept([3, 17], [17]) is False  # once more changes nothing
-    assert replace(gains, images=replace(gains.images, edit=costs_too_much)).accept([3, 17], [40]) is False
+
+
+class Told(EditedImages):
+    """Images that are read as a table says, by the latents edited: R and accuracy of semi-nude and clothed images."""
+
+    def __init__(self, **table: tuple[float, float, float, float]) -> None:
+        rows = {tuple(int(latent) for latent in name[1:].split("_") if latent): row for name, row in table.items()}
+        vars(self).update(edit=EDIT.model_copy(update={"max_cost": 0.125}), table=rows, asked=[])
+
+    def readout(self, latents: list[int], labels: SearchLabels) -> tuple[dict[str, float], dict[str, float]]:
+        self.asked.append(tuple(latents))
+        R_semi_nude, R_clothed, semi_nude, clothed = self.table[tuple(latents)]
+        return {SEMI_NUDE: R_semi_nude, CLOTHED: R_clothed}, {SEMI_NUDE: semi_nude, CLOTHED: clothed}
+
+
+def test_latents_are_edited_too_if_they_add_net_gain_within_the_cost():
+    images = Told(
+        _=(-2.0, -0.5, 0.25, 1.0),
+        _1=(-1.5, -0.5, 0.5, 1.0),  # net gain .5
+        _1_2=(-1.25, -0.25, 0.5, 1.0),  # .75 - .25: as much
+        _1_3=(-1.25, -0.5, 0.5, 0.875),  # .75, and costs all that is allowed
+        _1_4=(-1.0, -0.5, 0.5, 0.75),  # 1, and costs more
+    )
+    gains = Gains(images, SEMI_NUDE)
+    assert [gains.accept([1], [latent]) for latent in (2, 3, 4)] == [False, True, False]
+    assert gains.measure([3, 1]) == gains.measure([1, 3])
+    assert sorted(images.asked) == [(), (1,), (1, 2), (1, 3), (1, 4)]  # each set once, whatever its order
+
+
+def test_without_the_condition_the_mean_over_both_counts():
+    images = Told(_=(-2.0, -0.5, 0.25, 1.0), _1=(-1.5, -1.1, 0.5, 0.5), _2=(-2.1, -0.3, 0.25, 1.0))
+    for losing in (SEMI_NUDE, CLOTHED):
+        gains = Gains(images, losing)
+        assert [gains.accept_in_both([], [latent]) for latent in (1, 2)] == [False, True]

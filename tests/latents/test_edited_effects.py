@@ -44,9 +44,9 @@ def test_effects_are_about_the_emotion_that_is_asked_for(spliced):
     pairs = Pairs.from_images(spliced.data.table)
     truth = spliced.data.emotion_index(pairs.rows)
     own = EditedEffects(EditedImages(spliced, pairs, EDIT, np.zeros((2, 64))), np.arange(64))
-    told, other = own.under(SearchLabels(truth)), own.under(SearchLabels(1 - truth))
-    assert np.array_equal(own([])["clothed"], told([])["clothed"])
-    assert not np.allclose(own([])["clothed"], other([])["clothed"])
+    told, other = own([], SearchLabels(truth)), own([], SearchLabels(1 - truth))
+    assert np.array_equal(own([])["clothed"], told["clothed"])
+    assert not np.allclose(own([])["clothed"], other["clothed"])
 
 
 def test_candidates_fire_on_two_women():

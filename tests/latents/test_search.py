@@ -86,7 +86,7 @@ def test_a_ranking_without_a_test_takes_every_latent_that_gains_more_than_it_cha
     found = most_gaining(effects, SEMI_NUDE)
     assert found["latent"].tolist() == [1, 4]
     assert found["mean"].tolist() == pytest.approx([0.3, 0.15], abs=0.02)
-    assert most_gaining(effects, SEMI_NUDE, twins=False)["latent"].tolist()[0] == 0
+    assert most_gaining(effects, SEMI_NUDE, twins=False)["latent"].tolist() == [0, 1, 4]
 
 
 def accept(edited: list[int], more: list[int]) -> bool:
@@ -135,7 +135,7 @@ def test_a_latent_that_is_not_accepted_stays_on_the_list_blocks_no_other_and_is_
     found, edited = find_step_by_step(effects, 20 + np.arange(4), RANK, accepts, n_per_step=1, n_most=10)
     assert found["latent"].tolist() == [20, 21, 22, 23]
     assert edited == [20, 23, 21]
-    assert asked == [[], [20], [20], [20], [20, 23, 21]]
+    assert asked == [[], [20], [20, 23, 21]]
 
 
 def test_no_more_latents_than_asked_for_and_none_where_none_harms(tmp_path):

@@ -1,13 +1,14 @@
 """Searches for latents on labels that mean nothing: what any such search finds, and how much it seems to gain.
 
 Each search is the same step by step as that for the edit `ranked`, in the same SAE: it keeps the latents that gain on
-discovery women, by its own labels. It has as many latents. Its edit is judged on the women held out, as the edit is.
+discovery women, by its own labels. Its edit has as many latents as the edit under test, and is judged on the same
+women, who were held out.
 
     labels_swapped       which twin counts as the losing one is drawn for each woman
     emotions_shuffled    R is about the emotion of another of the woman's pairs
     wrong_emotion        R is about an emotion, drawn for each pair, that is not the true one
-    condition_ignored    latents are ranked by their gain in both conditions. This is no null: it shows what twins add.
-                         Nothing is drawn, so there is one such search
+    condition_ignored    latents are ranked and kept by their gain in both conditions. This is no null: it shows what
+                         twins add. Nothing is drawn, so there is one such search
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ def null_searches(inputs: ArmInputs, n_swapped: int, n_other: int) -> dict[str, 
         gains = Gains(images, chosen.judged, labels)
         rank = partial(most_gaining, losing=chosen.judged, twins=twins)
         found, kept = find_step_by_step(
-            real.under(labels), candidates, rank, gains.accept, n_per_step=edit.n_per_step, n_most=k
+            partial(real, labels=labels),
+            candidates,
+            rank,
+            gains.accept if twins else gains.accept_in_both,
+            n_per_step=edit.n_per_step,
+            n_most=k,
         )
         rest = [*kept, *found["latent"].tolist(), *candidates.tolist()]
         return torch.tensor(list(dict.fromkeys(rest))[:k], device=spliced.clip.device)

@@ -15,7 +15,7 @@ from stages.core.latents.edited_images import TRUE_LABELS, EditedImages, SearchL
 from stages.core.run.labels import OTHER_CONDITION
 from stages.core.schema import Edit
 
-ByCondition = dict[str, float]
+MeanByCondition = dict[str, float]
 
 
 def edit_sizes(edit: Edit, n_ranked: int) -> list[int]:
@@ -41,9 +41,11 @@ class Gains:
     images: EditedImages
     losing: str
     labels: SearchLabels = TRUE_LABELS
-    _measured: dict[tuple[int, ...], tuple[ByCondition, ByCondition]] = field(default_factory=dict)
+    _measured: dict[tuple[int, ...], tuple[MeanByCondition, MeanByCondition]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    def of(self, latents: Iterable[int]) -> dict[str, float]:
+    def measure(self, latents: Iterable[int]) -> dict[str, float]:
         """Edit some latents, and compare with no edit.
 
         latents: indices of the latents.
@@ -56,7 +58,7 @@ class Gains:
             accuracy_gain            rise of accuracy in the losing condition
             other_accuracy_loss      fall of accuracy in the other condition
         """
-        edited = tuple(int(latent) for latent in latents)
+        edited = tuple(sorted(int(latent) for latent in latents))
         losing, other = self.losing, OTHER_CONDITION[self.losing]
         (R, correct), (R_before, correct_before) = self._means(edited), self._means(())
         gain, other_change = (R[condition] - R_before[condition] for condition in (losing, other))
@@ -72,22 +74,30 @@ class Gains:
         }
 
     def accept(self, edited: list[int], more: list[int]) -> bool:
-        """Whether more latents shall be edited: they add net gain, and the edit costs no more than `edit.max_cost`.
+        """Return whether to edit more latents: they add net gain, and the edit costs no more than `edit.max_cost`.
 
         edited: indices of the latents that are edited. more: indices of the latents to add.
         """
-        before, after = self.of(edited), self.of([*edited, *more])
+        before, after = self.measure(edited), self.measure([*edited, *more])
         return after["net_gain"] > before["net_gain"] and after["other_accuracy_loss"] <= self.images.edit.max_cost
+
+    def accept_in_both(self, edited: list[int], more: list[int]) -> bool:
+        """Return whether more latents raise R, mean over both conditions: which of them loses does not matter.
+
+        edited: indices of the latents that are edited. more: indices of the latents to add.
+        """
+        before, after = self.measure(edited), self.measure([*edited, *more])
+        return after["R_losing"] + after["R_other"] > before["R_losing"] + before["R_other"]
 
     def curve(self, ranked: list[int]) -> pd.DataFrame:
         """Edit the first k latents of a ranking, for several k.
 
         ranked: indices of latents, the first to edit first.
-        Returns a row per k, from 0, with the numbers of `of` as columns.
+        Returns a row per k, from 0, with the numbers of `measure` as columns.
         """
-        return pd.DataFrame([self.of(ranked[:k]) for k in edit_sizes(self.images.edit, len(ranked))])
+        return pd.DataFrame([self.measure(ranked[:k]) for k in edit_sizes(self.images.edit, len(ranked))])
 
-    def _means(self, latents: tuple[int, ...]) -> tuple[ByCondition, ByCondition]:
+    def _means(self, latents: tuple[int, ...]) -> tuple[MeanByCondition, MeanByCondition]:
         if latents not in self._measured:
             self._measured[latents] = self.images.readout(list(latents), self.labels)
         return self._measured[latents]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -45,12 +45,10 @@ class EditedEffects:
 
     images: the images whose effects are computed, and how latents are edited.
     candidates: indices of the latents whose effects are computed.
-    labels: what counts as the emotion of an image, and as the losing twin; the truth if not given.
     """
 
     images: EditedImages
     candidates: Int[np.ndarray, " c"]
-    labels: SearchLabels = TRUE_LABELS
 
     @cached_property
     def activations(self) -> list[Float[Tensor, "n token c"]]:
@@ -69,20 +67,15 @@ class EditedEffects:
         spliced = self.images.spliced
         return spliced.sae.W_dec[torch.from_numpy(self.candidates).to(spliced.clip.device)]
 
-    def under(self, labels: SearchLabels) -> EditedEffects:
-        """Return the effects for other labels of the same images."""
-        other = replace(self, labels=labels)
-        other.__dict__.update(activations=self.activations, decoder=self.decoder)
-        return other
-
     @torch.no_grad()
-    def __call__(self, edited: list[int]) -> dict[str, Float[np.ndarray, "pair c"]]:
+    def __call__(self, edited: list[int], labels: SearchLabels = TRUE_LABELS) -> dict[str, Float[np.ndarray, "pair c"]]:
         """Compute the effect of each candidate on each image, nats, while the latents `edited` are edited.
 
+        labels: what counts as the emotion of an image, and as the losing twin; the truth if not given.
         Returns the keys `semi_nude` and `clothed`. Each holds a row per pair and a column per candidate.
         """
         images, parts = self.images, []
-        for (tokens, emotions), f in zip(images.edited(edited, self.labels), self.activations, strict=True):
+        for (tokens, emotions), f in zip(images.edited(edited, labels), self.activations, strict=True):
             gradient = images.spliced.gradient(tokens, emotions)
             parts.append(attribution_patching_effect(self.decoder, f.to_dense(), gradient).cpu().numpy())
-        return self.labels.split(images.pairs, np.concatenate(parts))
+        return labels.split(images.pairs, np.concatenate(parts))

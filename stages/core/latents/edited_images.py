@@ -70,7 +70,12 @@ class EditedImages:
         whole = [spliced.batch(rows[some]) for some in spliced.slices(rows)]
         if self.edit.kind == "patch" or self.edit.scope in ("bust", "not_bust"):
             return whole
-        return [replace(batch, tokens=batch.tokens[:, spliced.reaching]) for batch in whole]
+        return [replace(batch, tokens=batch.tokens[:, spliced.reaching].contiguous()) for batch in whole]
+
+    @cached_property
+    def truth(self) -> Int[Tensor, " image"]:
+        """Index of the true emotion of each image of `pairs.rows`, on the device of CLIP."""
+        return self.spliced.truth(self.pairs.rows)
 
     def edited(
         self, latents: list[int], labels: SearchLabels
@@ -83,7 +88,7 @@ class EditedImages:
         spliced, rows, device = self.spliced, self.pairs.rows, self.spliced.clip.device
         change = LatentEdit.from_params(self.edit, np.array(latents, dtype=np.int64), self.means, device)
         arm = spliced.edit_arm(change, self.edit.scope)
-        emotions = spliced.truth(rows) if labels.emotions is None else torch.from_numpy(labels.emotions).to(device)
+        emotions = self.truth if labels.emotions is None else torch.from_numpy(labels.emotions).to(device)
         for some, batch in zip(spliced.slices(rows), self.batches, strict=True):
             yield arm(batch)[:, spliced.reaching], emotions[some]
 

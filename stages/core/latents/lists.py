@@ -10,6 +10,9 @@ Both lists are tables with a row per latent, strongest or first found at the top
     mean, low, high  mean gap and its interval. List `perception`: gap of the activation, clothed minus semi-nude twin.
                      List `bias`: gap of the effect at that step (nats), other condition minus losing one
     p_max_t          family-wise p of this gap
+
+The latents of an edit have the same columns. Those of a `ranked` edit are not tested: mean is their first-order net
+gain at that step (nats), low and high equal it, and p_max_t is 1.
 """
 
 from __future__ import annotations

@@ -62,8 +62,10 @@ def find_step_by_step(
     steps: list[pd.DataFrame] = []
     found: list[int] = []
     edited: list[int] = []
+    measured_at: list[int] | None = None
     while len(edited) < n_most:
-        now = effects(edited)
+        if measured_at != edited:  # a step that edits nothing more leaves the effects as they were
+            now, measured_at = effects(edited), list(edited)
         for values in now.values():
             values[:, np.isin(candidates, found)] = 0
         new = rank(now)[: min(n_per_step, n_most - len(edited))]

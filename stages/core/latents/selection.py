@@ -38,8 +38,6 @@ class Selection:
 
     layer: int
     """The SAE reads the residual stream after this block, counted from 1."""
-    latents: Int[np.ndarray, " k"]
-    """Indices of the latents to edit, strongest first; empty if no edit helps, or if there is no gap to explain."""
     losing: str | None
     """The condition that CLIP reads worse on the women used for choosing: `semi_nude`, `clothed`, or None if it reads
     both alike."""
@@ -48,7 +46,8 @@ class Selection:
     (they are shown to harm the emotion readout in the losing condition) or `perception` (their activation differs by
     condition)."""
     edited: pd.DataFrame
-    """A row per latent to edit, in the order of `latents`. Columns: those of the lists."""
+    """A row per latent to edit, in the order in which the search accepted them; no row if no edit helps, or if there is
+    no gap to explain. Columns: those of the lists."""
     lists: dict[LatentList, pd.DataFrame]
     """Both lists of the chosen SAE in full, a row per latent. Columns: latent (index), step (of the search, from 1),
     mean, low, high (mean gap and its interval, see `latents/lists.py`), p_max_t (family-wise p)."""
@@ -60,6 +59,11 @@ class Selection:
     sae: JumpReLUSAE
     pooled_dpath: Path | None = None
     """Where the pooled latents lie on disk; `pooled` reads them. None if the selection was opened without them."""
+
+    @property
+    def latents(self) -> Int[np.ndarray, " k"]:
+        """Indices of the latents to edit, in the order of `edited`."""
+        return self.edited["latent"].to_numpy(np.int64)
 
     @property
     def judged(self) -> str:
@@ -161,7 +165,6 @@ def load(directory: Path, by_image: Path | None = None) -> Selection:
     chosen = read(directory)
     found = Selection(
         layer=chosen.layer,
-        latents=np.array(chosen.latents, dtype=np.int64),
         losing=None if chosen.losing == "none" else chosen.losing,
         edited_list=chosen.edited_list,
         edited=lists.load(directory / "latents.csv"),
@@ -170,6 +173,8 @@ def load(directory: Path, by_image: Path | None = None) -> Selection:
         sae=JumpReLUSAE.load(directory / "sae"),
         pooled_dpath=by_image and by_image / "pooled.zarr",
     )
+    if found.latents.tolist() != chosen.latents:
+        raise SelectionError(f"{directory}: latents.csv and selection.json name other latents to edit; {REMEDY}")
     _check_parts(found, directory)
     return found
 
@@ -179,8 +184,6 @@ def _check_parts(found: Selection, directory: Path) -> None:
     d_sae, of_layer = found.sae.d_sae, found.sae.metadata.get("layer")
     if of_layer != found.layer:
         raise SelectionError(f"{directory}: an SAE of layer {of_layer}, chosen for layer {found.layer}; {REMEDY}")
-    if found.edited["latent"].tolist() != found.latents.tolist():
-        raise SelectionError(f"{directory}: latents.csv and selection.json name other latents to edit; {REMEDY}")
     named = np.concatenate([found.latents, *(table["latent"] for table in found.lists.values())])
     if (named >= d_sae).any() or len(found.tests) != d_sae:
         raise SelectionError(
