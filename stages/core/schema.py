@@ -19,7 +19,7 @@ Plant = Literal["cue", "lost"]
 Biased = Literal["semi_nude", "clothed", "both"]
 
 LARGEST = 2**31 - 1  # largest whole number allowed: counts and their products then fit the integers of torch and NumPy
-MOST_WOMEN = 10_000  # 80,000 portraits with four emotions, 250 times as many as tests of the default study need
+MOST_WOMEN = 10_000  # 80,000 portraits with four emotions in one intensity, 250 times as many as the default study has
 MOST_PORTRAITS = 1_000_000  # drawing takes an hour, and the activations in three layers of the default demo fill 100 GB
 
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
@@ -47,6 +47,13 @@ def _sound_label(given: str) -> str:
     return given
 
 
+def _distinct(values: list) -> list:
+    if len(set(values)) != len(values):
+        raise ValueError("names a value twice")
+    return values
+
+
+Distinct = AfterValidator(_distinct)
 Remote = Annotated[str, AfterValidator(_remote)]
 Text = Annotated[str, AfterValidator(_sound_text)]
 Label = Annotated[str, AfterValidator(_sound_label)]
@@ -72,17 +79,10 @@ class Compute(Section):
 class Grid(Section):
     """The SAEs: one per layer and expansion."""
 
-    layers: Annotated[list[Count], Field(min_length=1)]
+    layers: Annotated[list[Count], Field(min_length=1), Distinct]
     """Transformer blocks of the vision tower, counted from 1. The SAE reads the residual stream *after* the block."""
-    expansions: Annotated[list[Count], Field(min_length=1)]
+    expansions: Annotated[list[Count], Field(min_length=1), Distinct]
     """Expansion factors, d_sae / d_in."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Grid:
-        for name, values in (("layers", self.layers), ("expansions", self.expansions)):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name} names a value twice: {values}")
-        return self
 
 
 class Inference(Section):
@@ -123,7 +123,7 @@ class Ingest(Section):
     prompt: Text
     """Text for one emotion; `{emotion}` is replaced, and "a" or "an" before it fits the emotion. Used for images whose
     manifest row has no prompt, and in the readout for an emotion that no image has."""
-    emotions: Annotated[list[Label], Field(min_length=2)]
+    emotions: Annotated[list[Label], Field(min_length=2), Distinct]
     """The expressions that images may be labelled with. The readout chooses from them. `stages/core/run/text.py` lists
     the characters that labels and prompts may not contain."""
     discovery_share: Share
@@ -137,8 +137,6 @@ class Ingest(Section):
     def _template(self) -> Ingest:
         if _fields(self.prompt) != {"emotion"}:
             raise ValueError(f"prompt must contain {{emotion}} and no other braces, given {self.prompt!r}")
-        if len(set(self.emotions)) != len(self.emotions):
-            raise ValueError(f"emotions names a value twice: {self.emotions}")
         return self
 
 
@@ -147,11 +145,11 @@ class World(Section):
 
     n_women: Annotated[int, Field(ge=4, le=MOST_WOMEN)]
     """Number of women in the audit set. Each shows every emotion at every intensity, semi-nude and clothed."""
-    intensities: Annotated[list[Annotated[float, Field(gt=0, le=1.5)]], Field(min_length=1, max_length=9)]
+    intensities: Annotated[list[Annotated[float, Field(gt=0, le=1.5)]], Field(min_length=1, max_length=9), Distinct]
     """How strongly the emotions are shown; 1 is normal. A neutral face has no intensity, so it is shown once."""
     ambiguity: Annotated[float, Field(ge=0, le=1)]
     """Largest share of another emotion that is mixed into a face, drawn evenly from 0 to here. At 0 faces are clear. At
-    .8 they are hard: who sees which emotion prevails is right in .62 of them. The portraits that train the demo CLIP
+    .8 they are hard: the asked emotion has the larger share in .62 of the faces. The portraits that train the demo CLIP
     have such faces, too."""
     retaken: bool
     """Whether twins are two takes, with pose, strength of the expression, what is mixed into it, and light drawn anew
@@ -399,7 +397,7 @@ class MapReadout(Section):
     n_steps: Annotated[int, Field(ge=1, le=1000)]
     """Number of gradients on the path from the baseline to an image. If `completeness` in
     metrics/full/map_readout.json shows large gaps in the original model, take more."""
-    baselines: Annotated[list[Literal["grey", "blurred"]], Field(min_length=1)]
+    baselines: Annotated[list[Literal["grey", "blurred"]], Field(min_length=1), Distinct]
     """Images from which integrated gradients of pixels start: grey, or the image itself after a blur."""
     blur: Share
     """Standard deviation of the blur of the blurred baseline, as a share of the side of the image."""

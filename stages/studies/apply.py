@@ -14,10 +14,13 @@ from stages.core.run.errors import run_command
 from stages.core.run.params import PARAMS_FPATH, ParamsError
 
 STUDIES_DPATH = Path(__file__).parent
+DEFAULT = "planted"  # names every key that a ready study changes; the others say only how they differ from it
 
 
 def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     """Write the values of a ready study into params.yaml, and print what changes. Other keys and comments stay.
+
+    The values of the default study are written first, so that nothing of another study is left.
 
     name: name of a YAML file in stages/studies, without .yaml. The file holds values by section and key.
     fpath: the params.yaml to change. It is written only if the result is valid.
@@ -33,18 +36,24 @@ def apply(name: str, fpath: Path = PARAMS_FPATH) -> None:
     yaml.width = 120
     yaml.indent(mapping=2, sequence=4, offset=2)
     params.check_names(params.read(fpath), tuple(schema.SECTIONS), fpath)
-    given, changed = yaml.load(params.text(fpath)), list[str]()
-    for section, values in yaml.load(STUDIES_DPATH / f"{name}.yaml").items():
-        if not isinstance(given[section], dict):
-            raise ParamsError(f"{fpath}: section {section!r} holds {given[section]!r}, not keys and values")
-        before = {key: given[section].get(key) for key in values}
-        changed += [f"{section}.{key}: {before[key]} -> {new}" for key, new in values.items() if before[key] != new]
-        given[section].update(values)
+    given, before = yaml.load(params.text(fpath)), params.read(fpath)
+    for study in dict.fromkeys((DEFAULT, name)):
+        for section, values in yaml.load(STUDIES_DPATH / f"{study}.yaml").items():
+            if not isinstance(given[section], dict):
+                raise ParamsError(f"{fpath}: section {section!r} holds {given[section]!r}, not keys and values")
+            given[section].update(values)
     written = io.StringIO()
     yaml.dump(given, written)
-    params.validate(params.parse(written.getvalue(), fpath), fpath)
+    after = params.parse(written.getvalue(), fpath)
+    params.validate(after, fpath)
     with outs.atomic_output(fpath) as unfinished:
         unfinished.write_text(written.getvalue(), encoding="utf-8")
+    changed = [
+        f"{section}.{key}: {before[section].get(key)} -> {value}"
+        for section, values in after.items()
+        for key, value in values.items()
+        if before[section].get(key) != value
+    ]
     print(*changed or [f"{fpath.name} has the values of the study {name} already"], sep="\n")
 
 

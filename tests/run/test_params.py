@@ -52,7 +52,7 @@ def test_only_the_sections_asked_for_are_loaded():
         ("train_sae", "recipe", "best", "train_sae.recipe: Input should be 'target_l0' or 'published'; given 'best'"),
         ("train_sae", "learning_rate", "0.0003", "given '0.0003' (without quotes it is a number)"),
         ("train_sae", "stpes", 3, "train_sae.stpes: unknown key; keys are source, recipe, train_on, steps"),
-        ("grid", "layers", [2, 2], "layers names a value twice"),
+        ("grid", "layers", [2, 2], "grid.layers: names a value twice"),
         ("ingest", "prompt", "a woman", "prompt must contain {emotion}"),
         ("ingest", "emotions", ["<b>", "sad"], "ingest.emotions.0: contains <, which a page takes for markup"),
         ("ingest", "emotions", ["sad", "=1"], "ingest.emotions.1: starts with =, which a spreadsheet takes for"),
@@ -169,14 +169,25 @@ def test_a_ready_study_is_written_with_comments_kept(tmp_path, study):
         assert all(given[section][key] == value for key, value in values.items())
 
 
-@pytest.mark.parametrize("study", ["paper", "sobem", "twenty"])
-def test_switching_to_another_study_and_back_changes_nothing(tmp_path, study):
-    fpath = tmp_path / "params.yaml"
-    fpath.write_text((ROOT / "params.yaml").read_text())
-    apply(study, fpath)
-    assert yaml.safe_load(fpath.read_text()) != GOOD
-    apply("planted", fpath)
-    assert yaml.safe_load(fpath.read_text()) == GOOD
+@pytest.mark.parametrize(("before", "after"), itertools.permutations(["paper", "planted", "sobem", "twenty"], 2))
+def test_nothing_of_another_study_is_left(tmp_path, before, after):
+    at_once, fpath = tmp_path / "at_once.yaml", tmp_path / "params.yaml"
+    for place, studies in ((at_once, [after]), (fpath, [before, after])):
+        place.write_text((ROOT / "params.yaml").read_text())
+        for study in studies:
+            apply(study, place)
+    assert yaml.safe_load(fpath.read_text()) == yaml.safe_load(at_once.read_text())
+    if after == "planted":
+        assert yaml.safe_load(fpath.read_text()) == GOOD
+
+
+def test_the_default_study_names_every_key_that_another_changes():
+    def keys(study: str) -> set[tuple[str, str]]:
+        sections = yaml.safe_load((STUDIES_DPATH / f"{study}.yaml").read_text())
+        return {(section, key) for section, values in sections.items() for key in values}
+
+    for study in ("paper", "sobem", "twenty"):
+        assert keys(study) <= keys("planted")
 
 
 def test_it_is_said_what_a_ready_study_changes(tmp_path, capsys):
