@@ -51,7 +51,9 @@ def test_an_edit_follows_its_model_to_another_precision(tiny_clip, tiny_sae, tmp
         tiny_clip.model.float()
         attached.close()
     assert found.dtype == precision
-    assert torch.nn.functional.cosine_similarity(found.float(), in_float32).min() > 0.999
+    by_the_edit = (tiny_clip.model.encode_image(pixels) - in_float32).abs().max()
+    distance = (found.float() - in_float32).abs().max()
+    assert distance < (1e-5 if precision == torch.float64 else by_the_edit / 4)
 
 
 def test_only_the_edited_latents_are_stored(tiny_sae, tmp_path):

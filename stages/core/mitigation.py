@@ -102,8 +102,10 @@ def attach(model: Any, directory: Path | str) -> ExitStack:
         )
 
     def change(x: Float[Tensor, "n token d_in"]) -> Float[Tensor, "n token d_in"]:
-        here, tokens = edit.to(x.device), error_kept_edits.tokens_in_scope(scope, len(x), x.shape[1]).to(x.device)
-        return error_kept_edits.edited(x.float(), sae.to(x.device), here, where=tokens).to(x.dtype)
+        tokens = error_kept_edits.tokens_in_scope(scope, len(x), x.shape[1]).to(x.device)
+        full = x.float()
+        changed = error_kept_edits.edited(full, sae.to(x.device), edit.to(x.device), where=tokens)
+        return x + (changed - full).to(x.dtype)  # only the change is rounded to float32
 
     model.mitigation = ExitStack()
     model.mitigation.enter_context(replaced_residual(model.visual, layer, change))
