@@ -328,7 +328,7 @@ def main() -> None:
     if options.scaffold:
         return _scaffold(config, options)
     if config.source == "synthetic" and not options.check:
-        expressions = world.expressions(config.emotions, world_params.intensities, world_params.ambiguity)
+        expressions = world.Expressions.from_params(config.emotions, world_params.intensities, world_params.ambiguity)
         announce(world_params, expressions, config.image_size)
         table, look = from_world(world_params, expressions, config.image_size)
     else:

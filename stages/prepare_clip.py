@@ -138,7 +138,7 @@ def main() -> None:
         vit.import_open_clip()
         from stages.core.planted import demo, world
 
-        expressions = world.expressions(ingest.emotions, world_params.intensities, world_params.ambiguity)
+        expressions = world.Expressions.from_params(ingest.emotions, world_params.intensities, world_params.ambiguity)
         trained = demo.train(demo_params, expressions, ingest.image_size, device)
         model, history = trained.model, trained.history
         model_cfg = demo.architecture(demo_params, ingest.image_size)

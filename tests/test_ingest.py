@@ -62,7 +62,7 @@ def test_women_are_numbered_as_they_appear_and_pairs_by_their_number():
 
 def test_a_long_drawing_is_announced_with_the_images_that_are_drawn(monkeypatch, capsys):
     config = World(n_women=5, intensities=[1.0], ambiguity=0.0, retaken=False, n_corpus=7, seed=0)
-    expressions = world.expressions(["happy", "sad"], config.intensities, config.ambiguity)
+    expressions = world.Expressions.from_params(["happy", "sad"], config.intensities, config.ambiguity)
     ingest.announce(config, expressions, 64)
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(ingest, "LONG", 10)

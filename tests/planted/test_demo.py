@@ -17,7 +17,7 @@ from stages.core.schema import Demo, Ingest, World
 from tests.imports import ROOT
 
 DEMO, WORLD, INGEST = params.load(Demo, World, Ingest, fpath=ROOT / "params.yaml")
-EXPRESSIONS = world.expressions(INGEST.emotions, WORLD.intensities, WORLD.ambiguity)
+EXPRESSIONS = world.Expressions.from_params(INGEST.emotions, WORLD.intensities, WORLD.ambiguity)
 IMAGE_SIZE = 64
 
 

@@ -120,7 +120,7 @@ def test_the_cue_may_mislead_in_the_clothed_condition(rng):
 
 def test_an_emotion_that_cannot_be_drawn_is_named():
     with pytest.raises(world.WorldError, match=r"ingest\.emotions: 'calm' cannot be drawn; .* neutral, happy"):
-        world.expressions(["happy", "calm"], [1.0], 0.0)
+        world.Expressions.from_params(["happy", "calm"], [1.0], 0.0)
 
 
 def test_masks_lie_where_face_and_top_are_drawn(rng):

@@ -97,17 +97,19 @@ class Expressions:
         """Return the emotion and the intensity of each portrait that a woman sits for."""
         return [(e, i) for e in self.emotions for i in ((1.0,) if e == NEUTRAL else self.intensities)]
 
+    @classmethod
+    def from_params(cls, emotions: Sequence[str], intensities: Sequence[float], ambiguity: float) -> Expressions:
+        """Return which faces a world has, as params.yaml says.
 
-def expressions(emotions: Sequence[str], intensities: Sequence[float], ambiguity: float) -> Expressions:
-    """Return which faces a world has, as params.yaml says.
-
-    emotions: `ingest.emotions`. intensities, ambiguity: `world.intensities` and `world.ambiguity`.
-    Raises WorldError if an emotion cannot be drawn.
-    """
-    strange = [emotion for emotion in emotions if emotion not in FACES]
-    if strange:
-        raise WorldError(f"ingest.emotions: {strange[0]!r} cannot be drawn; the planted world has {', '.join(FACES)}")
-    return Expressions(tuple(emotions), tuple(intensities), ambiguity)
+        emotions: `ingest.emotions`. intensities, ambiguity: those of section `world`.
+        Raises WorldError if an emotion cannot be drawn.
+        """
+        strange = [emotion for emotion in emotions if emotion not in FACES]
+        if strange:
+            raise WorldError(
+                f"ingest.emotions: {strange[0]!r} cannot be drawn; the planted world has {', '.join(FACES)}"
+            )
+        return cls(tuple(emotions), tuple(intensities), ambiguity)
 
 
 @dataclass(frozen=True)
@@ -225,8 +227,8 @@ def audit_pairs(
 ) -> list[Pair]:
     """Choose pairs of portraits (twins) of the same woman with the same expression.
 
-    Each woman has one pair for each emotion and intensity. Her pairs have as many colours as there are, each equally
-    often as far as the numbers allow. For each woman it is random which colour goes with which expression.
+    Each woman has one pair for each emotion and intensity. Her pairs share the colours out as evenly as their numbers
+    allow. For each woman it is random which colour goes with which expression.
 
     n_women: number of women. expressions: which faces there are. rng: source of the random choices.
     retaken: False, and twins differ in the garment only. True, and each twin is a take of its own: pose, strength of
@@ -238,9 +240,10 @@ def audit_pairs(
         colours = rng.permutation(np.resize(rng.permutation(COLOUR_NAMES), len(takes)))
         for (emotion, intensity), colour in zip(takes, colours, strict=True):
             asked = replace(identity, emotion=emotion, intensity=intensity, colour=str(colour))
-            shown = [with_take(asked, expressions, rng)] * 2
             if retaken:
                 shown = [replace(with_take(asked, expressions, rng), light=rng.uniform(*LIGHT)) for _ in CONDITIONS]
+            else:
+                shown = [with_take(asked, expressions, rng)] * 2
             twins = (replace(take, condition=which) for take, which in zip(shown, (SEMI_NUDE, CLOTHED), strict=True))
             pairs.append(Pair(woman, intensity, *twins))
     return pairs
