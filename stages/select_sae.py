@@ -23,7 +23,6 @@ import json
 import shutil
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,7 +34,6 @@ from stages.core.clip import vit
 from stages.core.clip.vit import FrozenClip
 from stages.core.data import dataset
 from stages.core.data.dataset import Dataset
-from stages.core.figures import Axes
 from stages.core.latents import lists, readout_gap
 from stages.core.latents.edit_curve import Gains, best_edit
 from stages.core.latents.edited_effects import EditedEffects, candidate_latents
@@ -52,7 +50,7 @@ from stages.core.run.params import Point
 from stages.core.run.progress import progress
 from stages.core.sae import JumpReLUSAE
 from stages.core.schema import Compute, Edit, Grid, Inference, LatentList, SelectSae
-from stages.core.statistics import drawing
+from stages.core.statistics import drawing, grid_drawing
 from stages.core.statistics.clusters import clusters
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
@@ -60,7 +58,6 @@ SAE_DPATH, ANALYSIS_DPATH, SELECTION_DPATH = Path("data/sae"), Path("data/analys
 BY_IMAGE_DPATH = Path("data/selection_by_image")  # stays on this machine: a list of images per latent betrays images
 METRICS_FPATH, TABLE_FPATH = Path("metrics/select_sae.json"), Path("plots/select_sae.csv")
 CURVES_FPATH, PLOT_FPATH = Path("plots/sae_curves.csv"), Path("plots/select_sae.png")
-FVU_LABELS = {"held_out_fvu": "FVU on held-out women", "train_fvu": "FVU on the images trained on"}
 LOSSES = ("recon", "l0", "l0_fraction", "fvu", "total")
 TESTS = ("latent", "act_mean", "act_p_max_t", "firing")
 GAINS = ("gain", "other_change", "net_gain", "accuracy_gain", "other_accuracy_loss")
@@ -308,15 +305,6 @@ def choose(table: pd.DataFrame, config: SelectSae, losing: str | None) -> tuple[
     )
 
 
-def judged_fvu(table: pd.DataFrame) -> str:
-    """Name the column by which SAEs are compared in FVU (fraction of variance unexplained).
-
-    table: a row per SAE. Its column held_out_fvu is the FVU on held-out women, NaN if nobody was held out.
-    Returns "held_out_fvu" if no SAE has NaN there. Otherwise returns "train_fvu", the FVU on the images trained on.
-    """
-    return "train_fvu" if table["held_out_fvu"].isna().any() else "held_out_fvu"
-
-
 def curves(grid: Grid) -> pd.DataFrame:
     """Join the training histories of all SAEs in one table.
 
@@ -331,58 +319,6 @@ def curves(grid: Grid) -> pd.DataFrame:
     """
     parts = [read_history(point).assign(layer=point.layer, expansion=point.expansion) for point in points(grid)]
     return pd.concat(parts, ignore_index=True)
-
-
-def draw(table: pd.DataFrame, chosen: pd.Series, fpath: Path) -> None:
-    """Draw the SAEs side by side, with a circle around the chosen one, and write the picture to `fpath`.
-
-    The first panel shows FVU (fraction of variance unexplained) against L0. The second shows the AUC of the published
-    test (activations on semi-nude against clothed images) against the expansion. The third shows the net gain of the
-    best edit against the expansion; it is left out if no edit was tried. Each layer has a line.
-
-    table: a row per SAE, from `collect`. Columns used: layer, expansion, l0 (active latents per token), train_fvu,
-        held_out_fvu, auc, searched and net_gain. net_gain is the rise of R (log-probability of the true emotion, nats)
-        in the condition read worse minus the absolute change of R in the other; NaN for an SAE that was not searched.
-    chosen: the row of `table` that belongs to the chosen SAE.
-    """
-    searched = bool(table["searched"].any())
-    figure, axes = figures.panels(2 + searched, "The SAEs of the grid (circle: the chosen one; × expansion)")
-    layers, fvu = sorted(table["layer"].unique()), judged_fvu(table)
-    colours = dict(zip(layers, cycle(figures.SERIES), strict=False))
-    panels = (
-        ("l0", fvu, ("L0 (active latents per token)", FVU_LABELS[fvu], "Sparsity and fidelity")),
-        ("expansion", "auc", ("expansion", "AUC, semi-nude\nagainst clothed", "The published test")),
-        ("expansion", "net_gain", ("expansion", "net gain in R (nats)", "Best edit on discovery women")),
-    )
-    for ax, (x, y, labels) in zip(axes[0], panels, strict=False):
-        for layer in layers:
-            part = table[(table["layer"] == layer) & table[y].notna()].sort_values(x)
-            ax.plot(part[x], part[y], "o-", color=colours[layer], lw=1.2)
-        ax.plot(chosen[x], chosen[y], "o", ms=14, mfc="none", mec="black")
-        ax.set(xlabel=labels[0], ylabel=labels[1], title=labels[2])
-    label_expansions(axes[0, 0], table, fvu, colours)
-    axes[0, 1].axhline(0.5, color="black", lw=0.7, ls=":")
-    if searched:
-        axes[0, 2].axhline(0, color="black", lw=0.7, ls=":")
-    for ax in axes[0, 1:]:
-        ax.set_xlim(table["expansion"].min() / 1.2, table["expansion"].max() * 1.2)  # a panel may be empty
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(sorted(table["expansion"].unique()), [str(e) for e in sorted(table["expansion"].unique())])
-    figures.line_legend(figure, {f"layer {layer}": {"color": colours[layer]} for layer in layers})
-    figures.save(figure, fpath)
-
-
-def label_expansions(ax: Axes, table: pd.DataFrame, fvu: str, colours: dict[int, str]) -> None:
-    """Write its expansion beside the dot of each SAE: left of it, above it or right of it, by layer.
-
-    table: a row per SAE, with layer, expansion, l0 and the column named by fvu. colours: colour by layer.
-    """
-    places = dict(zip(colours, cycle((((-10, -4), "right"), ((0, 10), "center"), ((10, -4), "left"))), strict=False))
-    for layer, expansion, l0, height in table[["layer", "expansion", "l0", fvu]].itertuples(index=False):
-        offset, side = places[layer]
-        text, place = f"× {expansion:.0f}", (l0, height)
-        ax.annotate(text, place, offset, textcoords="offset points", ha=side, fontsize=8, color=colours[layer])
-    ax.margins(0.15)  # room for the labels
 
 
 def draw_statistics(
@@ -455,7 +391,7 @@ def main() -> None:
         shutil.copytree(ANALYSIS_DPATH / name / "pooled.zarr", directory / "pooled.zarr")
         shutil.copy(ANALYSIS_DPATH / name / "top_images.csv", directory)
     draw_statistics(audit, Point(chosen_edit["layer"], chosen_edit["expansion"]), tests, found, config)
-    keys = (judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception")
+    keys = (grid_drawing.judged_fvu(table), "auc", "mwu_p", "n_bias", "n_perception")
     metrics = {
         "layer": chosen_edit["layer"],
         "expansion": chosen_edit["expansion"],
@@ -468,7 +404,7 @@ def main() -> None:
     outs.write_metrics(METRICS_FPATH, metrics)
     outs.write_table(TABLE_FPATH, table.assign(chosen=(table.index == chosen.name).astype(int)))
     outs.write_table(CURVES_FPATH, curves(grid))
-    draw(table, chosen, PLOT_FPATH)
+    grid_drawing.draw(table, chosen, PLOT_FPATH)
 
 
 if __name__ == "__main__":

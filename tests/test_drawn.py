@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages import ablate, check_heatmaps, describe_latents, heatmap, select_sae
+from stages import ablate, check_heatmaps, describe_latents, heatmap
 from stages.core import figures
 from stages.core.figures import Figure
 from stages.core.latents.pooling import PooledLatents
 from stages.core.run import params
 from stages.core.schema import DescribeLatents, Inference
+from stages.core.statistics import grid_drawing
 from tests.imports import ROOT
 
 INSIDE = {"estimate": 0.5, "low": 0.4, "high": 0.6}
@@ -66,7 +67,7 @@ def grid_of_saes(searched: int) -> pd.DataFrame:
 
 def test_every_sae_has_its_expansion_and_no_dot_of_the_legend_looks_like_one(kept):
     saes = grid_of_saes(searched=1)
-    select_sae.draw(saes, saes.iloc[0], Path())
+    grid_drawing.draw(saes, saes.iloc[0], Path())
     assert [text.get_text() for text in kept[0].axes[0].texts] == ["× 8", "× 16"] * 3
     assert all(ax.get_legend() is None for ax in kept[0].axes) and len(kept[0].axes) == 3
     assert {line.get_marker() for line in kept[0].legends[0].get_lines()} == {"None"}
@@ -74,7 +75,7 @@ def test_every_sae_has_its_expansion_and_no_dot_of_the_legend_looks_like_one(kep
 
 def test_no_panel_of_edits_where_none_was_tried(kept):
     saes = grid_of_saes(searched=0)
-    select_sae.draw(saes, saes.iloc[0], Path())
+    grid_drawing.draw(saes, saes.iloc[0], Path())
     assert [ax.get_title() for ax in kept[0].axes] == ["Sparsity and fidelity", "The published test"]
 
 

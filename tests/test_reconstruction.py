@@ -7,17 +7,14 @@ import pytest
 import torch
 
 from stages.core.sae import JumpReLUSAE
+from tests.bench.attacks import ON_LATENTS, SEARCH, attacks, ridge
 from tests.bench.reconstruction import (
-    ON_LATENTS,
-    SEARCH,
     World,
-    attacks,
     blind,
     gain,
     make_world,
     of_rows,
     part_of,
-    ridge,
     told_apart,
     trained_on,
     wide_clip,
