@@ -34,6 +34,7 @@ from stages.core.clip import vit
 from stages.core.clip.readout import Readout, embedded_each
 from stages.core.clip.vit import FrozenClip
 from stages.core.data import dataset
+from stages.core.data.choice import evenly
 from stages.core.data.dataset import Dataset
 from stages.core.paired import SHARE, Bounds, Pairs, difference_bounds
 from stages.core.run import outs, params, progress
@@ -164,11 +165,6 @@ class Audit:
         means = {condition: float(part.mean()) for condition, part in pairs.split(values).items()}
         gap = pairs.interval(pairs.gap(values), inference, difference_bounds(bounds))
         return {**means, "gap": gap.as_metrics()}
-
-
-def evenly(n: int, n_wanted: int) -> Int[np.ndarray, " chosen"]:
-    """Choose `n_wanted` of n places, evenly spread from the first to the last; all if there are no more."""
-    return np.unique(np.linspace(0, n - 1, min(n, n_wanted)).round().astype(int))
 
 
 def perturbed_images(labels: pd.DataFrame, n_wanted: int) -> Int[np.ndarray, " chosen"]:

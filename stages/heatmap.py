@@ -30,6 +30,7 @@ from torch import Tensor
 from stages.core import eclip, figures, localise
 from stages.core.clip import vit
 from stages.core.data import dataset
+from stages.core.data.choice import evenly
 from stages.core.data.dataset import Dataset
 from stages.core.figures import Figure
 from stages.core.latents import selection
@@ -220,8 +221,7 @@ def shown_images(data: Dataset, n_pairs: int) -> np.ndarray:
     Returns row numbers of images in the data set's table, [pair, 2], the semi-nude image first.
     """
     pairs = Pairs.from_images(data.table, "confirmation").table
-    places = np.unique(np.linspace(0, len(pairs) - 1, n_pairs).round().astype(int))
-    return pairs.iloc[places][[SEMI_NUDE, CLOTHED]].to_numpy()
+    return pairs.iloc[evenly(len(pairs), n_pairs)][[SEMI_NUDE, CLOTHED]].to_numpy()
 
 
 def draw_sheet(

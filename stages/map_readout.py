@@ -34,6 +34,7 @@ from torch import Tensor
 from stages.core import figures
 from stages.core.clip import vit
 from stages.core.data import dataset
+from stages.core.data.choice import evenly
 from stages.core.data.dataset import Dataset
 from stages.core.latents import selection
 from stages.core.latents.selection import Selection
@@ -407,11 +408,6 @@ def draw(
             ax.set_title(f"{figures.CONDITION_LABELS[condition]}, {arm}\n{written}", fontsize=8.5)
     figure.colorbar(colours, ax=axes, shrink=0.6, label="nats per patch")
     figures.save(figure, fpath)
-
-
-def evenly(n: int, k: int) -> np.ndarray:
-    """Choose at most k of n things, evenly spaced. Returns their positions, ascending."""
-    return np.unique(np.linspace(0, n - 1, min(k, n)).round().astype(int))
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ import torch
 
 from stages.core import store
 from stages.core.data import dataset
+from stages.core.data.choice import evenly
 from stages.core.data.dataset import Dataset
 from stages.core.run import outs, params
 from stages.core.run.compute import join_ranks, leave_ranks, set_up_device
@@ -54,7 +55,7 @@ def quality(sae: JumpReLUSAE, activations: store.Store, rows: np.ndarray, mean: 
         l0, l0_fraction              active latents per token, and the same divided by d_sae
         dead_fraction                share of latents that never fire on these tokens
     """
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_MEASURED).round().astype(int))]
+    rows = rows[evenly(len(rows), MOST_MEASURED)]
     parts = np.array_split(rows, -(-len(rows) // IMAGES_AT_ONCE))
     tokens = (torch.from_numpy(activations.read(part)).to(mean.device) for part in parts)
     each = ((sae_metrics.fit(sae, x[:, 0], mean), sae_metrics.fit(sae, x[:, 1:].flatten(0, 1), mean)) for x in tokens)

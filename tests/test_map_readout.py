@@ -138,11 +138,6 @@ def test_women_are_evenly_spaced_and_their_expressions_take_turns():
     assert map_readout.choose_pairs(Pairs(table), 9, 9).table.equals(table)
 
 
-def test_pairs_are_evenly_spaced():
-    assert map_readout.evenly(9, 3).tolist() == [0, 4, 8]
-    assert map_readout.evenly(2, 5).tolist() == [0, 1]
-
-
 def test_windows_further_apart_than_their_size_are_refused():
     with pytest.raises(ValueError, match=r"stride is 3, but at most window \(2\)"):
         MapReadout(**(CONFIG.model_dump() | {"stride": 3}))
