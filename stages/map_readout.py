@@ -41,9 +41,9 @@ from stages.core.latents.selection import Selection
 from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 from stages.core.paired import SHARE, Pairs
 from stages.core.readout_maps import integrated_gradients
-from stages.core.readout_maps.changed_inputs import read_pixels, read_tokens
+from stages.core.readout_maps.changed_inputs import HidableImages, read_pixels, read_pixels_of_original, read_tokens
 from stages.core.readout_maps.fills import Fill, filled
-from stages.core.readout_maps.integrated_gradients import CompleteMaps
+from stages.core.readout_maps.integrated_gradients import CompleteMaps, StraightPath
 from stages.core.readout_maps.last_attention import last_attention_maps
 from stages.core.readout_maps.latent_maps import edit_maps, effect_maps
 from stages.core.readout_maps.occlusion import occlusion
@@ -124,10 +124,11 @@ def map_arms(
     shown = bar("map R", len(list(spliced.slices(rows))), shown=spliced.ranks.first)
 
     def by_batch(some: np.ndarray) -> tuple[Tensor, ...]:
-        from_pixels = map_pixels(spliced, some, list(arms.values()), config)
-        from_tokens = [map_tokens(spliced, some, arm, mean, config) for arm in arms.values()]
+        hidden = hide_parts(spliced, some, list(arms.values()), config)
+        complete = [map_path(spliced, some, fill, config) for fill in config.baselines]
+        complete += [map_tokens(spliced, some, arm, mean, config) for arm in arms.values()]
         shown.update(spliced.ranks.size)
-        return *from_pixels, *(part for path in from_tokens for part in (path.maps, path.change, path.completeness_gap))
+        return *hidden, *(part for found in complete for part in (found.maps, found.change, found.completeness_gap))
 
     with shown:
         coalitions, hidden, *found = spliced.compute_by_batch(rows, by_batch)
@@ -144,34 +145,33 @@ def map_arms(
     return mapped
 
 
-def map_pixels(spliced: SplicedClip, rows: np.ndarray, arms: list[Arm], config: MapReadout) -> tuple[Tensor, ...]:
-    """Compute the maps of R that start at the pixels of some images.
+def hide_parts(spliced: SplicedClip, rows: np.ndarray, arms: list[Arm], config: MapReadout) -> tuple[Tensor, ...]:
+    """Compute R of some images, and their occlusion maps of R, while parts of them are hidden, under each arm.
 
     spliced, config: as for `map_arms`. rows: row numbers of the images of one batch.
-    arms: interventions on the residual stream. The first one is that of the original model.
-    Returns R for each set of visible regions [image, coalition, arm] and the occlusion maps [image, arm, gh, gw]; then
-    for each baseline, in the original model, the maps of integrated gradients [image, gh, gw], the change of R that a
-    map should add up to, and how far it is from that [image].
+    arms: interventions on the residual stream.
+    Returns R for each set of visible regions [image, coalition, arm] and the occlusion maps [image, arm, gh, gw].
     """
-    clip, data, images = spliced.clip, spliced.data, spliced.data.images(rows)
-    on_grid: dict[str, Any] = {"grid": clip.grid, "batch_size": config.batch_size}
-    pixels, grey = clip.pixels(images), clip.pixels(filled(images, "grey"))
-    read, read_original = read_pixels(spliced, rows, arms), read_pixels(spliced, rows, arms[:1])
+    clip, data, pictures = spliced.clip, spliced.data, spliced.data.images(rows)
+    pixels, grey = clip.pixels(pictures), clip.pixels(filled(pictures, "grey"))
+    images = HidableImages(read_pixels(spliced, rows, arms), pixels, grey, config.batch_size)
     face, bust = (torch.from_numpy(shares(data, region, rows)).to(pixels) for region in ("face", "bust"))
-    coalitions = coalition_readouts(read, pixels, grey, partition(face, bust), config.batch_size)
-    whole = coalitions[:, -1]
-    hidden = occlusion(read, pixels, grey, whole, window=config.window, stride=config.stride, **on_grid)
-    parts = []
-    for fill in config.baselines:
-        start, R_start = grey, coalitions[:, 0, 0]
-        if fill == "blurred":
-            start = clip.pixels(filled(images, fill, config.blur))
-            with torch.no_grad():
-                R_start = read_original(start, torch.arange(len(rows)))[:, 0]
-        change = whole[:, 0] - R_start
-        path = integrated_gradients.of_pixels(read_original, pixels, start, change, n_steps=config.n_steps, **on_grid)
-        parts += [path.maps, change, path.completeness_gap]
-    return coalitions.double(), hidden, *parts
+    coalitions = coalition_readouts(images, partition(face, bust))
+    hidden = occlusion(images, coalitions[:, -1], grid=clip.grid, window=config.window, stride=config.stride)
+    return coalitions.double(), hidden
+
+
+def map_path(spliced: SplicedClip, rows: np.ndarray, fill: Fill, config: MapReadout) -> CompleteMaps:
+    """Compute integrated gradients of R in the original model, from a picture without features to some images.
+
+    spliced, config: as for `map_arms`. rows: row numbers of the images of one batch.
+    fill: the picture where the path to an image starts: grey, or the image itself after a blur.
+    """
+    clip, pictures = spliced.clip, spliced.data.images(rows)
+    baseline, pixels = (clip.pixels(some) for some in (filled(pictures, fill, config.blur), pictures))
+    read = read_pixels_of_original(spliced, rows)
+    path = StraightPath(read, baseline, pixels, config.n_steps, config.batch_size)
+    return integrated_gradients.of_pixels(path, clip.grid)
 
 
 def map_tokens(spliced: SplicedClip, rows: np.ndarray, arm: Arm, mean: Tensor, config: MapReadout) -> CompleteMaps:
@@ -182,14 +182,9 @@ def map_tokens(spliced: SplicedClip, rows: np.ndarray, arm: Arm, mean: Tensor, c
     config: number of steps, and of tokens of changed images in one pass.
     """
     tokens = arm(spliced.batch(rows))
-    return integrated_gradients.of_tokens(
-        read_tokens(spliced, rows),
-        tokens,
-        mean.expand_as(tokens),
-        grid=spliced.clip.grid,
-        n_steps=config.n_steps,
-        batch_size=config.batch_size,
-    )
+    read, baseline = read_tokens(spliced, rows), mean.expand_as(tokens)
+    path = StraightPath(read, baseline, tokens, config.n_steps, config.batch_size)
+    return integrated_gradients.of_tokens(path, spliced.clip.grid)
 
 
 def shares(data: Dataset, region: str, rows: np.ndarray) -> np.ndarray:

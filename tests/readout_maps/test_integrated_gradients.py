@@ -11,8 +11,9 @@ import torch
 from torch.nn.functional import normalize
 
 from stages.core.readout_maps import integrated_gradients
-from stages.core.readout_maps.changed_inputs import read_pixels, read_tokens
+from stages.core.readout_maps.changed_inputs import read_pixels_of_original, read_tokens
 from stages.core.readout_maps.fills import filled
+from stages.core.readout_maps.integrated_gradients import CompleteMaps, StraightPath
 from stages.core.run import params
 from stages.core.schema import MapReadout
 from tests.imports import ROOT
@@ -39,6 +40,11 @@ def inputs(spliced):
     return spliced.clip.pixels(images), {f: spliced.clip.pixels(filled(images, f)) for f in ("grey", "blurred")}
 
 
+def of_pixels(spliced, pixels, baseline, n_steps: int, batch_size: int) -> CompleteMaps:
+    path = StraightPath(read_pixels_of_original(spliced, ROWS), baseline, pixels, n_steps, batch_size)
+    return integrated_gradients.of_pixels(path, (4, 4))
+
+
 def change_by_two_passes(spliced, baseline, pixels) -> torch.Tensor:
     """R(pixels) - R(baseline), from two full passes of CLIP."""
     with torch.no_grad():
@@ -50,11 +56,10 @@ def change_by_two_passes(spliced, baseline, pixels) -> torch.Tensor:
 def test_pixels_add_up_and_equal_the_midpoint_rule_in_float64(spliced, inputs, fill):
     pixels, baseline = inputs[0], inputs[1][fill]
     change = change_by_two_passes(spliced, baseline, pixels)
-    found = integrated_gradients.of_pixels(
-        read_pixels(spliced, ROWS), pixels, baseline, change, grid=(4, 4), n_steps=DEFAULT.n_steps, batch_size=7
-    )
+    found = of_pixels(spliced, pixels, baseline, DEFAULT.n_steps, batch_size=7)
     expected = in_float64(spliced, pixels, baseline)
     assert change.abs().median() > 0.05  # there is something to add up to
+    assert torch.allclose(found.change, change, atol=1e-5)
     assert torch.allclose(found.maps.sum((1, 2)), change, rtol=0.02, atol=1e-5)
     assert torch.allclose(found.completeness_gap, (found.maps.sum((1, 2)) - change).abs(), atol=1e-6)
     assert (found.maps - expected).abs().max() / expected.abs().max() < 0.01
@@ -62,22 +67,15 @@ def test_pixels_add_up_and_equal_the_midpoint_rule_in_float64(spliced, inputs, f
 
 def test_fewer_steps_leave_a_gap(spliced, inputs):
     pixels, baseline = inputs[0], inputs[1]["grey"]
-    change = change_by_two_passes(spliced, baseline, pixels)
-    gaps = [
-        integrated_gradients.of_pixels(
-            read_pixels(spliced, ROWS), pixels, baseline, change, grid=(4, 4), batch_size=64, n_steps=n
-        ).completeness_gap.max()
-        for n in (1, DEFAULT.n_steps)
-    ]
+    gaps = [of_pixels(spliced, pixels, baseline, n, batch_size=64).completeness_gap.max() for n in (1, DEFAULT.n_steps)]
     assert gaps[0] > 10 * gaps[1]
 
 
 def test_tokens_add_up_with_the_class_token(spliced):
     tokens = spliced.audit.tokens(ROWS)
     mean = spliced.audit.tokens(np.arange(16)).mean(0).expand_as(tokens)
-    found = integrated_gradients.of_tokens(
-        read_tokens(spliced, ROWS), tokens, mean, grid=(4, 4), n_steps=8, batch_size=9
-    )
+    path = StraightPath(read_tokens(spliced, ROWS), mean, tokens, n_steps=8, batch_size=9)
+    found = integrated_gradients.of_tokens(path, (4, 4))
     truth = spliced.truth(ROWS)
     ends = [spliced.readout.score(spliced.clip.tail(x, 2), truth) for x in (mean, tokens)]
     total = found.maps.sum((1, 2)) + found.elsewhere
@@ -88,10 +86,9 @@ def test_tokens_add_up_with_the_class_token(spliced):
 
 def test_after_the_last_block_only_the_class_token_counts(spliced):
     last = replace(spliced, layer=3)
-    tokens = torch.randn(4, 17, 32)
-    found = integrated_gradients.of_tokens(
-        read_tokens(last, ROWS), tokens, torch.randn(4, 17, 32), grid=(4, 4), n_steps=32, batch_size=9
-    )
+    baseline, tokens = torch.randn(2, 4, 17, 32)
+    path = StraightPath(read_tokens(last, ROWS), baseline, tokens, n_steps=32, batch_size=9)
+    found = integrated_gradients.of_tokens(path, (4, 4))
     assert not found.maps.any()
     assert torch.allclose(found.elsewhere, found.change, rtol=0.02, atol=1e-3)
 
@@ -99,5 +96,5 @@ def test_after_the_last_block_only_the_class_token_counts(spliced):
 def test_the_mean_slope_of_a_cubic_by_hand():
     """R = a . x^3: the mean slope from b to x is a (x^2 + x b + b^2). Midpoints of n steps miss a (x - b)^2 / 4n^2."""
     a, x, b = torch.randn(3, 2, 5, dtype=torch.float64)
-    found = integrated_gradients.mean_gradient(lambda given, image: (a[image] * given**3).sum(-1), b, x, 4, 3)
-    assert torch.allclose(found, a * (x**2 + x * b + b**2 - (x - b) ** 2 / 64))
+    path = StraightPath(lambda given, image: (a[image] * given**3).sum(-1), b, x, n_steps=4, batch_size=3)
+    assert torch.allclose(path.mean_gradient(), a * (x**2 + x * b + b**2 - (x - b) ** 2 / 64))

@@ -8,18 +8,18 @@ import torch
 
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import original
-from stages.core.readout_maps.changed_inputs import read_pixels
+from stages.core.readout_maps.changed_inputs import HidableImages, read_pixels
 from stages.core.readout_maps.fills import filled
 from stages.core.readout_maps.occlusion import WindowError, occlusion, windows
 
 ROWS = np.array([3, 9, 4])
 
 
-def mapped(spliced, pixels, hidden, arms=(original,), rows=ROWS, **settings) -> torch.Tensor:
+def mapped(spliced, pixels, hidden, arms=(original,), rows=ROWS, batch_size=5, **windows) -> torch.Tensor:
     """The map under each arm, with R of the unchanged images from a pass of its own."""
     read = read_pixels(spliced, rows, arms)
     whole = read(pixels, torch.arange(len(rows))).detach()
-    return occlusion(read, pixels, hidden, whole, **settings)
+    return occlusion(HidableImages(read, pixels, hidden, batch_size), whole, grid=(4, 4), **windows)
 
 
 def looped(spliced, pixels, hidden, window: int, stride: int) -> np.ndarray:
@@ -49,8 +49,7 @@ def looped(spliced, pixels, hidden, window: int, stride: int) -> np.ndarray:
 def test_it_equals_a_plain_loop(spliced, window, stride, fill):
     images = spliced.data.images(ROWS)
     pixels, hidden = spliced.clip.pixels(images), spliced.clip.pixels(filled(images, fill))
-    settings = {"grid": (4, 4), "window": window, "stride": stride, "batch_size": 5}
-    found = mapped(spliced, pixels, hidden, **settings)
+    found = mapped(spliced, pixels, hidden, window=window, stride=stride)
     expected = looped(spliced, pixels, hidden, window, stride)
     assert np.abs(expected).max() > 1e-3
     assert found[:, 0].numpy() == pytest.approx(expected, abs=1e-5)
@@ -66,10 +65,9 @@ def test_a_sum_over_patches_is_given_back_and_adds_up():
         return (pixels[:, 0, ::2, ::2] * weights).sum((1, 2))
 
     white = torch.ones(1, 3, 8, 8)
-    settings = {"grid": (4, 4), "batch_size": 4}
-    whole = read(white, None)
-    fine = occlusion(read, white, 0 * white, whole, window=1, stride=1, **settings)
-    coarse = occlusion(read, white, 0 * white, whole, window=2, stride=2, **settings)
+    whole, images = read(white, None), HidableImages(read, white, 0 * white, batch_size=4)
+    fine = occlusion(images, whole, grid=(4, 4), window=1, stride=1)
+    coarse = occlusion(images, whole, grid=(4, 4), window=2, stride=2)
     assert torch.allclose(fine[0], weights)
     means = weights.unflatten(1, (2, 2)).unflatten(0, (2, 2)).mean((1, 3))
     assert torch.allclose(coarse[0], means.repeat_interleave(2, 0).repeat_interleave(2, 1), atol=1e-6)
@@ -90,14 +88,13 @@ def test_windows_that_do_not_fit_are_refused(window, stride):
 def test_each_arm_has_the_map_of_its_own_model(spliced):
     """All arms at once equal each arm alone; the edit changes the map, and an edit of nothing does not."""
     pixels = spliced.clip.pixels(spliced.data.images(ROWS))
-    settings = {"grid": (4, 4), "window": 2, "stride": 2, "batch_size": 4}
     nothing, some = (
         spliced.edit_arm(LatentEdit(latents=torch.tensor(latents, dtype=torch.long)), "all")
         for latents in ([], list(range(16)))
     )
     arms = (original, nothing, some)
-    found = mapped(spliced, pixels, 0 * pixels, arms, **settings)
-    alone = [mapped(spliced, pixels, 0 * pixels, [arm], **settings) for arm in arms]
+    found = mapped(spliced, pixels, 0 * pixels, arms, window=2, stride=2)
+    alone = [mapped(spliced, pixels, 0 * pixels, [arm], window=2, stride=2) for arm in arms]
     assert torch.allclose(found, torch.cat(alone, 1), atol=1e-6)
     assert torch.equal(found[:, 1], found[:, 0])
     assert not torch.allclose(found[:, 2], found[:, 0], atol=1e-3)
@@ -119,9 +116,8 @@ def test_an_edit_from_the_twins_reads_the_twin_of_each_changed_image(spliced):
     """Image by image and all at once, with a batch that ends inside an image."""
     pixels = spliced.clip.pixels(spliced.data.images(ROWS))
     arms = [spliced.edit_arm(LatentEdit(latents=torch.arange(16), kind="patch"), "all")]
-    settings = {"grid": (4, 4), "window": 2, "stride": 2}
-    together = mapped(spliced, pixels, 0 * pixels, arms, batch_size=7, **settings)
+    together = mapped(spliced, pixels, 0 * pixels, arms, batch_size=7, window=2, stride=2)
     for i in range(len(ROWS)):
         one = slice(i, i + 1)
-        alone = mapped(spliced, pixels[one], 0 * pixels[one], arms, ROWS[one], batch_size=64, **settings)
+        alone = mapped(spliced, pixels[one], 0 * pixels[one], arms, ROWS[one], batch_size=64, window=2, stride=2)
         assert torch.allclose(together[one], alone, atol=1e-6)

@@ -10,7 +10,7 @@ import torch
 
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.spliced_clip import original
-from stages.core.readout_maps.changed_inputs import read_pixels
+from stages.core.readout_maps.changed_inputs import HidableImages, read_pixels
 from stages.core.readout_maps.fills import filled
 from stages.core.readout_maps.shapley import coalition_readouts, interaction, partition, shapley_values
 
@@ -77,9 +77,8 @@ def test_coalitions_of_a_model_show_their_regions_alone(spliced):
     pixels, grey = spliced.clip.pixels(images), spliced.clip.pixels(filled(images, "grey"))
     face, bust = (torch.from_numpy(spliced.data.mask(region, rows) / np.float32(255)) for region in ("face", "bust"))
     arms = [original, spliced.edit_arm(LatentEdit(latents=torch.arange(16)), "all")]
-    found, edited = coalition_readouts(read_pixels(spliced, rows, arms), pixels, grey, partition(face, bust), 5).unbind(
-        2
-    )
+    hidable = HidableImages(read_pixels(spliced, rows, arms), pixels, grey, batch_size=5)
+    found, edited = coalition_readouts(hidable, partition(face, bust)).unbind(2)
     with spliced.arm_in_place(arms[1], rows):
         assert torch.allclose(
             edited[:, -1], spliced.readout.score(spliced.clip.embed(pixels), spliced.truth(rows)), atol=1e-5

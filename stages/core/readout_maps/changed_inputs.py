@@ -1,4 +1,4 @@
-"""R of changed images: the function that all maps ask, and how many changed images are run in batches.
+"""R of changed images: the function that all maps ask, images of which parts are hidden, and batches of changed images.
 
 R is the log-probability of an image's true emotion, nats (`clip/readout.py`).
 """
@@ -6,10 +6,11 @@ R is the log-probability of an image's true emotion, nats (`clip/readout.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from stages.core.latents.spliced_clip import Arm, ImageBatch, SplicedClip, original
@@ -19,15 +20,14 @@ ReadR = Callable[[Float[Tensor, "b ..."], Int[Tensor, " b"]], Float[Tensor, "b .
 for each of them the position of the image that it was made from. If it runs several arms, it gives R [b, arm]."""
 
 
-def read_pixels(spliced: SplicedClip, rows: np.ndarray, arms: Sequence[Arm] = (original,)) -> ReadR:
+def read_pixels(spliced: SplicedClip, rows: np.ndarray, arms: Sequence[Arm]) -> ReadR:
     """Return the function that gives R of changed pixels of some images under each arm: an array [b, arm].
 
     The blocks up to the splice run once for all arms.
 
     spliced: CLIP with the SAE, and the data set.
     rows: row numbers of the images in the data set's table. The returned function counts images by their place here.
-    arms: interventions on the residual stream; the original model alone if not given. If an arm needs twins, it takes
-        those of the unchanged images.
+    arms: interventions on the residual stream. If an arm needs twins, it takes those of the unchanged images.
     """
     truth = spliced.truth(rows)
 
@@ -38,6 +38,16 @@ def read_pixels(spliced: SplicedClip, rows: np.ndarray, arms: Sequence[Arm] = (o
         return spliced.readout.score(embedded, truth[image][:, None].expand(-1, len(arms)))
 
     return read
+
+
+def read_pixels_of_original(spliced: SplicedClip, rows: np.ndarray) -> ReadR:
+    """Return the function that gives R of changed pixels of some images in the original model: an array [b].
+
+    spliced: CLIP with the SAE, and the data set.
+    rows: row numbers of the images in the data set's table. The returned function counts images by their place here.
+    """
+    read = read_pixels(spliced, rows, [original])
+    return lambda pixels, image: read(pixels, image)[:, 0]
 
 
 def read_tokens(spliced: SplicedClip, rows: np.ndarray) -> ReadR:
@@ -66,3 +76,32 @@ def in_batches(
     for start in range(0, n * k, batch_size):
         both = torch.arange(start, min(start + batch_size, n * k), device=device)
         yield both // k, both % k
+
+
+@dataclass(frozen=True)
+class HidableImages:
+    """Images of which any part can be hidden, and R (log-probability of the true emotion, nats) of what is left.
+
+    read: gives R of changed pixels, of one model or under several arms.
+    pixels: the images as normalised pixels. hidden: what their pixels become where they are hidden (`fills.py`).
+    batch_size: largest number of changed images in one forward pass.
+    """
+
+    read: ReadR
+    pixels: Float[Tensor, "n 3 s s"]
+    hidden: Float[Tensor, "n 3 s s"]
+    batch_size: int
+
+    @torch.no_grad()
+    def R(self, visible: Float[Tensor, "n k s s"] | Bool[Tensor, "n k s s"]) -> Float[Tensor, "n k ..."]:
+        """Compute R of each image while only a part of it is visible, for k parts of each image, nats.
+
+        visible: share of each pixel that is visible, 0 to 1. The rest of the pixel is hidden.
+        Returns R of each image and part, and under each arm if `read` runs several.
+        """
+        n, k = visible.shape[:2]
+        found = []
+        for image, part in in_batches(n, k, self.batch_size, self.pixels.device):
+            shown = visible[image, part][:, None].to(self.pixels.dtype)
+            found.append(self.read(torch.lerp(self.hidden[image], self.pixels[image], shown), image))
+        return torch.cat(found).unflatten(0, (n, k))

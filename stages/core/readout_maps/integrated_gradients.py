@@ -41,80 +41,62 @@ class CompleteMaps:
         return (self.maps.sum((1, 2)) + self.elsewhere - self.change).abs()
 
 
-def of_pixels(
-    read: ReadR,
-    pixels: Float[Tensor, "n 3 s s"],
-    baseline: Float[Tensor, "n 3 s s"],
-    change: Float[Tensor, " n"],
-    *,
-    grid: tuple[int, int],
-    n_steps: int,
-    batch_size: int,
-) -> CompleteMaps:
+@dataclass(frozen=True)
+class StraightPath:
+    """The straight paths along which R is followed, one from a baseline b to the input x of each of n images.
+
+    read: gives R of changed inputs, of one model.
+    baseline: where each path starts. inputs: where it ends. Both are normalised pixels, or tokens of a residual stream.
+    n_steps: number of points on a path, with a gradient at each. batch_size: largest number of inputs in one pass.
+    """
+
+    read: ReadR
+    baseline: Float[Tensor, " n *shape"]
+    inputs: Float[Tensor, " n *shape"]
+    n_steps: int
+    batch_size: int
+
+    def attributions(self) -> Float[Tensor, "n ..."]:
+        """Compute the part of each number of the inputs in R(x) - R(b), nats. The parts add up to this change."""
+        return (self.inputs - self.baseline) * self.mean_gradient()
+
+    def mean_gradient(self) -> Float[Tensor, "n ..."]:
+        """Compute the mean of dR/dx along each path by the midpoint rule, in nats per unit of the input."""
+        total = torch.zeros_like(self.inputs)
+        for image, step in in_batches(len(self.inputs), self.n_steps, self.batch_size, self.inputs.device):
+            t = ((step + 0.5) / self.n_steps).to(total.dtype).view(-1, *[1] * (total.ndim - 1))
+            x = torch.lerp(self.baseline[image], self.inputs[image], t).detach().requires_grad_()
+            with torch.enable_grad():
+                slope = torch.autograd.grad(self.read(x, image).sum(), x)[0]
+            total.index_add_(0, image, slope)
+        return total / self.n_steps
+
+    @torch.no_grad()
+    def change_of_R(self) -> Float[Tensor, " n"]:
+        """Compute R(x) - R(b) of each image from the two ends of its path, nats."""
+        images = [image for image, _ in in_batches(len(self.inputs), 1, self.batch_size, self.inputs.device)]
+        return torch.cat([self.read(self.inputs[i], i) - self.read(self.baseline[i], i) for i in images])
+
+
+def of_pixels(path: StraightPath, grid: tuple[int, int]) -> CompleteMaps:
     """Compute integrated gradients of R in pixels, summed over the colour channels and the pixels of each patch.
 
-    read: gives R of changed pixels.
-    pixels: the images as normalised pixels. baseline: where the path to each image starts (`fills.py`).
-    change: R(pixels) - R(baseline), which the maps should add up to.
+    path: from a picture without features (`fills.py`) to each image, in normalised pixels [n, 3, side, side].
     grid: number of patches down and across.
-    n_steps: number of gradients on the path of an image. batch_size: largest number of images in one pass.
     """
-    by_pixel = (pixels - baseline) * mean_gradient(read, baseline, pixels, n_steps, batch_size)
-    patch = pixels.shape[-1] // grid[0], pixels.shape[-1] // grid[1]
-    maps = by_pixel.sum(1).unflatten(2, (grid[1], patch[1])).unflatten(1, (grid[0], patch[0])).sum((2, 4))
-    return CompleteMaps(maps, torch.zeros_like(maps[:, 0, 0]), change)
+    side = path.inputs.shape[-1]
+    by_pixel = path.attributions().sum(1)
+    maps = by_pixel.unflatten(2, (grid[1], side // grid[1])).unflatten(1, (grid[0], side // grid[0])).sum((2, 4))
+    return CompleteMaps(maps, torch.zeros_like(maps[:, 0, 0]), path.change_of_R())
 
 
-def of_tokens(
-    read: ReadR,
-    tokens: Float[Tensor, "n token width"],
-    baseline: Float[Tensor, "n token width"],
-    *,
-    grid: tuple[int, int],
-    n_steps: int,
-    batch_size: int,
-) -> CompleteMaps:
+def of_tokens(path: StraightPath, grid: tuple[int, int]) -> CompleteMaps:
     """Compute integrated gradients of R in the tokens of a residual stream, summed over the width of each token.
 
     After the last block only the class token reaches R. Then all patches are 0, and everything is elsewhere.
 
-    read: gives R of changed tokens.
-    tokens: residual stream of the images, class token first. baseline: tokens where the path starts, such as the mean
-        of many images.
+    path: from tokens such as the mean of many images to those of each image, [n, token, width], class token first.
     grid: number of patches down and across.
-    n_steps: number of gradients on the path of an image. batch_size: largest number of images in one pass.
     """
-    by_token = ((tokens - baseline) * mean_gradient(read, baseline, tokens, n_steps, batch_size)).sum(-1)
-    change = change_of_R(read, baseline, tokens, batch_size)
-    return CompleteMaps(by_token[:, 1:].unflatten(1, grid), by_token[:, 0], change)
-
-
-def mean_gradient(
-    read: ReadR, start: Float[Tensor, "n ..."], end: Float[Tensor, "n ..."], n_steps: int, batch_size: int
-) -> Float[Tensor, "n ..."]:
-    """Compute the mean of dR/dx along the straight path from `start` to `end`, by the midpoint rule.
-
-    read: gives R of changed inputs. start, end: inputs of n images (pixels or tokens).
-    n_steps: number of points on the path of an image. batch_size: largest number of inputs in one pass.
-    Returns nats per unit of the input. Its product with `end - start` adds up to R(end) - R(start).
-    """
-    total = torch.zeros_like(end)
-    for image, step in in_batches(len(end), n_steps, batch_size, end.device):
-        t = ((step + 0.5) / n_steps).to(end.dtype).view(-1, *[1] * (end.ndim - 1))
-        x = torch.lerp(start[image], end[image], t).detach().requires_grad_()
-        with torch.enable_grad():
-            slope = torch.autograd.grad(read(x, image).sum(), x)[0]
-        total.index_add_(0, image, slope)
-    return total / n_steps
-
-
-@torch.no_grad()
-def change_of_R(
-    read: ReadR, start: Float[Tensor, "n ..."], end: Float[Tensor, "n ..."], batch_size: int
-) -> Float[Tensor, " n"]:
-    """Compute R(end) - R(start) of each image, nats.
-
-    read: gives R of changed inputs. start, end: inputs of n images. batch_size: largest number of inputs in one pass.
-    """
-    parts = in_batches(len(end), 1, batch_size, end.device)
-    return torch.cat([read(end[image], image) - read(start[image], image) for image, _ in parts])
+    by_token = path.attributions().sum(-1)
+    return CompleteMaps(by_token[:, 1:].unflatten(1, grid), by_token[:, 0], path.change_of_R())

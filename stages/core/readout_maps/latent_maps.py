@@ -20,7 +20,7 @@ from torch import Tensor
 from stages.core.latents.effects import effect_by_token
 from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 from stages.core.readout_maps.changed_inputs import read_tokens
-from stages.core.readout_maps.integrated_gradients import change_of_R, mean_gradient
+from stages.core.readout_maps.integrated_gradients import StraightPath
 
 
 def effect_maps(
@@ -65,11 +65,11 @@ def edit_maps(
     """
 
     def divided(some: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        read, batch = read_tokens(spliced, some), spliced.batch(some)
-        x, edited = batch.tokens, whole(batch)
-        slope = mean_gradient(read, edited, x, n_steps, batch_size)
-        by_token = torch.stack([((x - part(batch)) * slope).sum(-1) for part in parts], 1)
-        return *_split(by_token, spliced), change_of_R(read, edited, x, batch_size)
+        batch = spliced.batch(some)
+        path = StraightPath(read_tokens(spliced, some), whole(batch), batch.tokens, n_steps, batch_size)
+        slope = path.mean_gradient()
+        by_token = torch.stack([((batch.tokens - part(batch)) * slope).sum(-1) for part in parts], 1)
+        return *_split(by_token, spliced), path.change_of_R()
 
     maps, at_cls, change = spliced.compute_by_batch(rows, divided)
     return maps, at_cls, change

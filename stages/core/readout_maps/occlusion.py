@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from stages.core.readout_maps.changed_inputs import ReadR, in_batches
+from stages.core.readout_maps.changed_inputs import HidableImages
 from stages.core.run.errors import StudyError
 
 
@@ -21,37 +21,23 @@ class WindowError(StudyError):
     """A window that is larger than the grid of patches. The message names both, and the remedy."""
 
 
-@torch.no_grad()
 def occlusion(
-    read: ReadR,
-    pixels: Float[Tensor, "n 3 s s"],
-    hidden: Float[Tensor, "n 3 s s"],
-    whole: Float[Tensor, "n ..."],
-    *,
-    grid: tuple[int, int],
-    window: int,
-    stride: int,
-    batch_size: int,
+    images: HidableImages, whole: Float[Tensor, "n ..."], *, grid: tuple[int, int], window: int, stride: int
 ) -> Float[Tensor, "n ... gh gw"]:
-    """Compute the occlusion map of R of each image: a value per patch, nats.
+    """Compute the occlusion map of R of each image: a value per patch, nats. It takes one pass per image and window.
 
-    read: gives R of changed pixels, of one model or under several arms.
-    pixels: the images as normalised pixels. hidden: what their pixels become where they are hidden (`fills.py`).
-    whole: R of the unchanged images.
+    images: the images, what hides a part of them, and the model or the arms that read them.
+    whole: R of the unchanged images, under each arm if there are several.
     grid: number of patches down and across.
     window: side of a window, in patches. stride: distance between windows, in patches. The last window of a row or
         column ends at the edge, so every patch is hidden at least once if `stride` is at most `window`.
-    batch_size: largest number of changed images in one forward pass. The map takes one pass per image and window.
     Returns a map of each image (under each arm). A value above 0 means that the patch raises R.
     Raises WindowError if a window does not fit the grid, or if windows leave patches out.
     """
-    places = windows(grid, window, stride).to(pixels.device)
-    change = []
-    for image, place in in_batches(len(pixels), len(places), batch_size, pixels.device):
-        inside = in_pixels(places[place], pixels.shape[-1])[:, None]
-        change.append(whole[image] - read(torch.where(inside, hidden[image], pixels[image]), image))
-    by_place = torch.cat(change).unflatten(0, (len(pixels), len(places))) / window**2
-    return torch.einsum("np...,pyx->n...yx", by_place, places.to(by_place.dtype)) / places.sum(0)
+    places = windows(grid, window, stride).to(whole.device)
+    visible = ~in_pixels(places, images.pixels.shape[-1])
+    change = whole[:, None] - images.R(visible.expand(len(whole), *visible.shape))
+    return torch.einsum("np...,pyx->n...yx", change / window**2, places.to(change.dtype)) / places.sum(0)
 
 
 def windows(grid: tuple[int, int], window: int, stride: int) -> Bool[Tensor, "place gh gw"]:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stages.core.readout_maps.changed_inputs import ReadR, in_batches
+from stages.core.readout_maps.changed_inputs import HidableImages
 
 PLAYERS = ("face", "bust", "rest")
 """The regions, in the order of all arrays here. What is in both masks belongs to the face."""
@@ -35,29 +35,17 @@ def partition(face: Float[Tensor, "n s s"], bust: Float[Tensor, "n s s"]) -> Flo
     return torch.stack([face, bust, 1 - face - bust], 1)
 
 
-@torch.no_grad()
-def coalition_readouts(
-    read: ReadR,
-    pixels: Float[Tensor, "n 3 s s"],
-    hidden: Float[Tensor, "n 3 s s"],
-    regions: Float[Tensor, "n k s s"],
-    batch_size: int,
-) -> Float[Tensor, "n coalition ..."]:
+def coalition_readouts(images: HidableImages, regions: Float[Tensor, "n k s s"]) -> Float[Tensor, "n coalition ..."]:
     """Compute R of each image for every coalition of its regions, nats.
 
-    read: gives R of changed pixels, of one model or under several arms.
-    pixels: the images as normalised pixels. hidden: what their pixels become where they are hidden (`fills.py`).
+    images: the images, what hides a region of them, and the model or the arms that read them.
     regions: share of each pixel that belongs to each region. The shares of a pixel add up to 1.
-    batch_size: largest number of changed images in one forward pass.
-    The first coalition is the hidden image, the last one the unchanged image.
+    Returns R under each arm if there are several. The first coalition is the hidden image, the last one the unchanged
+    image.
     """
     k = regions.shape[1]
-    visible = torch.arange(2**k, device=pixels.device)[:, None] >> torch.arange(k, device=pixels.device) & 1
-    found = []
-    for image, coalition in in_batches(len(pixels), 2**k, batch_size, pixels.device):
-        shown = torch.einsum("bk,bkyx->byx", visible[coalition].to(regions.dtype), regions[image])[:, None]
-        found.append(read(torch.lerp(hidden[image], pixels[image], shown), image))
-    return torch.cat(found).unflatten(0, (len(pixels), 2**k))
+    members = torch.arange(2**k)[:, None] >> torch.arange(k) & 1
+    return images.R(torch.einsum("ck,nkyx->ncyx", members.to(regions), regions))
 
 
 def shapley_values(readouts: Float[np.ndarray, "n coalition"]) -> Float[np.ndarray, "n k"]:
