@@ -14,6 +14,7 @@ from stages import map_readout
 from stages.core.latents.selection import Selection
 from stages.core.latents.spliced_clip import original
 from stages.core.paired import Pairs
+from stages.core.readout_maps import arm_maps, drawing, latent_maps, regions
 from stages.core.run import outs, params
 from stages.core.run.labels import GREY
 from stages.core.schema import Edit, Inference, MapReadout
@@ -48,12 +49,12 @@ def chosen(spliced) -> Selection:
 def test_maps_become_metrics_that_add_up(spliced, chosen, inference, tmp_path):
     """The metrics of the whole map are the means of R that the maps add up to, from a pass of the model of its own."""
     pairs = Pairs.from_images(spliced.data.table, "confirmation")
-    mean = map_readout.mean_tokens(spliced, np.arange(8))
+    mean = arm_maps.mean_tokens(spliced, np.arange(8))
     assert torch.allclose(mean, spliced.audit.tokens(np.arange(8)).mean(0), atol=1e-6)
     arms = {"original": original, "edited": spliced.selected_edit_arm(chosen, EDIT)}
-    mapped = map_readout.map_arms(spliced, pairs.rows, arms, mean, CONFIG)
-    places, n_fitting = map_readout.find_places(spliced.data, pairs.rows, spliced.clip.grid)
-    by_latent = map_readout.map_latents(spliced, pairs.rows, chosen, EDIT, CONFIG)
+    mapped = arm_maps.map_arms(spliced, pairs.rows, arms, mean, CONFIG)
+    places, n_fitting = regions.find_places(spliced.data, pairs.rows, spliced.clip.grid)
+    by_latent = latent_maps.map_latents(spliced, pairs.rows, chosen, EDIT, CONFIG)
     found = {"images": n_fitting, **map_readout.measure(mapped, places, pairs, inference)}
     found = map_readout.with_latents(found, by_latent, places, pairs, inference)
 
@@ -84,13 +85,13 @@ def test_maps_become_metrics_that_add_up(spliced, chosen, inference, tmp_path):
     outs.write_metrics(tmp_path / "full.json", found)
     outs.write_metrics(tmp_path / "short.json", map_readout.headline(found))
     short = json.loads((tmp_path / "short.json").read_text())
-    lowest = found["maps"]["attribution"]["edited"]["bust_sum"]
+    bust_sum = found["maps"]["attribution"]["edited"]["bust_sum"]
     assert short["bust_sum_gap"]["attribution"]["edited"] == pytest.approx(
-        lowest["clothed"]["estimate"] - lowest["semi_nude"]["estimate"]
+        bust_sum["clothed"]["estimate"] - bust_sum["semi_nude"]["estimate"]
     )
     assert short["edited_latents_gap"]["class_token"] == whole_at_cls["gap"]["estimate"]
     grids = {name: maps.grids["occlusion"] for name, maps in mapped.items()}
-    map_readout.draw(spliced.data, pairs, grids, places, 2, tmp_path / "maps.png")
+    drawing.draw(spliced.data, pairs, grids, places, 2, tmp_path / "maps.png")
     with Image.open(tmp_path / "maps.png") as picture:
         colours = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
     assert (colours[:, 0] > colours[:, 2] + 60).any() and (colours[:, 2] > colours[:, 0] + 60).any()  # red, and blue
@@ -99,7 +100,7 @@ def test_maps_become_metrics_that_add_up(spliced, chosen, inference, tmp_path):
 def test_a_region_that_alone_carries_R_has_its_sum_and_its_control_has_none(spliced, inference):
     """A map of -1 in the patches of the bust of semi-nude images, and nothing elsewhere."""
     pairs = Pairs.from_images(spliced.data.table)
-    places, n_fitting = map_readout.find_places(spliced.data, pairs.rows, (4, 4))
+    places, n_fitting = regions.find_places(spliced.data, pairs.rows, (4, 4))
     maps = -places["bust"].astype(np.float32)
     maps[len(pairs) :] = 0
     found = map_readout.summarise_map(maps, places, pairs, inference)
@@ -115,13 +116,13 @@ def test_a_region_that_alone_carries_R_has_its_sum_and_its_control_has_none(spli
 
 def test_nothing_edited_is_measured_and_drawn_in_the_original_model_alone(spliced, inference, tmp_path):
     pairs = Pairs.from_images(spliced.data.table, "confirmation")
-    mean = map_readout.mean_tokens(spliced, np.arange(8))
-    mapped = map_readout.map_arms(spliced, pairs.rows, {"original": original}, mean, CONFIG)
-    places, _ = map_readout.find_places(spliced.data, pairs.rows, spliced.clip.grid)
+    mean = arm_maps.mean_tokens(spliced, np.arange(8))
+    mapped = arm_maps.map_arms(spliced, pairs.rows, {"original": original}, mean, CONFIG)
+    places, _ = regions.find_places(spliced.data, pairs.rows, spliced.clip.grid)
     found = map_readout.measure(mapped, places, pairs, inference)
     assert all([*by_arm] == ["original"] for by_arm in found["maps"].values()) and [*found["shapley"]] == ["original"]
     assert "edited_latents_gap" not in map_readout.headline({"images": {}, **found})
-    map_readout.draw(
+    drawing.draw(
         spliced.data, pairs, {"original": mapped["original"].grids["occlusion"]}, places, 2, tmp_path / "a.png"
     )
     with Image.open(tmp_path / "a.png") as picture:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.core.readout_maps.regions import control_masks, coverage_of, harm_share, region_sum
+from stages.core.data.dataset import patch_means
+from stages.core.readout_maps.regions import control_masks, harm_share, region_sum
 
 MAPS = np.array([[[2.0, -1.0], [-4.0, 3.0]]])
 COVERAGE = np.array([[[0.5, 1.0], [0.25, 0.0]]])
@@ -50,8 +51,8 @@ def test_a_control_is_the_mean_over_all_places_where_the_shape_fits(rng):
     assert control.sum() == pytest.approx(mask.sum())
     assert (control * avoided).max() < 1e-9
     maps = rng.normal(size=(1, 4, 4))
-    sums = [region_sum(maps, coverage_of(place[None], (4, 4)))[0] for place in places]
-    assert region_sum(maps, coverage_of(control, (4, 4))) == pytest.approx([np.mean(sums)])
+    sums = [region_sum(maps, patch_means(place[None], (4, 4)))[0] for place in places]
+    assert region_sum(maps, patch_means(control, (4, 4))) == pytest.approx([np.mean(sums)])
 
 
 def test_where_the_shape_fits_nowhere_the_area_is_spread_over_the_rest():
@@ -68,9 +69,3 @@ def test_where_the_shape_fits_nowhere_the_area_is_spread_over_the_rest():
     blocked[0, 3:5, 0:3] = 0
     control, fits = control_masks(mask[:1], blocked)
     assert not fits.any() and control.sum() == pytest.approx(6) and set(np.unique(control)) == {0, 1}
-
-
-def test_coverage_is_the_mean_of_each_patch():
-    mask = np.zeros((1, 8, 8))
-    mask[0, 0:3, 0:4] = 1
-    assert coverage_of(mask, (2, 2)).tolist() == [[[0.75, 0.0], [0.0, 0.0]]]

@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 from zarr.codecs import ZstdCodec
 
 from stages.core.data import shards
@@ -135,11 +135,20 @@ def patch_coverage(mask: UInt8[np.ndarray, "n s s"], grid: tuple[int, int]) -> F
     grid: number of patches down (gh) and across (gw) in an image.
     Returns an array with a grid of gh x gw shares for each image. Raises ValueError if patches do not tile the image.
     """
-    n, height, width = mask.shape
+    return patch_means(mask, grid) / 255.0
+
+
+def patch_means(values: Real[np.ndarray, "n s s"], grid: tuple[int, int]) -> Float[np.ndarray, "n gh gw"]:
+    """Compute the mean of a value per pixel in each patch.
+
+    values: a value for each pixel of n images. grid: number of patches down (gh) and across (gw) in an image.
+    Raises ValueError if patches do not tile the image.
+    """
+    n, height, width = values.shape
     gh, gw = grid
     if height % gh or width % gw:
         raise ValueError(f"a {gh} x {gw} grid does not tile a mask of {height} x {width} pixels")
-    return mask.reshape(n, gh, height // gh, gw, width // gw).mean(axis=(2, 4)) / 255.0
+    return values.reshape(n, gh, height // gh, gw, width // gw).mean(axis=(2, 4))
 
 
 def assign_splits(identities: list[str], discovery_share: float, seed: int) -> dict[str, str]:

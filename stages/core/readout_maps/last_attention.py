@@ -8,8 +8,6 @@ gradient, R is a cosine, too: dR = dS with the text dR/de (`Readout.slope`). So 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
@@ -17,19 +15,20 @@ from torch import Tensor
 from stages.core import eclip
 from stages.core.latents.spliced_clip import Arm, SplicedClip, original
 
+METHODS: tuple[eclip.Method, ...] = (
+    "attribution",
+    "grad_eclip",
+)  # of the others, one is never negative, one knows no R
+
 
 def last_attention_maps(
-    spliced: SplicedClip,
-    rows: np.ndarray,
-    arm: Arm = original,
-    methods: Sequence[eclip.Method] = ("attribution", "grad_eclip"),
+    spliced: SplicedClip, rows: np.ndarray, arm: Arm = original
 ) -> dict[eclip.Method, Float[np.ndarray, "n gh gw"]]:
-    """Compute maps of R by some methods of `eclip.py`, while an arm changes the model.
+    """Compute the signed maps of R by the methods of `eclip.py` (METHODS), while an arm changes the model.
 
     spliced: CLIP with the SAE, and the data set.
     rows: row numbers of the images in the data set's table.
     arm: an intervention on the residual stream; none if not given.
-    methods: `attribution` and `grad_eclip` are signed. `legrad` keeps the positive part. `attention` does not know R.
     Returns the maps by method. Raises ExplainError if the formulas do not apply to the model.
     """
 
@@ -40,8 +39,8 @@ def last_attention_maps(
                 spliced.clip.model,
                 spliced.clip.pixels(spliced.data.images(some)),
                 lambda embeddings: spliced.readout.slope(embeddings, truth)[None],
-                methods=methods,
+                methods=METHODS,
             )
-        return tuple(found.raw[method][:, 0] for method in methods)
+        return tuple(found.raw[method][:, 0] for method in METHODS)
 
-    return dict(zip(methods, spliced.compute_by_batch(rows, explain), strict=True))
+    return dict(zip(METHODS, spliced.compute_by_batch(rows, explain), strict=True))

@@ -11,6 +11,7 @@ block only the class token reaches R, so the patches are 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,29 +19,63 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stages.core.latents.effects import effect_by_token
-from stages.core.latents.spliced_clip import Arm, SplicedClip, original
+from stages.core.latents.selection import Selection
+from stages.core.latents.spliced_clip import Arm, SplicedClip
 from stages.core.readout_maps.changed_inputs import read_tokens
 from stages.core.readout_maps.integrated_gradients import StraightPath
+from stages.core.schema import Edit, MapReadout
+
+
+@dataclass(frozen=True)
+class LatentMaps:
+    """Where in the picture the edited latents act on R (log-probability of the true emotion, nats).
+
+    latents: indices of the edited latents.
+    maps: what the edit of each latent does at each patch, [image, latent, gh, gw]. Below 0, the edit raises R.
+    at_cls: the same at the class token, [image, latent].
+    change: R without the edit minus R with it, which all of these add up to, [image].
+    first_order: f . dR/df of each latent at each patch, [image, latent, gh, gw].
+    """
+
+    latents: np.ndarray
+    maps: np.ndarray
+    at_cls: np.ndarray
+    change: np.ndarray
+    first_order: np.ndarray
+
+
+def map_latents(
+    spliced: SplicedClip, rows: np.ndarray, chosen: Selection, edit: Edit, config: MapReadout
+) -> LatentMaps:
+    """Compute where in the picture the edited latents act on R.
+
+    spliced: CLIP with the SAE, and the data set. rows: row numbers of the images in the data set's table.
+    chosen: the latents to edit. edit: the edit of params.yaml.
+    config: number of gradients on the path of an image, and of changed images in one pass.
+    """
+    whole = spliced.selected_edit_arm(chosen, edit)
+    parts = [spliced.selected_edit_arm(chosen, edit, chosen.latents[i : i + 1]) for i in range(len(chosen.latents))]
+    exact = edit_maps(spliced, rows, whole, parts, n_steps=config.n_steps, batch_size=config.batch_size)
+    return LatentMaps(chosen.latents, *exact, effect_maps(spliced, rows, chosen.latents)[0])
 
 
 def effect_maps(
-    spliced: SplicedClip, rows: np.ndarray, latents: Int[np.ndarray, " k"], arm: Arm = original
+    spliced: SplicedClip, rows: np.ndarray, latents: Int[np.ndarray, " k"]
 ) -> tuple[Float[np.ndarray, "n k gh gw"], Float[np.ndarray, "n k"]]:
     """Compute the first-order effect f . dR/df of each latent on R at each patch, and at the class token.
 
-    f is the activation on the unedited token. An edit with the error kept leaves the f of other latents as they are.
+    Activation f and derivative are those of the original model.
 
     spliced: CLIP with the SAE, and the data set.
     rows: row numbers of the images in the data set's table.
     latents: indices of the latents.
-    arm: the model in which dR/df is taken; the original one if not given.
     Returns the maps of the patches, and the values of the class token. Both together add up to the latent's effect.
     """
     chosen = torch.tensor(latents, device=spliced.clip.device)
 
     def by_token(some: np.ndarray) -> tuple[Tensor, Tensor]:
         batch = spliced.batch(some)
-        gradient = spliced.gradient(arm(batch), spliced.truth(some))
+        gradient = spliced.gradient(batch.tokens, spliced.truth(some))
         f = spliced.sae.encode(batch.tokens, chosen)
         effects = effect_by_token(spliced.sae.W_dec[chosen], f, gradient)
         return _split(effects.transpose(1, 2).contiguous(), spliced)  # one order in memory, however ranks share

@@ -10,6 +10,9 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float
 
+from stages.core.data.dataset import Dataset, patch_means
+from stages.core.run.labels import REGIONS
+
 Grids = Float[np.ndarray, "n gh gw"]
 TOUCHING = 1e-6  # pixels of overlap from which two masks touch; below the least share of a mask's pixel, squared
 
@@ -31,6 +34,33 @@ def harm_share(maps: Grids, coverage: Grids) -> Float[np.ndarray, " n"]:
     return np.divide(inside, total, out=area, where=total > 0)
 
 
+def shares(data: Dataset, region: str, rows: np.ndarray) -> Float[np.ndarray, "n s s"]:
+    """Return the share of each pixel inside a region, 0 to 1, float32.
+
+    data: the data set. region: bust or face. rows: row numbers of the images in the data set's table.
+    """
+    return data.mask(region, rows) / np.float32(255)
+
+
+def find_places(data: Dataset, rows: np.ndarray, grid: tuple[int, int]) -> tuple[dict[str, Grids], dict[str, int]]:
+    """Find bust and face of each image, and a control region for each: the same area elsewhere.
+
+    data: the data set. rows: row numbers of the images in the data set's table.
+    grid: number of patches down and across.
+    Returns the coverage [image, gh, gw] of bust, bust_control, face and face_control, and the number of images in which
+    the shape of bust or face fits elsewhere. In other images the control is the area alone, spread over the rest.
+    """
+    masks = {region: shares(data, region, rows).astype(np.float64) for region in REGIONS}
+    avoided = np.maximum(*masks.values())
+    found: dict[str, Grids] = {}
+    n_fitting: dict[str, int] = {}
+    for region, mask in masks.items():
+        control, fits = control_masks(mask, avoided)
+        found |= {region: patch_means(mask, grid), f"{region}_control": patch_means(control, grid)}
+        n_fitting[f"{region}_shape_fits_elsewhere"] = int(fits.sum())
+    return found, n_fitting
+
+
 def control_masks(
     mask: Float[np.ndarray, "n s s"], avoided: Float[np.ndarray, "n s s"]
 ) -> tuple[Float[np.ndarray, "n s s"], Bool[np.ndarray, " n"]]:
@@ -46,12 +76,6 @@ def control_masks(
     """
     found = [_control(region, taken) for region, taken in zip(mask, avoided, strict=True)]
     return np.stack([control for control, _ in found]), np.array([fits for _, fits in found])
-
-
-def coverage_of(mask: Float[np.ndarray, "n s s"], grid: tuple[int, int]) -> Grids:
-    """Compute the mean of each mask in each patch. grid: number of patches down and across."""
-    n, s, _ = mask.shape
-    return mask.reshape(n, grid[0], s // grid[0], grid[1], s // grid[1]).mean((2, 4))
 
 
 def _control(mask: np.ndarray, avoided: np.ndarray) -> tuple[np.ndarray, bool]:
