@@ -20,23 +20,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
-from stages.core import eclip, figures, localise
-from stages.core.checks import deletion_insertion, randomisation
-from stages.core.checks.rank_correlation import spearman
+from stages.core import eclip, localise
+from stages.core.checks import baselines, deletion_insertion, drawing, randomisation
+from stages.core.checks.checked_images import CheckedImages, Grids
+from stages.core.checks.deletion_insertion import KINDS
+from stages.core.checks.rank_correlation import agreement
 from stages.core.clip import vit
-from stages.core.clip.readout import Readout, embedded_each
 from stages.core.clip.vit import FrozenClip
 from stages.core.data import dataset
 from stages.core.data.choice import evenly
-from stages.core.data.dataset import Dataset
-from stages.core.paired import SHARE, Bounds, Pairs, difference_bounds
+from stages.core.paired import SHARE, Pairs
 from stages.core.run import outs, params, progress
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CONDITIONS, INSIDE, REGIONS
@@ -48,123 +47,8 @@ CURVES_FPATH, CASCADE_FPATH = Path("plots/check_heatmaps_curves.csv"), Path("plo
 PLOT_FPATH = Path("plots/check_heatmaps.png")
 CONTRASTED: tuple[eclip.Method, ...] = ("grad_eclip", "attribution")
 METHODS: tuple[eclip.Method, ...] = ("grad_eclip", "attribution", "legrad", "attention")
-KINDS: tuple[deletion_insertion.Kind, ...] = ("deletion", "insertion")
-BASELINES = ("centre_gaussian", "random")
-N_MAPS = len(METHODS) + len(CONTRASTED) + len(BASELINES)
+N_MAPS = len(METHODS) + len(CONTRASTED) + len(baselines.NAMES)
 N_TIMED = 4  # images of a pass that is timed: enough for a large model, and a few seconds
-GAUSSIAN_SPREAD = 0.25  # standard deviation, as a share of the side: a photographer's guess of where the subject is
-
-Grids = np.ndarray  # [image, gh, gw]
-
-
-class Audit:
-    """Some images of the data set and the original model. Maps and readouts are computed batch by batch.
-
-    clip: the original model. data: the data set. batch_size: number of images in one batch.
-    rows: row numbers of the images in the data set's table (`data.table`), ascending.
-    passes: progress bar that counts forward passes of one image each.
-    labels: these rows of the data set's table, with a new index from 0.
-    readout: the prompts of all emotions as the model sees them.
-    truth: index of each image's true emotion among these prompts.
-    own: unit-norm embedding of each image's own prompt, an array [image, embed]. The stage `heatmap` maps this text.
-    """
-
-    def __init__(self, clip: FrozenClip, data: Dataset, rows: np.ndarray, batch_size: int, passes: Any):
-        self.clip, self.data, self.rows, self.batch_size, self.passes = clip, data, rows, batch_size, passes
-        self.labels = data.table.iloc[self.rows].reset_index(drop=True)
-        self.readout = Readout.from_prompts(clip, data.prompts.values())
-        self.truth = torch.from_numpy(data.emotion_index(self.rows)).to(clip.device)
-        self.own = embedded_each(clip, self.labels["prompt"].tolist())
-
-    @property
-    def others(self) -> torch.Tensor:
-        """Mean embedding of the prompts of all emotions except the image's true one: an array [image, embed]."""
-        n = len(self.readout.prompts)
-        return (self.readout.prompts.sum(0) - self.readout.prompts[self.truth]) / (n - 1)
-
-    def slices(self) -> list[slice]:
-        """Split the images into batches. Returns a slice of the images for each batch, in order."""
-        return [slice(start, start + self.batch_size) for start in range(0, len(self.rows), self.batch_size)]
-
-    def explain(self, texts: torch.Tensor, model: torch.nn.Module | None = None, **options: Any) -> eclip.Explanation:
-        """Compute heatmaps of all images: for each image, a map for each of k texts.
-
-        texts: embeddings [k, image, embed]: unit-norm embeddings of texts, or differences of two such embeddings.
-        model: the model to explain; the original one if not given.
-        options: passed to `eclip.explain`: methods (the map methods), layers (the blocks to explain, counted from 1),
-            single_head (True: one attention head, as in the published code).
-        Returns the raw maps [image, k, gh, gw] by method, with gh rows and gw columns of patches. Returns also
-        the cosine of each image with each text [image, k].
-        Raises ExplainError if the formulas of a method do not apply to the model.
-        """
-        model = self.clip.model if model is None else model
-        parts = []
-        for part in self.slices():
-            pixels = self.clip.pixels(self.data.images(self.rows[part]))
-            parts.append(eclip.explain(model, pixels, texts[:, part], **options))
-            self.passes.update(len(pixels))
-        raw = {method: torch.cat([part.raw[method] for part in parts]) for method in parts[0].raw}
-        return eclip.Explanation(raw, torch.cat([part.similarity for part in parts]))
-
-    @torch.no_grad()
-    def R(self, images: np.ndarray, part: slice) -> np.ndarray:
-        """Compute R, the log-probability of the true emotion (nats), of changed images.
-
-        images: the changed images as RGB pixels, in place of the images in `part`.
-        part: which images of the audit were changed: a slice, such as one of `slices`.
-        Returns a value for each image in `part`.
-        """
-        found = self.readout.score(self.clip.embed(self.clip.pixels(images)), self.truth[part]).cpu().numpy()
-        self.passes.update(len(images))
-        return found
-
-    def along(
-        self,
-        grids: dict[str, Grids],
-        kind: deletion_insertion.Kind,
-        shares: Sequence[float],
-        among: Bool[np.ndarray, "n gh gw"] | None = None,
-    ) -> dict[str, Float[np.ndarray, "share n"]]:
-        """Compute R while more and more patches of each image are hidden or shown, in the order of each map.
-
-        R is the log-probability of the true emotion, nats.
-
-        grids: maps [image, gh, gw] by name. A map has gh rows and gw columns of patches.
-        kind: `deletion` greys patches out, the largest map values first. `insertion` starts from a grey image and shows
-            patches in this order.
-        shares: the shares of patches hidden or shown, from 0 to 1.
-        among: True for each patch that may be hidden or shown, for example the patches in a region. All patches if not
-            given.
-        Returns, for each map, R in an array [share, image].
-        """
-        found = {name: np.empty((len(shares), len(self.rows)), np.float32) for name in grids}
-        for part in self.slices():
-            images, limits = self.data.images(self.rows[part]), None if among is None else among[part]
-            ends: dict[float, np.ndarray] = {}
-            for name, maps in grids.items():
-                for i, share in enumerate(shares):
-                    if (R := ends.get(share)) is None:
-                        R = self.R(deletion_insertion.perturbed(images, maps[part], share, kind, limits), part)
-                    if share in (0, 1):
-                        ends[share] = R
-                    found[name][i, part] = R
-        return found
-
-    def by_condition(self, values: np.ndarray, inference: Inference, bounds: Bounds | None = None) -> dict[str, Any]:
-        """Average a value per image over the pairs of this audit, by condition.
-
-        values: a value for each image of this audit. The audit must have both images of each of its pairs.
-        inference: settings of the intervals.
-        bounds: the smallest and the largest possible value, if there are any.
-        Returns
-            semi_nude, clothed    mean of the condition
-            gap                   mean of clothed minus semi-nude: estimate, low, high (interval over women)
-        """
-        pairs = Pairs.from_images(self.data.table.iloc[self.rows])
-        values = values[pairs.positions(self.rows)]
-        means = {condition: float(part.mean()) for condition, part in pairs.split(values).items()}
-        gap = pairs.interval(pairs.gap(values), inference, difference_bounds(bounds))
-        return {**means, "gap": gap.as_metrics()}
 
 
 def perturbed_images(labels: pd.DataFrame, n_wanted: int) -> Int[np.ndarray, " chosen"]:
@@ -243,10 +127,10 @@ def forecast(n: int, seconds: float) -> str:
     )
 
 
-def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
-    """Compute all kinds of map that the checks compare, for all images of `audit`.
+def every_map(images: CheckedImages, seed: int) -> dict[str, Grids]:
+    """Compute all kinds of map that the checks compare, for all images.
 
-    audit: the images, and the original model.
+    images: the images, and the original model.
     seed: seed of the random maps.
     Returns arrays [image, gh, gw] by name. A map has gh rows and gw columns of patches:
         grad_eclip, attribution, legrad, attention         maps of four methods, for the image's own prompt
@@ -256,22 +140,17 @@ def every_map(audit: Audit, seed: int) -> dict[str, Grids]:
         centre_gaussian                                    baseline: a Gaussian in the middle of each image
         random                                             baseline: random values
     """
-    raw = audit.explain(torch.stack([audit.own, audit.own - audit.others]), methods=METHODS).raw
+    raw = images.explain(torch.stack([images.own, images.own - images.others]), methods=METHODS).raw
     found = {str(method): raw[method][:, 0].cpu().numpy() for method in METHODS}
     found |= {f"{method}_contrastive": raw[method][:, 1].cpu().numpy() for method in CONTRASTED}
-    shape = found["grad_eclip"].shape
-    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in shape[1:])
-    gaussian = np.exp(-(y[:, None] ** 2 + x**2) / (2 * GAUSSIAN_SPREAD**2))
-    found["centre_gaussian"] = np.broadcast_to(gaussian, shape)
-    found["random"] = np.random.default_rng(seed).random(shape)
-    return found
+    return found | baselines.maps(found["grad_eclip"].shape, seed)
 
 
-def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
+def localise_maps(images: CheckedImages, grids: dict[str, Grids], inference: Inference) -> dict[str, dict]:
     """Measure how much of each map lies on bust and face.
 
-    audit: the images, and the original model.
-    grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
+    images: the images, and the original model.
+    grids: maps [image, gh, gw] by name, for these images. A map has gh rows and gw columns of patches.
     Returns two keys for each map and region (bust, face):
         <region>_energy_lift         share of the map's positive mass that lies on the region, divided by the region's
                                      share of the image area; chance is 1
@@ -282,22 +161,22 @@ def localise_maps(audit: Audit, grids: dict[str, Grids], inference: Inference) -
     """
     metrics: dict[str, dict] = {name: {} for name in grids}
     for region in REGIONS:
-        coverage = audit.data.coverage(region, audit.rows, audit.clip.grid)
+        coverage = images.data.coverage(region, images.rows, images.clip.grid)
         for name, maps in grids.items():
             for score, bounds in ((localise.energy_lift, None), (localise.matched_area_iou, SHARE)):
                 values = np.array([score(heat, mask) for heat, mask in zip(maps, coverage, strict=True)])
-                metrics[name][f"{region}_{score.__name__}"] = audit.by_condition(values, inference, bounds)
+                metrics[name][f"{region}_{score.__name__}"] = images.by_condition(values, inference, bounds)
     return metrics
 
 
-def perturb(audit: Audit, grids: dict[str, Grids], shares: Sequence[float]) -> pd.DataFrame:
+def perturb(images: CheckedImages, grids: dict[str, Grids], shares: Sequence[float]) -> pd.DataFrame:
     """Compute deletion and insertion curves of each map.
 
     A curve is mean R while more and more patches are hidden or shown, the largest map values first. R is the
     log-probability of the true emotion, nats.
 
-    audit: the images, and the original model.
-    grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
+    images: the images, and the original model.
+    grids: maps [image, gh, gw] by name, for these images. A map has gh rows and gw columns of patches.
     shares: the shares of patches hidden or shown, from 0 to 1.
     Returns a row per map, kind of curve, share and condition:
         method       name of the map
@@ -307,17 +186,17 @@ def perturb(audit: Audit, grids: dict[str, Grids], shares: Sequence[float]) -> p
         R            mean over images
     """
     rows = []
-    found = {kind: audit.along(grids, kind, shares) for kind in KINDS}
+    found = {kind: images.along(grids, kind, shares) for kind in KINDS}
     for name in grids:
         for kind in KINDS:
             for share, R in zip(shares, found[kind][name], strict=True):
-                by_condition = pd.Series(R).groupby(audit.labels["condition"]).mean()
+                by_condition = pd.Series(R).groupby(images.labels["condition"]).mean()
                 rows += [(name, kind, condition, share, float(mean)) for condition, mean in by_condition.items()]
     return pd.DataFrame(rows, columns=["method", "curve", "condition", "share", "R"])
 
 
 def delete_bust(
-    audit: Audit, grids: dict[str, Grids], shares: Sequence[float], inference: Inference
+    images: CheckedImages, grids: dict[str, Grids], shares: Sequence[float], inference: Inference
 ) -> dict[str, dict]:
     """Measure how R changes while the patches of the bust are greyed out in the order of each map.
 
@@ -325,37 +204,28 @@ def delete_bust(
     The change of R is averaged over the share of bust patches greyed out, from none to all. A change above 0 means that
     the bust patches with large map values mislead the readout. A change below 0 means that the readout needs them.
 
-    audit: the images, and the original model.
-    grids: maps [image, gh, gw] by name, for the images of `audit`. A map has gh rows and gw columns of patches.
+    images: the images, and the original model.
+    grids: maps [image, gh, gw] by name, for these images. A map has gh rows and gw columns of patches.
     shares: the shares of bust patches greyed out, from 0 to 1.
     inference: settings of the bootstrap.
     Returns, for each map:
         semi_nude, clothed    mean change over the images of the condition
         gap                   clothed minus semi-nude: estimate, low, high (interval over women)
     """
-    bust = audit.data.coverage("bust", audit.rows, audit.clip.grid) >= INSIDE
-    found = audit.along(grids, "deletion", shares, bust)
-    return {name: audit.by_condition(deletion_insertion.area(R, shares) - R[0], inference) for name, R in found.items()}
+    bust = images.data.coverage("bust", images.rows, images.clip.grid) >= INSIDE
+    found = images.along(grids, "deletion", shares, bust)
+    return {
+        name: images.by_condition(deletion_insertion.area(R, shares) - R[0], inference) for name, R in found.items()
+    }
 
 
-def agreement(a: Grids, b: Grids) -> float:
-    """Compute how well two sets of maps of the same images agree.
-
-    a, b: maps [image, gh, gw]. A map has gh rows and gw columns of patches.
-    Returns the mean over images of Spearman's correlation. The correlation of an image is computed over its patches. It
-    counts as 0 if a map of this image is constant.
-    """
-    flat = (maps.reshape(len(maps), -1) for maps in (a, b))
-    return float(np.nan_to_num(spearman(*flat)).mean())
-
-
-def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
+def randomise(images: CheckedImages, reference: Grids, seed: int) -> pd.DataFrame:
     """Randomise the vision tower from the top down, and compare Grad-ECLIP's maps with those of the original model.
 
     Each step replaces one more group of parameters by random values. The maps are then computed again.
 
-    audit: the images, and the original model.
-    reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`. A map has gh rows and
+    images: the images, and the original model.
+    reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for these images. A map has gh rows and
         gw columns of patches.
     seed: seed of the random parameters.
     Returns a row per step:
@@ -363,20 +233,20 @@ def randomise(audit: Audit, reference: Grids, seed: int) -> pd.DataFrame:
         agreement             rank correlation over patches with the original maps, mean over images
     """
     rows = [("nothing", 1.0)]
-    for name, model in randomisation.randomised(audit.clip.model, seed):
-        raw = audit.explain(audit.own[None], model).raw["grad_eclip"]
+    for name, model in randomisation.randomised(images.clip.model, seed):
+        raw = images.explain(images.own[None], model).raw["grad_eclip"]
         rows.append((name, agreement(raw[:, 0].cpu().numpy(), reference)))
     return pd.DataFrame(rows, columns=["randomised_down_to", "agreement"])
 
 
-def measure(audit: Audit, reference: Grids, curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
+def measure(images: CheckedImages, reference: Grids, curve: pd.DataFrame, cascaded: pd.DataFrame) -> dict[str, dict]:
     """Summarise four checks of the maps.
 
     An agreement is a rank correlation of two maps over patches, mean over images. R is the log-probability of the true
     emotion, nats.
 
-    audit: the images, and the original model.
-    reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for the images of `audit`. A map has gh rows and
+    images: the images, and the original model.
+    reference: Grad-ECLIP's maps [image, gh, gw] of the original model, for these images. A map has gh rows and
         gw columns of patches.
     curve: deletion and insertion curves, from `perturb`, with the columns method, curve, condition, share and R.
     cascaded: a row per group of parameters randomised, from `randomise`. The column agreement is used.
@@ -395,9 +265,9 @@ def measure(audit: Audit, reference: Grids, curve: pd.DataFrame, cascaded: pd.Da
     found = deletion_insertion.area(by_share.to_numpy(), by_share.index.to_numpy())
     for (method, kind, condition), value in zip(by_share.columns, found, strict=True):
         areas[method][f"{kind}_area_{condition}"] = float(value)
-    another = audit.readout.prompts[(audit.truth + 1) % len(audit.readout.prompts)]
-    ours = audit.explain(torch.stack([audit.own, another]))
-    published = audit.explain(audit.own[None], single_head=True)
+    another = images.readout.prompts[(images.truth + 1) % len(images.readout.prompts)]
+    ours = images.explain(torch.stack([images.own, another]))
+    published = images.explain(images.own[None], single_head=True)
     permuted = ours.raw["grad_eclip"][:, 1].cpu().numpy()
     return {
         "curves": areas,
@@ -413,53 +283,6 @@ def measure(audit: Audit, reference: Grids, curve: pd.DataFrame, cascaded: pd.Da
     }
 
 
-def draw(metrics: dict, curve: pd.DataFrame, cascaded: pd.DataFrame, fpath: Path) -> None:
-    """Draw the checks in four panels, and write the figure to `fpath`.
-
-    Upper row: deletion and insertion curves of each map. Lower left: gap (clothed minus semi-nude) of the energy lift
-    on the bust, by map. The energy lift is the share of the map's positive mass that lies on the bust, divided by the
-    bust's share of the image area. Lower right: agreement of Grad-ECLIP's maps with the original ones while parameters
-    are randomised.
-
-    metrics: the key maps is drawn. For each map this key has bust_energy_lift with gap (estimate, low, high).
-    curve: from `perturb`, with the columns method (name of the map), curve (deletion or insertion), share (of patches)
-        and R (log-probability of the true emotion, nats).
-    cascaded: from `randomise`, with the columns randomised_down_to and agreement (rank correlation over patches).
-    """
-    figure, axes = figures.panels(
-        2, "Can the heatmaps be believed? (original model, confirmation women)", rows=2, cell=(6.2, 3.6)
-    )
-    names = list(metrics["maps"])
-    colours = dict(zip(names, (*figures.SERIES, figures.GREY, "black"), strict=False))
-    styles = {name: ":" if name in BASELINES else "--" if name.endswith("contrastive") else "-" for name in names}
-    for ax, kind in zip(axes[0], KINDS, strict=True):
-        for name in names:
-            part = curve[(curve["method"] == name) & (curve["curve"] == kind)].groupby("share")["R"].mean()
-            ax.plot(part.index, part, styles[name], color=colours[name])
-        ax.set(
-            xlabel=f"share of patches {'hidden' if kind == 'deletion' else 'shown'}",
-            ylabel="mean R (nats)",
-            title=kind.capitalize(),
-        )
-    gaps = [metrics["maps"][name]["bust_energy_lift"]["gap"] for name in names]
-    figures.interval_bars(
-        axes[1, 0], [name.replace("_", " ") for name in names], gaps, [colours[name] for name in names]
-    )
-    axes[1, 0].axvline(0, color="black", lw=0.7)
-    axes[1, 0].set(xlabel="bust-lift gap, clothed minus semi-nude", title="The published endpoint, by method")
-    axes[1, 1].plot(range(len(cascaded)), cascaded["agreement"], "o-", color=figures.BLUE)
-    axes[1, 1].set_xticks(range(len(cascaded)), cascaded["randomised_down_to"], rotation=25, ha="right", fontsize=8)
-    axes[1, 1].axhline(0, color="black", lw=0.7)
-    axes[1, 1].set(
-        ylabel="rank correlation with the map",
-        ylim=(min(0, cascaded["agreement"].min()) - 0.1, 1.05),
-        title="Parameters randomised from the top down to",
-    )
-    lines = {name.replace("_", " "): {"color": colours[name], "linestyle": styles[name]} for name in names}
-    figures.line_legend(figure, lines)
-    figures.save(figure, fpath)
-
-
 def main() -> None:
     params.command_line(__doc__).parse_args()
     compute, inference, heatmap, config = params.load(Compute, Inference, Heatmap, CheckHeatmaps)
@@ -472,22 +295,23 @@ def main() -> None:
     n = n_passes(len(rows), len(some), len(busts), len(again), clip.n_layers, len(shares))
     print(forecast(n, seconds_per_pass(clip, data.images(rows[: heatmap.batch_size]))), flush=True)
     with progress.bar("forward passes", n) as passes:
-        audit, perturbed, redrawn, deleted = (
-            Audit(clip, data, part, heatmap.batch_size, passes) for part in (rows, rows[some], rows[again], rows[busts])
+        every, perturbed, redrawn, deleted = (
+            CheckedImages(clip, data, part, heatmap.batch_size, passes)
+            for part in (rows, rows[some], rows[again], rows[busts])
         )
-        grids = every_map(audit, seed)
+        grids = every_map(every, seed)
         curve = perturb(perturbed, {name: maps[some] for name, maps in grids.items()}, shares)
         reference = grids["grad_eclip"][again]
         cascaded = randomise(redrawn, reference, seed)
         bust = delete_bust(deleted, {name: maps[busts] for name, maps in grids.items()}, shares, inference)
         found = measure(redrawn, reference, curve, cascaded)
-    located = localise_maps(audit, grids, inference)
+    located = localise_maps(every, grids, inference)
     found = {"maps": {name: {**located[name], "bust_deletion": bust[name]} for name in grids}, **found}
     outs.write_metrics(FULL_FPATH, found)
     outs.write_metrics(METRICS_FPATH, {name: part for name, part in found.items() if name not in ("maps", "curves")})
     outs.write_table(CURVES_FPATH, curve)
     outs.write_table(CASCADE_FPATH, cascaded)
-    draw(found, curve, cascaded, PLOT_FPATH)
+    drawing.draw(found, curve, cascaded, PLOT_FPATH)
 
 
 if __name__ == "__main__":

@@ -1,32 +1,19 @@
-"""Agreement of maps, which images the checks take, and how many forward passes follow."""
+"""Which images the checks take, and how many forward passes follow."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from stages import check_heatmaps
-from stages.check_heatmaps import Audit
+from stages.core.checks.checked_images import CheckedImages
 from stages.core.paired import Pairs
 from stages.core.run import params, progress
 from stages.core.schema import CheckHeatmaps, Inference
 from tests.imports import ROOT
 
 SHARES = (0.0, 0.4, 1.0)
-
-
-def test_agreement_is_the_mean_of_spearmans_correlations(rng):
-    a, b = rng.normal(size=(2, 6, 3, 4)).round(1)  # some ties
-    expected = [stats.spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b, strict=True)]
-    assert check_heatmaps.agreement(a, b) == pytest.approx(np.mean(expected))
-    assert check_heatmaps.agreement(a, a) == pytest.approx(1)
-    assert check_heatmaps.agreement(a, -a) == pytest.approx(-1)
-
-
-def test_a_constant_map_agrees_with_nothing(rng):
-    assert check_heatmaps.agreement(np.ones((2, 3, 3)), rng.normal(size=(2, 3, 3))) == 0
 
 
 def test_the_forward_passes_that_are_announced_are_those_that_are_run(data, tiny_clip):
@@ -39,13 +26,15 @@ def test_the_forward_passes_that_are_announced_are_those_that_are_run(data, tiny
         update = bar.update
         counted = []
         bar.update = lambda n: (counted.append(n), update(n))
-        audit, perturbed, redrawn = (Audit(tiny_clip, data, part, 3, bar) for part in (rows, rows[some], rows[again]))
-        grids = check_heatmaps.every_map(audit, seed=0)
+        every, perturbed, redrawn = (
+            CheckedImages(tiny_clip, data, part, 3, bar) for part in (rows, rows[some], rows[again])
+        )
+        grids = check_heatmaps.every_map(every, seed=0)
         assert len(grids) == check_heatmaps.N_MAPS
         curve = check_heatmaps.perturb(perturbed, {name: maps[some] for name, maps in grids.items()}, SHARES)
         reference = grids["grad_eclip"][again]
         cascaded = check_heatmaps.randomise(redrawn, reference, seed=0)
-        deleted = check_heatmaps.delete_bust(audit, grids, SHARES, inference)
+        deleted = check_heatmaps.delete_bust(every, grids, SHARES, inference)
         found = check_heatmaps.measure(redrawn, reference, curve, cascaded)
     expected = check_heatmaps.n_passes(len(rows), len(some), len(rows), len(again), tiny_clip.n_layers, len(SHARES))
     assert sum(seen) == sum(counted) == expected == 8 + 2 * 10 * 3 + 10 * 8 + 7 * 2
@@ -55,10 +44,10 @@ def test_the_forward_passes_that_are_announced_are_those_that_are_run(data, tiny
 def test_a_part_of_the_pairs_gives_the_mean_of_that_part(data, tiny_clip, rng):
     """One pair per woman; the mean is worked out on the table."""
     rows = check_heatmaps.spread_over_women(Pairs.from_images(data.table, "confirmation"), 2)
-    audit = Audit(tiny_clip, data, rows, 3, progress.bar("", shown=False))
+    images = CheckedImages(tiny_clip, data, rows, 3, progress.bar("", shown=False))
     values = rng.normal(size=len(rows))
     inference = params.load(Inference, fpath=ROOT / "params.yaml")
-    found = audit.by_condition(values, inference)
+    found = images.by_condition(values, inference)
     labels = data.table.iloc[rows].reset_index(drop=True)
     assert set(labels["identity"]) == {"w2", "w3"} and len(rows) == 4
     for condition in ("semi_nude", "clothed"):

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages import ablate, check_heatmaps, describe_latents, heatmap
+from stages import ablate, describe_latents, heatmap
 from stages.core import figures
+from stages.core.checks import drawing
+from stages.core.checks.deletion_insertion import KINDS
 from stages.core.figures import Figure
 from stages.core.latents.pooling import PooledLatents
 from stages.core.run import params
@@ -35,19 +37,15 @@ def kept(monkeypatch) -> list[Figure]:
         figures.pyplot().close(figure)
 
 
-def test_checks_of_maps_are_drawn_without_a_cut_and_without_a_legend_over_the_curves(kept):
-    names = ["grad_eclip", "legrad_contrastive", "random"]
-    curve = pd.DataFrame(
-        [
-            (n, kind, "clothed", share, -share)
-            for n in names
-            for kind in check_heatmaps.KINDS
-            for share in (0.0, 0.5, 1.0)
-        ],
-        columns=["method", "curve", "condition", "share", "R"],
-    )
+def draw_checks(names: list[str]) -> None:
+    keys = [(n, kind, "clothed", share, -share) for n in names for kind in KINDS for share in (0.0, 0.5, 1.0)]
+    curve = pd.DataFrame(keys, columns=["method", "curve", "condition", "share", "R"])
     cascaded = pd.DataFrame({"randomised_down_to": ["nothing", "projection"], "agreement": [1.0, -0.85]})
-    check_heatmaps.draw({"maps": {n: {"bust_energy_lift": {"gap": INSIDE}} for n in names}}, curve, cascaded, Path())
+    drawing.draw({"maps": {n: {"bust_energy_lift": {"gap": INSIDE}} for n in names}}, curve, cascaded, Path())
+
+
+def test_checks_of_maps_are_drawn_without_a_cut_and_without_a_legend_over_the_curves(kept):
+    draw_checks(["grad_eclip", "legrad_contrastive", "random"])
     axes, legend = kept[0].axes, kept[0].legends[0].get_window_extent()
     assert axes[3].get_ylim()[0] < -0.85
     assert all(ax.get_legend() is None and not ax.get_window_extent().overlaps(legend) for ax in axes)
@@ -56,6 +54,11 @@ def test_checks_of_maps_are_drawn_without_a_cut_and_without_a_legend_over_the_cu
         "legrad contrastive",
         "random",
     ]
+
+
+def test_more_maps_than_colours_are_drawn(kept):
+    draw_checks([f"map {i}" for i in range(12)])
+    assert len(kept[0].legends[0].get_texts()) == len(kept[0].axes[0].lines) == 12
 
 
 def grid_of_saes(searched: int) -> pd.DataFrame:

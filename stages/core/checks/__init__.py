@@ -1,1 +1,1 @@
-"""Checks of heatmaps: deletion and insertion, randomised parameters, rank correlation."""
+"""Checks of heatmaps: deletion and insertion, randomised parameters, rank correlation, baselines, and their figure."""

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from stages.core.run.labels import GREY
 
 Kind = Literal["deletion", "insertion"]
+KINDS: tuple[Kind, ...] = ("deletion", "insertion")
 
 
 def most_relevant(
