@@ -2,8 +2,8 @@
 
 reads    metrics/, plots/, data/selection and data/selection_by_image of the earlier stages, params.yaml
 writes   plots/report.html (readable without a network), plots/finding.png (the main finding in one picture)
-claims   nothing of its own: sentences (`core/report/sentences.py`) and tables (`core/report/tables.py`) are built from
-         the metrics
+claims   nothing of its own: the finding (`core/report/finding.py`), sentences (`core/report/sentences.py`) and tables
+         (`core/report/tables.py`) are built from the metrics
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 from stages.core import figures
 from stages.core.data import dataset
 from stages.core.figures import Axes
-from stages.core.report import sentences, tables
+from stages.core.report import finding, sentences, tables, wording
 from stages.core.run import inputs, outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, CONDITIONS, SEMI_NUDE
@@ -159,7 +159,7 @@ def read_chosen() -> dict[str, Any]:
     fpath = SELECTION_DPATH / "selection.json"
     found = outs.read_json(fpath, "select_sae")
     with outs.reading(fpath, "select_sae"):
-        if not isinstance(found["latents"], list) or found["list"] not in list(sentences.GAPS):
+        if not isinstance(found["latents"], list) or found["list"] not in list(wording.GAPS):
             raise ValueError(f"list {found['list']!r}, latents {found['latents']!r:.40}")
     return found
 
@@ -231,12 +231,12 @@ def main() -> None:
     page = template().render(
         title=TITLE,
         edited=edited,
-        finding=sentences.finding(metrics, chosen, inference, n_tried(saes, chosen["list"])),
-        truth=sentences.truth(ingest, clip, demo),
-        seen_in_training=sentences.seen_in_training(params.load(TrainSae)),
-        cards=sentences.cards(metrics, chosen),
+        finding=finding.finding(metrics, chosen, inference, n_tried(saes, chosen["list"])),
+        truth=finding.truth(ingest, clip, demo),
+        seen_in_training=finding.seen_in_training(params.load(TrainSae)),
+        cards=finding.cards(metrics, chosen),
         images=pictures,
-        confidence=f"{inference.confidence:.0%}",
+        confidence=wording.in_percent(inference.confidence),
         n_saes=len(saes),
         dag=DAG,
         arms_table=html(tables.arms(metrics, edited)),
@@ -256,7 +256,7 @@ def main() -> None:
         maps_table=html(tables.maps(metrics)),
         selection=f"Layer {chosen['layer']}, expansion {chosen['expansion']}: {chosen['why']}.",
         smallest_p=f"{saes['smallest_p'].max():.2g}",
-        list_defined_by=sentences.GAPS[chosen["list"]],
+        list_defined_by=wording.GAPS[chosen["list"]],
         latents_table=html(tables.latents(latents.merge(seen, on="latent"), cards)) if len(latents) else "",
         described=sentences.described(metrics) if len(latents) else "",
         n_cards=len(cards),

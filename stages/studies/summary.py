@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stages.core.report.sentences import SEARCHES, WOMEN, number, percent, points
+from stages.core.report.wording import SEARCHES, WOMEN, number, percent, points
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, OTHER_CONDITION, SEMI_NUDE

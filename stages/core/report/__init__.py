@@ -1,1 +1,1 @@
-"""The sentences, tables and page of the report, and the tables of the published study."""
+"""What the report says: the finding, sentences, tables, their wording, and the tables of the published study."""

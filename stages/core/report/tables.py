@@ -13,7 +13,7 @@ import pandas as pd
 
 from stages.core import figures
 from stages.core.report import published
-from stages.core.report.sentences import SEARCHES, TOTALS, fixed, number, percent, points
+from stages.core.report.wording import SEARCHES, TOTALS, fixed, mean_and_spread, number, percent, points, power
 from stages.core.run.labels import CLOTHED, CONDITIONS, REGIONS, SEMI_NUDE
 
 LIBRARIES = (
@@ -39,17 +39,6 @@ LATENT_NUMBERS = ("latent", "step", "mean", "low", "high", "p_max_t", "act_mean"
 CARD_NUMBERS = ("latent", "monosemanticity")
 WITHOUT_EDIT = ("original", "reconstructed", "noise", "bust_greyed", "face_greyed")
 """Arms that say something where nothing was edited. The others are the edit, parts of it, or its rivals."""
-SMALLEST_POWER = 1e-300  # smaller numbers are 0 to a computer
-
-
-def power(value: float) -> str:
-    """Write a number that is not negative in powers of ten, such as 1.04e-09. A p that underflowed is "< 1e-300"."""
-    return f"{value:.2e}" if value >= SMALLEST_POWER else f"< {SMALLEST_POWER:.0e}"
-
-
-def mean_and_spread(mean: float, spread: float) -> str:
-    """Write a mean and a standard deviation in powers of ten, such as "3.75e-03 ± 3.94e-03", and zeros as 0."""
-    return " ± ".join(f"{value:.2e}" if value else "0" for value in (mean, spread))
 
 
 def arms(metrics: dict[str, Any], edited: bool) -> pd.DataFrame:
