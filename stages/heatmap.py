@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +38,7 @@ from stages.core.paired import SHARE, Bounds, Pairs
 from stages.core.run import arrays, outs, params
 from stages.core.run.compute import ALONE, join_ranks, leave_ranks
 from stages.core.run.errors import run_command
-from stages.core.run.labels import CLOTHED, REGIONS, SEMI_NUDE
+from stages.core.run.labels import CONDITIONS, REGIONS
 from stages.core.schema import Compute, Edit, Heatmap, Inference
 
 DATASET_DPATH, CLIP_DPATH, ACTIVATIONS_DPATH = Path("data/dataset"), Path("data/clip"), Path("data/activations")
@@ -147,7 +146,7 @@ def iou_over_thresholds(
         for arm, heats in grids.items():
             for threshold in THRESHOLDS:
                 iou = np.array([localise.threshold_iou(h, m, threshold) for h, m in zip(heats, masks, strict=True)])
-                records += [(arm, region, c, threshold, iou[condition == c].mean()) for c in (SEMI_NUDE, CLOTHED)]
+                records += [(arm, region, c, threshold, iou[condition == c].mean()) for c in CONDITIONS]
     return pd.DataFrame(records, columns=["arm", "region", "condition", "threshold", "iou"])
 
 
@@ -175,10 +174,9 @@ def measure(table: pd.DataFrame, pairs: Pairs, inference: Inference) -> dict[str
     for (arm, region), part in table.groupby(["arm", "region"], sort=False):
         by_image = part.set_index("row").loc[pairs.rows]
         for name, bounds in IN_METRICS.items():
-            found: dict[str, Any] = pairs.summary(by_image[name].to_numpy(), inference, bounds)
-            if f"chance_{name}" in part:
-                found["chance"] = float(part[f"chance_{name}"].mean())
-            metrics.setdefault(arm, {})[f"{region}_{name}"] = found
+            found = pairs.summary(by_image[name].to_numpy(), inference, bounds)
+            chance = float(part[f"chance_{name}"].mean())
+            metrics.setdefault(arm, {})[f"{region}_{name}"] = {**found, "chance": chance}
     return metrics
 
 
@@ -221,7 +219,7 @@ def shown_images(data: Dataset, n_pairs: int) -> np.ndarray:
     Returns row numbers of images in the data set's table, [pair, 2], the semi-nude image first.
     """
     pairs = Pairs.from_images(data.table, "confirmation").table
-    return pairs.iloc[evenly(len(pairs), n_pairs)][[SEMI_NUDE, CLOTHED]].to_numpy()
+    return pairs.iloc[evenly(len(pairs), n_pairs)][list(CONDITIONS)].to_numpy()
 
 
 def draw_sheet(
@@ -277,13 +275,13 @@ def draw_pairs(table: pd.DataFrame, fpath: Path) -> None:
     for ax, arm in zip(axes[0], arms, strict=True):
         part = table[(table["arm"] == arm) & (table["region"] == "bust")]
         wide = part.groupby(["identity", "condition"])["energy_lift"].mean().unstack()
-        ax.plot([0, 1], wide[[SEMI_NUDE, CLOTHED]].T, color=figures.GREY, lw=0.7, alpha=0.6)
-        for x, condition in enumerate((SEMI_NUDE, CLOTHED)):
+        ax.plot([0, 1], wide[list(CONDITIONS)].T, color=figures.GREY, lw=0.7, alpha=0.6)
+        for x, condition in enumerate(CONDITIONS):
             colour = figures.CONDITION_COLOURS[condition]
             ax.plot([x] * len(wide), wide[condition], "o", color=colour, ms=4)
             ax.plot([x - 0.14, x + 0.14], [wide[condition].mean()] * 2, color="black", lw=2.4)
         ax.axhline(1, color="black", lw=0.7, ls=":")
-        ax.set_xticks([0, 1], ["semi-nude", "clothed"])
+        ax.set_xticks([0, 1], [figures.CONDITION_LABELS[condition] for condition in CONDITIONS])
         ax.set(title=arm, xlim=(-0.35, 1.35), ylabel="energy lift on the bust" if ax is axes[0, 0] else "")
     top = max(ax.get_ylim()[1] for ax in axes[0])
     for ax in axes[0]:

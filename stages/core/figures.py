@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stages.core.run import outs
+from stages.core.run.labels import CLOTHED, SEMI_NUDE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,10 +30,12 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY = (
     "#767676",
 )
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION)
-CONDITION_COLOURS = {"semi_nude": VERMILION, "clothed": BLUE}
-CONDITION_LABELS = {"semi_nude": "semi-nude", "clothed": "clothed"}
+CONDITION_COLOURS = {SEMI_NUDE: VERMILION, CLOTHED: BLUE}
+CONDITION_LABELS = {SEMI_NUDE: "semi-nude", CLOTHED: "clothed"}
 DPI = 110
 REGION_COLOURS = {"bust": BLUE, "face": ORANGE}
+EDGE = 127.5  # value of a mask at the edge of its region: half of a pixel inside
+PALE = (0.35, 0.9)  # where black and white of a picture under a map are drawn, from 0 to 1: a map stands out on it
 TINT = 0.45  # share of a region's colour in the pixels inside its mask
 OPAQUE = 0.2  # share of the limit of a signed map from which its colour hides the picture: the colour tells the value
 FADED = 0.3  # share of an image's colour that is left where the latent is not active
@@ -105,8 +108,8 @@ def picture(ax: Axes, image: np.ndarray, *, bust: np.ndarray | None = None) -> N
 
 
 def _outline(ax: Axes, mask: np.ndarray) -> None:
-    ax.contour(mask, levels=[127.5], colors="white", linewidths=2.6)
-    ax.contour(mask, levels=[127.5], colors="black", linewidths=1.2)
+    ax.contour(mask, levels=[EDGE], colors="white", linewidths=2.6)
+    ax.contour(mask, levels=[EDGE], colors="black", linewidths=1.2)
 
 
 def masked_picture(ax: Axes, image: np.ndarray, masks: dict[str, np.ndarray]) -> None:
@@ -154,6 +157,15 @@ def line_legend(figure: Figure, lines: dict[str, dict[str, Any]], columns: int =
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
+def _pale_picture(ax: Axes, image: np.ndarray) -> tuple[tuple[int, int, int, int], np.ndarray]:
+    """Draw a square RGB image in pale greys. Returns the place of a map over it, and the middles of its pixels."""
+    size, (black, white) = image.shape[0], PALE
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
+    place = (0, size, size, 0)
+    ax.imshow(black + (white - black) * grey, interpolation="nearest", extent=place)
+    return place, np.arange(size) + 0.5
+
+
 def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray | None = None) -> None:
     """Draw a heatmap over a grey version of an image.
 
@@ -162,14 +174,13 @@ def overlay(ax: Axes, image: np.ndarray, heat: np.ndarray, *, bust: np.ndarray |
         is drawn as 1.
     bust: mask of the size of the image, 255 inside and 0 outside, whose outline is drawn if given.
     """
-    size = image.shape[0]
-    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
-    ax.imshow(0.35 + 0.55 * grey, interpolation="nearest", extent=(0, size, size, 0))
+    place, middles = _pale_picture(ax, image)
     positive = np.maximum(heat, 0)
     scaled = positive / positive.max() if positive.max() > 0 else positive
-    ax.imshow(scaled, cmap="magma", alpha=0.25 + 0.6 * scaled, vmin=0, vmax=1, extent=(0, size, size, 0))
+    opaque = 0.25 + 0.6 * scaled  # a patch without relevance is dark, and the picture can be seen under each
+    ax.imshow(scaled, cmap="magma", alpha=opaque, vmin=0, vmax=1, extent=place)
     if bust is not None:
-        ax.contour(np.arange(size) + 0.5, np.arange(size) + 0.5, bust, levels=[127.5], colors="white", linewidths=1.4)
+        ax.contour(middles, middles, bust, levels=[EDGE], colors="white", linewidths=1.4)
 
 
 def signed_overlay(
@@ -184,15 +195,12 @@ def signed_overlay(
         dashed one.
     Returns the scale of colours, for a colour bar.
     """
-    size = image.shape[0]
-    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) / 255
-    ax.imshow(0.35 + 0.55 * grey, interpolation="nearest", extent=(0, size, size, 0))
+    place, middles = _pale_picture(ax, image)
     limit = limit or 1.0  # maps of zeros have a scale, too
     opaque = 0.9 * np.minimum(np.abs(heat) / (OPAQUE * limit), 1)
-    ax.imshow(heat, cmap="RdBu", vmin=-limit, vmax=limit, alpha=opaque, extent=(0, size, size, 0))
-    middles = np.arange(size) + 0.5
+    ax.imshow(heat, cmap="RdBu", vmin=-limit, vmax=limit, alpha=opaque, extent=place)
     for mask, style in ((bust, "-"), (face, "--")):
-        ax.contour(middles, middles, mask, levels=[127.5], colors="black", linewidths=1.2, linestyles=style)
+        ax.contour(middles, middles, mask, levels=[EDGE], colors="black", linewidths=1.2, linestyles=style)
     return pyplot().cm.ScalarMappable(pyplot().Normalize(-limit, limit), "RdBu")
 
 

@@ -85,6 +85,7 @@ def _top(heat: Grid, n: int) -> Grid:
 
 
 def _soft_iou(chosen: Grid, mask: Grid) -> float:
+    """IoU of patches, each with a weight from 0 to 1, and a mask: areas, exact if each weight is 0 or 1."""
     shared = float((chosen * mask).sum())
     union = float(chosen.sum() + mask.sum()) - shared
     return shared / union

@@ -36,7 +36,7 @@ def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
     """Randomise the vision tower of a copy of `model`, group by group, from the top down. `model` does not change.
 
     Each parameter tensor is filled with random normal values. Their mean and standard deviation are those of the old
-    values of this tensor.
+    values of this tensor; 0 and 1 for a single value, which has no standard deviation.
 
     model: an open_clip model with a ViT as its vision tower.
     seed: seed of the random values.
@@ -52,7 +52,5 @@ def randomised(model: nn.Module, seed: int) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _redrawn(values: Tensor, generator: torch.Generator) -> Tensor:
-    if values.numel() < 2:
-        return torch.randn(values.shape, generator=generator).to(values)
     noise = torch.randn(values.shape, generator=generator).to(values)
-    return values.mean() + values.std() * noise
+    return noise if values.numel() < 2 else values.mean() + values.std() * noise

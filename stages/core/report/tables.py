@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -213,8 +214,10 @@ def maps(metrics: dict[str, Any]) -> pd.DataFrame:
                 },
                 "bust-lift gap": number(scores["bust_energy_lift"]["gap"]),
                 "change of R by deleting the bust, gap (nats)": number(scores["bust_deletion"]["gap"]),
-                "deletion (nats)": f"{sum(areas[f'deletion_area_{c}'] for c in CONDITIONS) / 2:.2f}",
-                "insertion (nats)": f"{sum(areas[f'insertion_area_{c}'] for c in CONDITIONS) / 2:.2f}",
+                **{
+                    f"{kind} (nats)": fixed(fmean(areas[f"{kind}_area_{c}"] for c in CONDITIONS), 2)
+                    for kind in ("deletion", "insertion")
+                },
             }
         )
     return pd.DataFrame(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stages.core.run.labels import CLOTHED, SEMI_NUDE
 
-GAPS = {  # of a list of latents: what the gap is that defines it
+GAPS = {  # what the gap of each list of latents is; the text stands after "The gap is that of the"
     "ranked": "rise of R by editing the latent, in nats, in the condition read worse, less the change in the other, to "
     "first order, while the latents of earlier steps are edited. Ranked latents are not tested: p is 1",
     "bias": "effect on R, in nats, in the condition read better minus the other, measured while the latents of earlier "
