@@ -64,7 +64,10 @@ def on_page(browser: webdriver.Chrome, image: int, arm: str) -> list[float]:
 
 
 def assert_shows(browser: webdriver.Chrome, study, asked: View) -> None:
-    """The page shows the probabilities of a view, as soon as the server has answered the last question."""
+    """Wait until the page shows the probabilities of a view. Fails with the numbers if it never does.
+
+    The page must have no other answer outstanding: the model computes for one thread at a time.
+    """
     for image, twin in enumerate(study.view(asked)["pictures"]):
         for arm in ("original", "edited"):
             expected = pytest.approx(twin[arm]["probabilities"], abs=1e-6)
@@ -97,14 +100,13 @@ def test_a_slider_moves_by_keyboard(browser, address, study):
 def test_an_address_holds_the_state(browser, address, study):
     opened(browser, address)
     browser.get("about:blank")
-    home = address.partition("?")[0]
+    home, strongest = address.partition("?")[0], study.firing(Place(pair=6, image=1, token=5))[0]["latent"]
     opened(browser, f"{home}#pair=6&edit=20:2.5,3:0&scope=patches&text=a+flower&text=a+car&map=1&place=1.5&latent=20")
+    wait(browser, lambda: texts(browser, "#h-card")[0].startswith("Latent 20 ("))
+    wait(browser, lambda: texts(browser, "#place .latent")[:1] == [f"latent {strongest}"])
     assert_shows(
         browser, study, View(pair=6, texts=["a flower", "a car"], scope="patches", factors=[(20, 2.5), (3, 0.0)])
     )
-    wait(browser, lambda: "Latent 20" in browser.find_element(By.ID, "h-card").text)
-    strongest = study.firing(Place(pair=6, image=1, token=5))[0]["latent"]
-    wait(browser, lambda: f"latent {strongest}" in browser.find_element(By.ID, "place").text)
     move(browser, "latent-20", 4)
     wait(browser, lambda: "20:4" in browser.current_url)
     assert all(part in browser.current_url for part in ("pair=6", "scope=patches", "text=a+flower", "place=1.5"))
@@ -118,16 +120,16 @@ def test_an_address_that_makes_no_sense_opens_the_study(browser, address, study)
 
 
 def test_a_patch_names_its_latents_and_a_latent_opens_its_card(browser, address, study):
+    found = study.firing(Place(pair=FIRST, image=0, token=6))
+    card = study.card(found[0]["latent"])
     opened(browser, address)
     box = browser.find_element(By.ID, "map-0-original")
     box.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, Keys.ENTER)  # from the first patch to row 2, column 2
-    found = study.firing(Place(pair=FIRST, image=0, token=6))
     assert wait(browser, lambda: texts(browser, "#place .latent"))[0] == f"latent {found[0]['latent']}"
     browser.execute_script("document.querySelector('#place .latent').click()")
-    wait(browser, lambda: browser.find_element(By.ID, "h-card").text.startswith(f"Latent {found[0]['latent']}"))
-    card = study.card(found[0]["latent"])
-    wait(browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, "#tops figure")) == len(card["top"]))
-    assert f"Nearest prompts: {card['prompts']}" in browser.find_element(By.ID, "card").text
+    wait(browser, lambda: texts(browser, "#h-card")[0].startswith(f"Latent {found[0]['latent']}"))
+    wait(browser, lambda: len(texts(browser, "#tops figure")) == len(card["top"]))
+    assert f"Nearest prompts: {card['prompts']}" in texts(browser, "#card")[0]
 
 
 def test_the_latents_of_a_patch_have_their_lists_and_the_edited_are_marked(browser, address, study):
@@ -142,6 +144,46 @@ def test_the_latents_of_a_patch_have_their_lists_and_the_edited_are_marked(brows
     shown = wait(browser, lambda: texts(browser, "#place td.text"))
     on_lists = [(row["lists"] or "on no list") + edited.get(row["latent"], "") for row in found]
     assert shown == on_lists
+
+
+def test_choosing_a_patch_leaves_the_numbers_in_place(browser, address):
+    opened(browser, f"{address}#place=0.6")
+    browser.execute_script("document.querySelector('.bars li').id = 'first'")
+    browser.find_element(By.ID, "map-0-original").send_keys(Keys.ARROW_DOWN, Keys.ENTER)
+    wait(browser, lambda: any("row 3, column 2" in text for text in texts(browser, "#place h3")))
+    assert browser.find_elements(By.CSS_SELECTOR, ".bars #first") and drawn(browser) == 1
+
+
+SLOW = """
+    const [name, late, done] = arguments, atOnce = window[name];
+    let release;
+    const held = new Promise(resolve => release = resolve);
+    window[name] = async (path, body) => { if (path.includes(late)) await held; return atOnce(path, body); };
+"""
+"""The page's function `name` answers requests for `late` only after `release()`."""
+
+
+def test_the_card_that_was_asked_for_last_stays(browser, address):
+    opened(browser, address)
+    browser.execute_async_script(
+        SLOW + "const first = openCard(3, false); openCard(11, false).then(release).then(() => first).then(done)",
+        "ask",
+        "card/3",
+    )
+    assert texts(browser, "#h-card") == ["Latent 11 (bias)"] and texts(browser, "#error") == [""]
+    assert browser.execute_script("return state.latent") == 11
+
+
+def test_the_pair_that_was_chosen_last_stays(browser, address, study):
+    opened(browser, address)
+    browser.execute_async_script(
+        SLOW + "const first = choosePictures(6); choosePictures(2).then(release).then(() => first).then(done)",
+        "loaded",
+        "pair/6/",
+    )
+    assert_shows(browser, study, View(pair=2, factors=[(3, 0.0), (11, 0.0)]))
+    sources = browser.execute_script("return images.map(image => new URL(image.src).pathname)")
+    assert sources == ["/picture/pair/2/0", "/picture/pair/2/1"]
 
 
 def test_the_table_is_sorted_and_filtered(browser, address):
@@ -164,18 +206,20 @@ def test_an_own_picture_is_shown_alone(browser, address, study, spliced, tmp_pat
     Image.fromarray(spliced.data.images(np.array([9]))[0]).save(tmp_path / "own.png")
     opened(browser, address)
     after(browser, lambda: browser.find_element(By.ID, "file").send_keys(str(tmp_path / "own.png")))
-    wait(browser, lambda: len(browser.find_elements(By.CSS_SELECTOR, ".twin")) == 1)
+    wait(browser, lambda: len(texts(browser, ".twin")) == 1)
     assert_shows(browser, study, View(upload=0, factors=[(3, 0.0), (11, 0.0)]))
     (tmp_path / "wrong.png").write_bytes(b"no picture")
     browser.find_element(By.ID, "file").send_keys(str(tmp_path / "wrong.png"))
-    wait(browser, lambda: "neither a PNG nor a JPEG" in browser.find_element(By.ID, "error").text)
+    wait(browser, lambda: "neither a PNG nor a JPEG" in texts(browser, "#error")[0])
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_has_no_serious_fault_of_accessibility(browser, address, scheme):
-    opened(browser, address + "#latent=11", scheme=scheme)
+def test_the_page_has_no_serious_fault_of_accessibility(browser, address, study, scheme):
+    latent = next(latent for latent in range(64) if study.card(latent)["top"])
+    opened(browser, f"{address}#latent={latent}", scheme=scheme)
+    wait(browser, lambda: texts(browser, "#tops figure"))
     browser.find_element(By.ID, "map-0-edited").send_keys(Keys.ENTER)
-    wait(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#place .latent"))
+    wait(browser, lambda: texts(browser, "#place .latent"))
     assert serious_faults(browser) == []
 
 

@@ -144,6 +144,7 @@ class Explorer:
                 {
                     "pair": int(row.pair),
                     "woman": row.identity,
+                    "emotion": row.emotion,
                     "expression": " ".join(filter(None, (row.emotion, takes.get(row.pair, "")))),
                     "split": row.split,
                 }

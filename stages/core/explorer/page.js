@@ -6,7 +6,7 @@ const MAGMA = [[0, 0, 4], [59, 15, 112], [140, 41, 129], [222, 73, 104], [254, 1
 const $ = id => document.getElementById(id);
 const state = { pair: null, upload: null, texts: [], mapped: 0, scope: "all", factors: new Map(), maps: true,
                 place: null, latent: null };
-let study, table, answer, images = [], sort = { by: "effect gap", down: true }, nShown = ROWS_A_PAGE, hashTimer;
+let study, table, answer = null, images = [], imagesOf = "", sort = { by: "effect gap", down: true }, nShown = ROWS_A_PAGE, hashTimer;
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -41,26 +41,32 @@ async function trying(work) {
 
 const shown = () => state.upload === null ? { pair: state.pair } : { upload: state.upload };
 const imagePath = (of, i) => "upload" in of ? `picture/upload/${of.upload}/${i}` : `picture/pair/${of.pair}/${i}`;
+const isShown = of => imagePath(of, 0) === imagePath(shown(), 0);
 
-let running = false, waiting = false;
-async function refresh() {  // one question at a time; of those that come meanwhile, only the last is asked
-  if (running) { waiting = true; return; }
-  running = true;
-  do {
+let running = null, waiting = false;
+function refresh() {  // one request at a time; requests that come meanwhile are skipped, except the last
+  waiting = true;
+  running ??= refreshing();
+  return running;  // ends when the last request is drawn
+}
+
+async function refreshing() {
+  while (waiting) {
     waiting = false;
-    const started = performance.now();
-    await trying(async () => {
-      answer = await ask("view", { ...shown(), texts: state.texts, mapped: state.mapped, scope: state.scope,
-                                   factors: [...state.factors] });
-      drawAnswer();
-      const taken = performance.now() - started;
-      $("latency").textContent = `Computed in ${taken.toFixed(0)} ms.`;
-      document.body.dataset.drawn = Number(document.body.dataset.drawn || 0) + 1;
-      document.body.dataset.ms = taken;
-    });
-  } while (waiting);
-  running = false;
+    await trying(askAndDraw);
+  }
+  running = null;
   keepInAddress();
+}
+
+async function askAndDraw() {
+  const started = performance.now(), of = shown();
+  const said = await ask("view", { ...of, texts: state.texts, mapped: state.mapped, scope: state.scope, factors: [...state.factors] });
+  if (imagesOf !== imagePath(of, 0) || !isShown(of)) return;  // other pictures are loading
+  answer = said;
+  drawAnswer();
+  $("latency").textContent = `Computed in ${(performance.now() - started).toFixed(0)} ms.`;
+  document.body.dataset.drawn = Number(document.body.dataset.drawn || 0) + 1;
 }
 
 // ---- the state in the address
@@ -94,7 +100,7 @@ function readAddress() {  // whatever is wrong or missing is as in the study
   const first = study.pairs.find(row => row.split === "confirmation") || study.pairs[0];
   state.upload = null;
   state.pair = study.pairs.some(row => row.pair === pair) ? pair : first.pair;
-  state.texts = kept.getAll("text").map(text => text.trim().slice(0, 200)).filter(Boolean).slice(0, 8);
+  state.texts = allowed(kept.getAll("text"));
   const scopes = [...$("scope").options].map(option => option.value);
   state.scope = scopes.includes(kept.get("scope")) ? kept.get("scope") : study.scope;
   state.factors = kept.has("edit") ? readFactors(kept.get("edit")) : new Map(study.factors);
@@ -105,6 +111,8 @@ function readAddress() {  // whatever is wrong or missing is as in the study
   const texts = state.texts.length || study.emotions.length;
   state.mapped = whole(kept.get("map"), texts) ?? emotionOfPair();
 }
+
+const allowed = texts => texts.map(text => text.trim().slice(0, 200)).filter(Boolean).slice(0, 8);
 
 function readFactors(text) {
   const found = new Map();
@@ -117,7 +125,7 @@ function readFactors(text) {
 
 function emotionOfPair() {
   const row = study.pairs.find(row => row.pair === state.pair);
-  return state.texts.length ? 0 : Math.max(0, study.emotions.findIndex(emotion => row.expression.startsWith(emotion)));
+  return state.texts.length ? 0 : study.emotions.indexOf(row.emotion);
 }
 
 // ---- pictures and texts
@@ -149,11 +157,12 @@ async function choosePictures(pair, upload = null) {
 
 async function showPictures() {
   const of = shown(), n = state.upload === null ? 2 : 1;
+  answer = null;
   await trying(async () => {
-    images = await Promise.all([...Array(n).keys()].map(i => loaded(imagePath(of, i))));
-    buildPictures();
+    const found = await Promise.all([...Array(n).keys()].map(i => loaded(imagePath(of, i))));
+    if (isShown(of)) buildPictures(of, found);  // else other pictures have been chosen meanwhile
   });
-  await refresh();
+  if (imagesOf === imagePath(of, 0)) await refresh();
 }
 
 function loaded(path) {
@@ -165,7 +174,8 @@ function loaded(path) {
   });
 }
 
-function buildPictures() {
+function buildPictures(of, found) {
+  [images, imagesOf] = [found, imagePath(of, 0)];
   const names = state.upload === null ? ["semi-nude", "clothed"] : ["your picture"];
   $("pictures").replaceChildren(...names.map((name, i) => element("div", { class: "twin" },
     element("h3", {}, name), ...["original", "edited"].map(arm => element("figure", { class: arm },
@@ -180,17 +190,22 @@ function buildPictures() {
 // ---- results
 
 function drawAnswer() {
-  const highest = Math.max(1e-12, ...answer.pictures.flatMap(one => [one.original.map, one.edited.map].flat(2)));
+  drawMaps();
   answer.pictures.forEach((one, i) => ["original", "edited"].forEach(arm => {
     const box = $(`map-${i}-${arm}`);
-    if (!box) return;
-    drawMap(box.firstChild, images[i], one[arm].map, highest, state.place && state.place.image === i ? state.place.token : null);
     const kept = arm === "edited" ? `, cosine with the original ${one.cosine_to_original.toFixed(3)}` : "";
     box.nextSibling.textContent = `${arm}: cosine with the text ${one[arm].cosine.toFixed(3)}${kept}`;
     drawBars($(`bars-${i}-${arm}`), one[arm].probabilities, one.truth);
   }));
   $("params").textContent = answer.params;
   $("python").textContent = answer.python;
+}
+
+function drawMaps() {  // with the patch that is chosen; all else stays as it is
+  if (!answer) return;
+  const highest = Math.max(1e-12, ...answer.pictures.flatMap(one => [one.original.map, one.edited.map].flat(2)));
+  answer.pictures.forEach((one, i) => ["original", "edited"].forEach(arm =>
+    drawMap($(`map-${i}-${arm}`).firstChild, images[i], one[arm].map, highest, state.place && state.place.image === i ? state.place.token : null)));
 }
 
 function drawBars(list, probabilities, truth) {
@@ -236,6 +251,7 @@ function outline(context, x, y, w, h) {
 // ---- a patch
 
 function clickPatch(event, image) {
+  if (!answer) return;  // the maps are not there yet
   const box = event.currentTarget.firstChild.getBoundingClientRect(), [rows, columns] = study.grid;
   const at = (x, size, n) => Math.max(0, Math.min(n - 1, Math.floor(x / size * n)));
   choosePlace(image, 1 + at(event.clientY - box.top, box.height, rows) * columns + at(event.clientX - box.left, box.width, columns));
@@ -248,9 +264,10 @@ function movePatch(event, image) {
                Enter: [r, c], " ": [r, c] }[event.key];
   if (!to) return;
   event.preventDefault();
+  if (!answer) return;
   const next = 1 + Math.max(0, Math.min(rows - 1, to[0])) * columns + Math.max(0, Math.min(columns - 1, to[1]));
   if (event.key === "Enter" || event.key === " ") choosePlace(image, next);
-  else { state.place = { image, token: next }; drawAnswer(); $("place").textContent = placeName(); }
+  else { state.place = { image, token: next }; drawMaps(); $("place").textContent = placeName(); }
 }
 
 function placeName() {
@@ -262,11 +279,13 @@ function placeName() {
 }
 
 async function choosePlace(image, token) {
-  state.place = { image, token };
-  drawAnswer();
+  const place = { image, token }, of = shown();
+  state.place = place;
+  drawMaps();
   keepInAddress();
   await trying(async () => {
-    const found = await ask("firing", { ...shown(), image, token });
+    const found = await ask("firing", { ...of, ...place });
+    if (state.place !== place || !isShown(of) || !answer) return;  // another patch or picture has been chosen meanwhile
     $("place").replaceChildren(
       element("h3", {}, placeName()),
       element("p", { class: "soft small" }, found.length ? "Latents that fire most there, without an edit:" : "No latent fires there."),
@@ -334,14 +353,15 @@ async function openCard(latent, move) {
   $("card-box").hidden = false;
   $("h-card").textContent = `Latent ${latent}: being computed`;
   $("card").replaceChildren();
+  state.latent = latent;
   await trying(async () => {
     const card = await ask(`card/${latent}`);
-    state.latent = latent;
+    if (state.latent !== latent) return;  // another card has been asked for meanwhile
     keepInAddress();
     $("h-card").textContent = `Latent ${latent}${card.lists ? ` (${card.lists})` : ", on no list"}`;
     $("card").replaceChildren(...cardParts(card));
-    await drawTops(card);
-    if (move) { $("card-box").scrollIntoView({ block: "nearest" }); $("h-card").focus(); }
+    await drawTops($("tops"), card);
+    if (move && state.latent === latent) { $("card-box").scrollIntoView({ block: "nearest" }); $("h-card").focus(); }
   });
 }
 
@@ -370,9 +390,9 @@ function meansTable(card) {
     ...keys.map(key => element("tr", {}, element("th", { scope: "row" }, key.split("\t")[1]), cell(key, "semi_nude"), cell(key, "clothed")))));
 }
 
-async function drawTops(card) {
+async function drawTops(place, card) {
   const loadedOnes = await Promise.all(card.top.map(top => loaded(imagePath({ pair: top.pair }, top.image))));
-  $("tops").replaceChildren(...card.top.map((top, i) => {
+  place.replaceChildren(...card.top.map((top, i) => {
     const canvas = element("canvas", { width: 136, height: 136, role: "img", "aria-label": `${top.name}, bright where the latent is active` });
     spotlight(canvas, loadedOnes[i], top.grid);
     return element("figure", {}, canvas, element("figcaption", {}, `${top.name}; class ${top.cls.toFixed(1)}, largest patch ${Math.max(...top.grid.flat()).toFixed(1)} `,
@@ -438,13 +458,13 @@ function listen() {
     await choosePictures(state.pair, upload);
   });
   $("texts").onchange = () => {
-    state.texts = $("texts").value.split("\n").map(text => text.trim().slice(0, 200)).filter(Boolean).slice(0, 8);
+    state.texts = allowed($("texts").value.split("\n"));
     state.mapped = emotionOfPair();
     fillChoices();
     refresh();
   };
   $("mapped").onchange = () => { state.mapped = Number($("mapped").value); refresh(); };
-  $("maps").onchange = () => { state.maps = $("maps").checked; drawAnswer(); keepInAddress(); };
+  $("maps").onchange = () => { state.maps = $("maps").checked; drawMaps(); keepInAddress(); };
   $("scope").onchange = () => { state.scope = $("scope").value; refresh(); };
   $("whole").oninput = () => setAll(Number($("whole").value));
   $("as-study").onclick = () => { state.factors = new Map(study.factors); state.scope = study.scope; fillChoices(); buildSliders(); refresh(); };
@@ -476,7 +496,7 @@ async function enter() {
 trying(async () => {
   [study, table] = await Promise.all([ask("study"), ask("latents")]);
   $("about").textContent = `An SAE of ${study.d_sae} latents after block ${study.layer}. The study edits ${study.factors.length} of them (edit.latents: ${study.list}, edit.kind: ${study.kind}).`
-    + (study.last ? " This is the last block: of an edit, only what it does to the class token reaches the embedding." : "");
+    + (study.last ? " This is the last block: only the class token reaches the embedding, so editing patches changes nothing." : "");
   const scaled = ["zero", "scale"].includes(study.kind);
   $("edit-note").textContent = "0 is off, 1 as it is, up to 4 times." + (scaled ? "" : ` The study's edit is of kind ${study.kind}, which no slider can make; the sliders start from 0 instead.`);
   $("added").max = study.d_sae - 1;
