@@ -19,6 +19,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -268,15 +269,16 @@ def _glanced(
         return None
 
 
-def open_image(path: Path, max_pixels: float) -> Image.Image:
+def open_image(file: Path | BytesIO, max_pixels: float) -> Image.Image:
     """Open an image file upright (by its EXIF orientation), as RGB.
 
+    file: the path of the file, or its content in memory.
     max_pixels: largest number of pixels that the file may have.
     Raises ValueError if the file is unreadable, too large or a narrow strip. Raises ValueError too if the file holds
     several pictures or transparent pixels, or if its pixel format is not supported. The message says what is wrong and
     what to do, but does not name the file.
     """
-    image = _upright(path, max_pixels)
+    image = _upright(file, max_pixels)
     if contents.is_transparent(image):
         raise ValueError("has transparent pixels, which would turn black or worse; save it on a plain background")
     return image.convert("RGB")
@@ -304,10 +306,10 @@ def _black_and_white(grey: Image.Image) -> Image.Image:
     return grey.point(lambda value: 255 if value >= 128 else 0)
 
 
-def _upright(path: Path, max_pixels: float) -> Image.Image:
-    with _opened(path) as image:
+def _upright(file: Path | BytesIO, max_pixels: float) -> Image.Image:
+    with _opened(file) as image:
         _check_size(image, max_pixels)
-        _check_scans(image, path)
+        _check_scans(image, file)
         try:
             n_pictures = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and previews
             image.load()
@@ -319,9 +321,9 @@ def _upright(path: Path, max_pixels: float) -> Image.Image:
     return _eight_bits(upright)
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(file: Path | BytesIO) -> Image.Image:
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(file, formats=FORMATS)
     except Exception:  # as above
         raise ValueError("cannot be read; save it again as PNG or JPEG") from None
 
@@ -335,8 +337,10 @@ def _check_size(image: Image.Image, max_pixels: float) -> None:
         raise ValueError(f"is {image.width}x{image.height} pixels, a strip; crop it towards a square")
 
 
-def _check_scans(image: Image.Image, path: Path) -> None:
-    if image.format in ("JPEG", "MPO") and (n := jpeg.n_scans(path)) > jpeg.MAX_SCANS:
+def _check_scans(image: Image.Image, file: Path | BytesIO) -> None:
+    if image.format not in ("JPEG", "MPO"):
+        return
+    if (n := jpeg.n_scans(file.getvalue() if isinstance(file, BytesIO) else file.read_bytes())) > jpeg.MAX_SCANS:
         raise ValueError(f"has {n} scans, each of which is a pass over all pixels; save it again as JPEG or PNG")
 
 
