@@ -29,6 +29,13 @@ def test_kinds_of_edit(tiny_sae):
         error_kept_edits.edited(x, tiny_sae, LatentEdit(latents=latents, kind="patch"))
 
 
+def test_all_tensors_of_an_edit_are_moved():
+    edit = LatentEdit(latents=torch.arange(2), kind="scale", factor=torch.ones(2), means=torch.ones(2, 2))
+    moved = edit.to(torch.device("meta"))
+    assert {moved.latents.device.type, moved.factor.device.type, moved.means.device.type} == {"meta"}
+    assert LatentEdit(latents=torch.arange(2), kind="scale", factor=2.0).to(torch.device("meta")).factor == 2
+
+
 def test_scopes_partition_the_tokens():
     bust = np.zeros((2, 4, 4))
     bust[:, 2:, 1:3] = 1

@@ -65,7 +65,8 @@ class LatentEdit:
     def to(self, device: torch.device) -> LatentEdit:
         """Return the same edit with its tensors on `device`."""
         means = None if self.means is None else self.means.to(device)
-        return replace(self, latents=self.latents.to(device), means=means)
+        factor = self.factor.to(device) if isinstance(self.factor, Tensor) else self.factor
+        return replace(self, latents=self.latents.to(device), factor=factor, means=means)
 
 
 def edited(
