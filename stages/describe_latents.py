@@ -21,7 +21,6 @@ from textwrap import fill
 
 import numpy as np
 import pandas as pd
-import torch
 
 from stages.core import figures
 from stages.core.clip import vit
@@ -159,7 +158,7 @@ def draw(
     chance = label_association.mean_cosine(held_out.embeddings)
     places = np.atleast_1d(figure.subfigures(max(len(shown), 1), 1))
     for i, (place, (_, card)) in enumerate(zip(places, shown.iterrows(), strict=False)):
-        values = getattr(held_out.pooled, card["pooling"])[:, card["latent"]]
+        values = held_out.activation(card["latent"], card["pooling"])
         above, below = place.subfigures(2, 1, height_ratios=[1, 1])
         text, activation = above.subplots(1, 2, width_ratios=[1.1, 1])
         pictures = below.subplots(1, config.n_images, squeeze=False)[0]
@@ -224,9 +223,7 @@ def _draw_images(
 ) -> None:
     if not len(top):
         return
-    latent = torch.tensor([card["latent"]], device=spliced.clip.device)
-    with torch.no_grad():
-        f = spliced.sae.encode(spliced.audit.tokens(held_out.rows[top]), latent)[..., 0].cpu().numpy()
+    f = cards.token_activation(spliced, held_out.rows[top], card["latent"])
     pictures = spliced.data.images(held_out.rows[top])
     for ax, picture, tokens, (_, labels) in zip(axes, pictures, f, held_out.images.iloc[top].iterrows(), strict=False):
         figures.spotlight(ax, picture, tokens[1:].reshape(spliced.clip.grid))

@@ -39,6 +39,13 @@ class ConfirmationImages:
     embeddings: Float[np.ndarray, "image embed"]
     """Unit-norm embedding of each image by the original model."""
 
+    def activation(self, latent: int, pooling: str) -> Float[np.ndarray, " image"]:
+        """Return a latent's activation on each image.
+
+        latent: index of the latent. pooling: how an image's tokens are pooled: `cls`, `mean` or `max`.
+        """
+        return getattr(self.pooled, pooling)[:, latent]
+
     def top(self, values: np.ndarray, n: int) -> np.ndarray:
         """Find the images with the largest values, at most one per woman. Images of value 0 are left out.
 
@@ -106,7 +113,7 @@ def described(
         index=latents,
     )
     table = table.join(label_association.encoded(held_out.pooled, held_out.images, latents))
-    values = [getattr(held_out.pooled, row.pooling)[:, row.Index] for row in table.itertuples()]
+    values = [held_out.activation(latent, pooling) for latent, pooling in table["pooling"].items()]
     stacked = np.stack(values, axis=1) if values else np.zeros((len(held_out.rows), 0))
     table["monosemanticity"] = label_association.monosemanticity(stacked, held_out.embeddings)
     near, cosines = decoder_directions.neighbours(spliced.sae.W_dec, latents, config.n_neighbours)
@@ -138,6 +145,17 @@ def nearest_prompts(spliced: SplicedClip, latents: np.ndarray, config: DescribeL
         ", ".join(f"{prompts[j]} ({row[j]:.2f})" for j in np.argsort(-row, kind="stable")[: config.n_prompts])
         for row in cosines
     ]
+
+
+@torch.no_grad()
+def token_activation(spliced: SplicedClip, rows: np.ndarray, latent: int) -> Float[np.ndarray, "image token"]:
+    """Return a latent's activation on each token of some images, class token first.
+
+    spliced: CLIP with the SAE. It also gives the tokens.
+    rows: row numbers of the images in the data set's table. latent: index of the latent.
+    """
+    chosen = torch.tensor([latent], device=spliced.clip.device)
+    return spliced.sae.encode(spliced.audit.tokens(rows), chosen)[..., 0].cpu().numpy()
 
 
 def mean_activation(values: Float[np.ndarray, " image"], images: pd.DataFrame, inference: Inference) -> pd.DataFrame:
