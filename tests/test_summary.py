@@ -82,6 +82,12 @@ def test_the_summary_has_finding_certainty_cost_and_calibration():
     ]
 
 
+@pytest.mark.parametrize(("median", "gains"), [(-0.001, "gains 0 points"), (0.01, "gains 1 point at")])
+def test_a_rounded_gain_has_no_sign_at_zero_and_one_point(median, gains):
+    found = changed(null_searches={"labels_swapped": null(0.5, median, 0.1)})
+    assert gains in summary.summary(found, SELECT, 0.25, 0.5)["Calibration"][0]
+
+
 def test_the_summary_names_the_women_who_are_read_worse():
     says = summary.summary(FULL, SELECT | {"R_gap": -2.1}, 0.25, 0.5)
     assert says["How sure"][0].startswith("accuracy of women in a shirt rises")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stages.core.report.wording import SEARCHES, WOMEN, number, percent, points
+from stages.core.report.wording import SEARCHES, WOMEN, fixed, number, percent, point_word, points
 from stages.core.run import outs, params
 from stages.core.run.errors import run_command
 from stages.core.run.labels import CLOTHED, OTHER_CONDITION, SEMI_NUDE
@@ -104,8 +104,9 @@ def calibration(ablate: dict[str, Any]) -> list[str]:
     unedited = f"{ablate['guardrails']['error_kept_largest_R_change']:.1g}"
     found = [f"the SAE with no latent edited changes R by at most {unedited} nats"]
     if null := ablate["null_searches"].get("labels_swapped"):
-        median, largest = (f"{100 * null[f'{which}_accuracy_gain']:.0f}" for which in ("median", "largest"))
-        found.insert(0, f"a search on swapped labels gains {median} points at the median, {largest} at most")
+        median, largest = (fixed(100 * null[f"{which}_accuracy_gain"], 0) for which in ("median", "largest"))
+        gains = f"{median} {point_word(median)} at the median, {largest} at most"
+        found.insert(0, f"a search on swapped labels gains {gains}")
     return found
 
 
