@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from axe_core_python.selenium import Axe
@@ -17,6 +18,7 @@ SECONDS = 30
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 
+@contextmanager
 def started() -> Iterator[webdriver.Chrome]:
     """A browser that reaches this machine and no other; it is closed after use."""
     options = webdriver.ChromeOptions()
@@ -25,12 +27,14 @@ def started() -> Iterator[webdriver.Chrome]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+    try:
+        yield driver
+    finally:
+        driver.quit()
 
 
 def show(browser: webdriver.Chrome, url: str, size: tuple[int, int] = DESK, scheme: str = "light") -> None:
-    """Open a page; whatever it asked for that was not there, or threw, is an error of the console."""
+    """Open a page in a window of this size and colour scheme. Fails if the console shows an error."""
     browser.get_log("browser")
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})

@@ -112,7 +112,8 @@ def browser():
     """Chromium without a window, for all tests of a module."""
     from tests import browsers
 
-    yield from browsers.started()
+    with browsers.started() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")

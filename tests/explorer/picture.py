@@ -64,7 +64,7 @@ def seen(browser: webdriver.Chrome, url: str) -> bytes:
 
 def take(study: Explorer, fpath: Path) -> None:
     """Write the picture of the page to `fpath`. study: the study, opened in the explorer."""
-    with served(study) as url, contextmanager(browsers.started)() as browser:
+    with served(study) as url, browsers.started() as browser:
         whole = Image.open(BytesIO(seen(browser, url))).convert("RGB")
     whole.quantize(COLOURS, dither=Image.Dither.NONE).save(fpath, "PNG", optimize=True)
 
