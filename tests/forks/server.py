@@ -1,7 +1,8 @@
-"""Forks of this process run stages: server.py <number of a listening socket>. It ends at the end of its input.
+"""Forks of this process run stages: server.py <number of a listening socket> <the folder of the socket>.
 
-A fork runs a module as `python -m` does. It is forked by an attendant, another fork, which waits for it and passes its
-exit status on, or kills it if nobody is there any more to hear of it.
+A fork runs a module as `python -m` does. An attendant (another fork) starts it, waits for it and sends its exit status
+to the client. If the client has ended, the attendant kills it. At the end of its input, the server removes the folder
+and ends.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import resource
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -35,8 +37,11 @@ PACKAGES = (
 MOST_BYTES = 1 << 20  # of a message
 
 
-def next_command(listening: socket.socket) -> list[str]:
-    """Wait for commands. This function returns in forks alone, each time one command: a module and its options."""
+def next_command(listening: socket.socket, folder: str) -> list[str]:
+    """Wait for commands. This function returns in forks alone, each time one command: a module and its options.
+
+    listening: the socket that clients connect to. folder: what to remove at the end of the input.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the attendants
     while listening in select.select([listening, sys.stdin], [], [])[0]:
         line, _ = listening.accept()
@@ -45,6 +50,7 @@ def next_command(listening: socket.socket) -> list[str]:
             listening.close()
             return attended(line)
         line.close()
+    shutil.rmtree(folder)
     os._exit(0)
 
 
@@ -72,6 +78,7 @@ def wait_for(command: int, line: socket.socket) -> None:
     ended = os.pidfd_open(command)
     if ended not in select.select([ended, line], [], [])[0]:
         os.kill(command, signal.SIGKILL)
+        os.waitpid(command, 0)
         os._exit(0)
     _, status = os.waitpid(command, 0)
     line.sendall(str(os.waitstatus_to_exitcode(status) % 256).encode())
@@ -99,7 +106,7 @@ if __name__ == "__main__":
     for package in PACKAGES:
         importlib.import_module(package)
     gc.freeze()  # a fork that collected these objects, or took them apart at its end, would copy their memory: 3 s
-    status = run(next_command(socket.socket(fileno=int(sys.argv[1]))))
+    status = run(next_command(socket.socket(fileno=int(sys.argv[1])), sys.argv[2]))
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
