@@ -28,7 +28,7 @@ from stages.core.clip import vit
 from stages.core.data import dataset
 from stages.core.explorer.answers import Explorer
 from stages.core.explorer.pictures import MAX_BYTES
-from stages.core.explorer.requests import Place, RequestError, Shown, View, parsed
+from stages.core.explorer.requests import Place, View, parsed, picture_request
 from stages.core.latents import selection
 from stages.core.latents.spliced_clip import SplicedClip
 from stages.core.run import params
@@ -48,14 +48,14 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""The page loads nothing from elsewhere, no other page shows or reads it, and the browser keeps nothing of it."""
+"""The page loads nothing from other hosts. No other page can embed or read it. The browser stores no copy."""
 SENTENCES = {
-    404: "nothing is here",
-    405: "nothing is here to be asked in this way",
+    404: "this address does not exist",
+    405: "this address does not take requests of this kind",
     413: f"the picture has more than {MAX_BYTES // 2**20} MiB; scale it down",
     500: "the explorer failed; its terminal shows where",
 }
-"""What the page is told, by number of the HTTP error."""
+"""The sentence that the page shows for each HTTP status."""
 
 
 class ExploreError(StudyError):
@@ -95,7 +95,7 @@ def create_app(study: Explorer, port: int, key: str) -> Any:
 
 
 def _guard(app: Any, port: int, key: str) -> None:
-    """Let the app refuse other names of the host, other origins, and whoever lacks the key."""
+    """Let the app refuse requests with another host name, from another origin, or without the key."""
     from flask import redirect, request
 
     hosts, cookie = {f"{name}:{port}" for name in (HOST, "localhost")}, f"explore_{port}"
@@ -153,10 +153,10 @@ def _add_answers(app: Any, study: Explorer) -> None:
     lock = Lock()
 
     def picture(kind: str, number: int, image: int) -> Any:
-        return Response(study.picture(_shown(kind, number), image), mimetype="image/png")
+        return Response(study.picture(picture_request(kind, number), image), mimetype="image/png")
 
     questions: dict[str, Callable[..., Any]] = {
-        "GET /study": study.study,
+        "GET /study": study.overview,
         "GET /latents": study.latents,
         "GET /card/<int:latent>": study.card,
         "GET /picture/<kind>/<int:number>/<int:image>": picture,
@@ -174,12 +174,6 @@ def _add_answers(app: Any, study: Explorer) -> None:
     for rule, compute in questions.items():
         method, path = rule.split()
         app.add_url_rule(path, rule, partial(answer, compute), methods=[method])
-
-
-def _shown(kind: str, number: int) -> Shown:
-    if kind not in ("pair", "upload"):
-        raise RequestError("pictures are those of a pair or an upload")
-    return parsed(Shown, f'{{"{kind}": {number}}}'.encode())
 
 
 def _refusal(status: int, sentence: str) -> Any:

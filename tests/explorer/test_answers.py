@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from stages.core import eclip
-from stages.core.explorer.requests import Place, RequestError, Shown, View
+from stages.core.explorer.requests import PictureRequest, Place, RequestError, View
 from stages.core.latents.error_kept_edits import LatentEdit
+from tests.explorer import files
 
 PAIR = 2  # semi-nude in row 4, clothed in row 5
 ROWS = np.array([4, 5])
@@ -81,26 +82,27 @@ def test_texts_of_ones_own_take_the_place_of_the_emotions(study, spliced):
     assert answer["pictures"][0]["truth"] is None
 
 
-def png(pixels: np.ndarray) -> bytes:
-    written = BytesIO()
-    Image.fromarray(pixels).save(written, "PNG")
-    return written.getvalue()
+def png(spliced, row: int) -> bytes:
+    return files.content(Image.fromarray(spliced.data.images(np.array([row]))[0]))
 
 
 def test_an_uploaded_picture_is_read_as_the_same_picture_of_the_study(study, spliced):
-    number = study.upload(png(spliced.data.images(ROWS[:1])[0]))
+    number = study.upload(png(spliced, 4))
     own = probabilities(study.view(View(upload=number, factors=FACTORS)), "edited")[0]
     assert own == pytest.approx(probabilities(study.view(View(pair=PAIR, factors=FACTORS)), "edited")[0], abs=1e-5)
-    sent = np.asarray(Image.open(BytesIO(study.picture(Shown(upload=number), 0))))
+    sent = np.asarray(Image.open(BytesIO(study.picture(PictureRequest(upload=number), 0))))
     assert (sent == spliced.data.images(ROWS[:1])[0]).all()
 
 
 def test_only_the_newest_eight_uploads_are_kept(study, spliced):
-    numbers = [study.upload(png(spliced.data.images(np.array([row]))[0])) for row in range(9)]
-    assert numbers == list(range(9))
+    assert study.upload(png(spliced, 0)) == 0
+    study.view(View(upload=0))
+    assert [study.upload(png(spliced, row)) for row in range(1, 9)] == list(range(1, 9))
     study.view(View(upload=8))
     with pytest.raises(RequestError, match="uploaded picture 0 is no longer here"):
         study.view(View(upload=0))
+    with pytest.raises(RequestError, match="no longer here"):
+        study.picture(PictureRequest(upload=0), 0)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_what_does_not_exist_is_named(study, asked, says):
 
 
 def test_an_uploaded_picture_has_no_bust(study, spliced):
-    number = study.upload(png(spliced.data.images(ROWS[:1])[0]))
+    number = study.upload(png(spliced, 4))
     with pytest.raises(RequestError, match="no bust mask"):
         study.view(View(upload=number, factors=FACTORS, scope="bust"))
 
@@ -145,7 +147,19 @@ def test_a_card_describes_a_latent_on_held_out_women(study, spliced):
     assert card["top"][0]["pair"] == table["pair"][best]
     assert card["top"][0]["image"] == ["semi_nude", "clothed"].index(table["condition"][best])
     assert np.max(card["top"][0]["grid"]) == pytest.approx(f[best], rel=1e-4)
-    assert "a flower" in card["prompts"] or "woman" in card["prompts"]
+    assert card["prompts"].startswith(nearest_prompt(spliced, latent))
+
+
+def nearest_prompt(spliced, latent: int) -> str:
+    """The prompt nearest to a decoder row after the last layer norm and projection, with its cosine."""
+    prompts, visual = ["a happy woman", "a sad woman", "a flower"], spliced.clip.visual
+    row, gain, projection = (
+        p.detach().numpy() for p in (spliced.sae.W_dec[latent], visual.ln_post.weight, visual.proj)
+    )
+    direction = ((row - row.mean()) * gain) @ projection
+    distinct = (texts := spliced.clip.text(prompts).numpy()) - texts.mean(0)
+    cosines = distinct @ direction / np.linalg.norm(distinct, axis=1) / np.linalg.norm(direction)
+    return f"{prompts[cosines.argmax()]} ({cosines.max():.2f})"
 
 
 def test_the_table_has_every_latent_with_its_lists(study):

@@ -133,7 +133,7 @@ def test_a_patch_names_its_latents_and_a_latent_opens_its_card(browser, address,
 
 
 def test_the_latents_of_a_patch_have_their_lists_and_the_edited_are_marked(browser, address, study):
-    edited = {latent: " (edited)" for latent, _ in study.study()["factors"]}
+    edited = {latent: " (edited)" for latent, _ in study.overview()["factors"]}
     asked = [Place(pair=pair, image=0, token=token) for pair in (4, 6) for token in range(17)]
     place, found = next(
         (place, found)

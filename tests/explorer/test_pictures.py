@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from stages.core.explorer import pictures
 from stages.core.explorer.requests import RequestError
-
-
-def file(image: Image.Image, kind: str, **options) -> bytes:
-    written = BytesIO()
-    image.save(written, kind, **options)
-    return written.getvalue()
+from tests.explorer import files
 
 
 @pytest.fixture
@@ -25,23 +17,23 @@ def noise(rng) -> Image.Image:
 
 
 def test_a_picture_is_cropped_to_its_centre(noise):
-    read = pictures.from_file(file(noise, "PNG"), 40, 1e6)
+    read = pictures.from_file(files.content(noise), 40, 1e6)
     assert (read == np.asarray(noise)[:, 10:50]).all()
-    assert pictures.from_file(file(noise, "JPEG"), 32, 1e6).shape == (32, 32, 3)
+    assert pictures.from_file(files.content(noise, "JPEG"), 32, 1e6).shape == (32, 32, 3)
 
 
 def test_files_that_are_refused(noise):
     transparent = noise.convert("RGBA")
     transparent.putpixel((0, 0), (0, 0, 0, 0))
     refused = {
-        "neither a PNG nor a JPEG": file(noise, "GIF"),
+        "neither a PNG nor a JPEG": files.content(noise, "GIF"),
         "neither a PNG": b"<svg/>",
-        "damaged or cut short": file(noise, "PNG")[:-900],
-        "transparent pixels": file(transparent, "PNG"),
-        "one colour throughout": file(Image.new("RGB", (9, 9)), "PNG"),
-        "a strip": file(Image.new("RGB", (900, 9)), "PNG"),
-        "holds 2 pictures": file(noise, "PNG", save_all=True, append_images=[noise.rotate(90)]),
-        "more than 50 megapixels": file(Image.new("1", (8000, 8000)), "PNG"),
+        "damaged or cut short": files.content(noise)[:-900],
+        "transparent pixels": files.content(transparent),
+        "one colour throughout": files.content(Image.new("RGB", (9, 9))),
+        "a strip": files.content(Image.new("RGB", (900, 9))),
+        "holds 2 pictures": files.content(noise, save_all=True, append_images=[noise.rotate(90)]),
+        "more than 50 megapixels": files.content(Image.new("1", (8000, 8000))),
         "more than 20 MiB": b"\x89PNG\r\n\x1a\n" + bytes(pictures.MAX_BYTES),
     }
     for says, content in refused.items():
@@ -49,7 +41,9 @@ def test_files_that_are_refused(noise):
             pictures.from_file(content, 32, 5e7)
 
 
-def test_nothing_of_an_upload_is_left_on_the_disk(noise, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    pictures.from_file(file(noise, "PNG"), 32, 1e6)
-    assert list(Path(tmp_path).iterdir()) == []
+def test_an_upload_needs_no_file_on_the_disk(noise, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("tempfile.tempdir", "/absent")
+        patched.setattr("builtins.open", lambda *_, **__: pytest.fail("a file was opened"))
+        read = pictures.from_file(files.content(noise, "JPEG", progressive=True), 40, 1e6)
+    assert read.shape == (40, 40, 3)

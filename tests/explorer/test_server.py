@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from stages.studies import explore
+from tests.explorer import files
 from tests.imports import ROOT
 
 PORT, KEY = 8642, "a key"
@@ -78,7 +79,7 @@ def test_without_the_key_nothing_is_shown(stranger, path):
     ],
 )
 def test_no_path_leads_to_a_file(client, path):
-    refused(client.get(path, base_url=HERE), 404, "nothing is here")
+    refused(client.get(path, base_url=HERE), 404, "this address does not exist")
 
 
 def test_a_question_that_makes_no_sense_is_refused_in_a_sentence(client):
@@ -90,20 +91,14 @@ def test_a_question_that_makes_no_sense_is_refused_in_a_sentence(client):
     refused(client.get(f"/picture/pair/{2**40}/0", base_url=HERE), 400, "less than")
 
 
-def file(image: Image.Image, kind: str) -> bytes:
-    written = BytesIO()
-    image.save(written, kind)
-    return written.getvalue()
-
-
 def test_a_picture_is_uploaded_looked_at_and_never_a_wrong_file(client, rng):
     noise = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-    sent = client.post("/upload", base_url=HERE, data=file(noise, "PNG"))
+    sent = client.post("/upload", base_url=HERE, data=files.content(noise))
     assert sent.json == {"upload": 0}
     shown = client.get("/picture/upload/0/0", base_url=HERE)
     assert (np.asarray(Image.open(BytesIO(shown.data))) == np.asarray(noise)).all()
     refused(client.post("/upload", base_url=HERE, data=b"GIF89a"), 400, "neither a PNG nor a JPEG")
-    large = file(Image.new("1", (7200, 7200)), "PNG")
+    large = files.content(Image.new("1", (7200, 7200)))
     refused(client.post("/upload", base_url=HERE, data=large), 400, "more than 50 megapixels")
     heavy = b"\x89PNG\r\n\x1a\n" + bytes(21 * 2**20)
     refused(client.post("/upload", base_url=HERE, data=heavy), 413, "more than 20 MiB")

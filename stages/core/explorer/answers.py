@@ -6,6 +6,7 @@ stage `ablate`; maps come from the pixels, as in `heatmap`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -26,11 +27,10 @@ from stages.core.description.cards import ConfirmationImages
 from stages.core.explorer import edit_lines, pictures
 from stages.core.explorer.edit_lines import Factors
 from stages.core.explorer.pictures import Pictures, Uploads
-from stages.core.explorer.requests import MAX_FACTOR, Place, RequestError, Shown, View
-from stages.core.latents import error_kept_edits
+from stages.core.explorer.requests import MAX_FACTOR, PictureRequest, Place, RequestError, View
 from stages.core.latents.error_kept_edits import LatentEdit
 from stages.core.latents.selection import Selection
-from stages.core.latents.spliced_clip import SplicedClip
+from stages.core.latents.spliced_clip import ImageBatch, SplicedClip
 from stages.core.paired import Pairs
 from stages.core.run.labels import CONDITIONS
 from stages.core.schema import DescribeLatents, Edit, EditScope, Inference
@@ -96,19 +96,15 @@ def scaling(spliced: SplicedClip, shown: Pictures, factors: Factors, scope: Edit
     """
     if max(factors, default=0) >= spliced.sae.d_sae:
         raise RequestError(f"latent {max(factors)} does not exist; the SAE has {spliced.sae.d_sae}")
-    if scope in ("bust", "not_bust") and shown.bust is None:
+    if scope in ("bust", "not_bust") and not len(shown.rows):
         raise RequestError("an uploaded picture has no bust mask; choose the tokens all, cls or patches")
-    edited = {latent: factor for latent, factor in factors.items() if factor != 1}
+    edited = edit_lines.changed(factors)
     if not edited:
         return None
-    device = spliced.clip.device
-    edit = LatentEdit(
-        latents=torch.tensor(list(edited), device=device),
-        kind="scale",
-        factor=torch.tensor(list(edited.values()), dtype=torch.float32, device=device),
-    )
-    where = error_kept_edits.tokens_in_scope(scope, len(shown.tokens), shown.tokens.shape[1], shown.bust).to(device)
-    return lambda x: error_kept_edits.edited(x, spliced.sae, edit, where=where)
+    by = torch.tensor(list(edited.values()), dtype=torch.float32)
+    edit = LatentEdit(latents=torch.tensor(list(edited)), kind="scale", factor=by)
+    arm = spliced.edit_arm(edit.to(spliced.clip.device), scope)
+    return lambda x: arm(ImageBatch(spliced.audit, shown.rows, x, spliced.audit.tokens))
 
 
 class Explorer:
@@ -131,12 +127,24 @@ class Explorer:
         self.spliced, self.chosen, self.edit = spliced, chosen, edit
         self.describe, self.inference, self.max_pixels = describe, inference, max_pixels
         self.uploads = Uploads()
-        self.pictures = lru_cache(N_REMEMBERED)(self._pictures)
+        self.shown_pictures = lru_cache(N_REMEMBERED)(self._shown_pictures)
+        self.readout = lru_cache(N_REMEMBERED)(self._readout)
         self.unedited = lru_cache(N_REMEMBERED)(self._unedited)
         self.card = lru_cache(N_REMEMBERED)(self._card)
 
-    def study(self) -> dict[str, Any]:
-        """Return what the page needs once: the pairs, the emotions, the SAE, and the study's edit as factors."""
+    def overview(self) -> dict[str, Any]:
+        """Return what the page needs once.
+
+        pairs             for each pair its number (`pair`), `woman`, `emotion`, `expression` (the emotion, and its
+                          intensity if it has one) and `split`
+        emotions          names of the emotions, in the order of the probabilities
+        layer, last       the block that the SAE reads, counted from 1, and whether it is the last
+        d_sae             number of latents
+        grid              rows and columns of patches in a picture
+        list, kind, scope  the edit of params.yaml: the list that its latents come from, what becomes of them, and the
+                          tokens that are edited
+        factors           for each latent of the study's edit its index and its factor
+        """
         images = self.spliced.data.table
         takes = images.groupby("pair")["intensity"].first().to_dict() if "intensity" in images else {}
         return {
@@ -170,9 +178,13 @@ class Explorer:
         """Return probabilities and maps of some pictures, original and edited, and the lines that make the edit.
 
         asked: the pictures, the texts, and the factor of each latent.
+        Returns `texts`; `pictures`; and `params` and `python`, the lines that make the edit. Each picture has its
+        `name`; `truth`, the index of the true emotion (None for texts of one's own); `original` and `edited`; and
+        `cosine_to_original`, of the embeddings. `original` and `edited` hold the probability of each text (they sum to
+        1), the `cosine` with the mapped text, and its signed Grad-ECLIP `map`, [gh, gw].
         Raises RequestError if a pair, an upload, a text or a latent does not exist.
         """
-        shown, texts = self.pictures(asked.pair, asked.upload), tuple(asked.texts)
+        shown, texts = self.shown_pictures(asked.pair, asked.upload), tuple(asked.texts)
         labels = list(texts) or self.spliced.data.emotions
         if asked.mapped >= len(labels):
             raise RequestError(f"mapped: there is no text {asked.mapped}; there are {len(labels)}")
@@ -197,31 +209,36 @@ class Explorer:
             "python": edit_lines.python_lines(factors, asked.scope),
         }
 
-    def readout(self, texts: tuple[str, ...]) -> Readout:
-        """Return the classifier made of some texts; that of the study's emotions if there are none."""
-        return Readout.from_prompts(self.spliced.clip, [[text] for text in texts]) if texts else self.spliced.readout
+    def _readout(self, texts: tuple[str, ...]) -> Readout:
+        """The classifier made of some texts; that of the study's emotions if there are none."""
+        clip = self.spliced.clip
+        return Readout(clip.text(list(texts)), clip.logit_scale) if texts else self.spliced.readout
 
-    def _pictures(self, pair: int | None, upload: int | None) -> Pictures:
+    def _shown_pictures(self, pair: int | None, upload: int | None) -> Pictures:
         if pair is not None:
             return pictures.of_pair(self.spliced, pair)
         return pictures.of_upload(self.spliced, self.uploads[upload or 0])
 
     def _unedited(self, pair: int | None, upload: int | None, texts: tuple[str, ...], mapped: int) -> Measured:
-        return measure(self.spliced, self.pictures(pair, upload), self.readout(texts), mapped)
+        return measure(self.spliced, self.shown_pictures(pair, upload), self.readout(texts), mapped)
 
     def upload(self, content: bytes) -> int:
         """Keep a picture of the user's own in memory. Returns its number.
 
         content: a PNG or JPEG file. Raises RequestError if it cannot be used.
+        The oldest of more than eight pictures is forgotten, with all that was computed from it.
         """
-        return self.uploads.add(pictures.from_file(content, self.spliced.clip.image_size, self.max_pixels))
+        number = self.uploads.add(pictures.from_file(content, self.spliced.clip.image_size, self.max_pixels))
+        self.shown_pictures.cache_clear()
+        self.unedited.cache_clear()
+        return number
 
-    def picture(self, asked: Shown, image: int) -> bytes:
+    def picture(self, asked: PictureRequest, image: int) -> bytes:
         """Return a picture as CLIP sees it, as the content of a PNG file.
 
         image: 0 or 1, the semi-nude and the clothed picture of a pair. Raises RequestError if it does not exist.
         """
-        shown = self.pictures(asked.pair, asked.upload)
+        shown = self.shown_pictures(asked.pair, asked.upload)
         if not 0 <= image < len(shown.pixels):
             raise RequestError(f"image: there is no picture {image}")
         return pictures.png(shown.pixels[image])
@@ -233,7 +250,7 @@ class Explorer:
         Returns for each latent its index, its activation on the token, and the lists that it is on.
         Raises RequestError if there is no such picture or token.
         """
-        tokens = self.pictures(asked.pair, asked.upload).tokens
+        tokens = self.shown_pictures(asked.pair, asked.upload).tokens
         if asked.image >= len(tokens) or asked.token >= tokens.shape[1]:
             raise RequestError(f"there is no token {asked.token} of picture {asked.image}")
         f = self.spliced.sae.encode(tokens[asked.image, asked.token])
@@ -278,23 +295,31 @@ class Explorer:
         """Describe a latent as the stage `describe_latents` does, on confirmation women.
 
         latent: index of the latent. Raises RequestError if it does not exist.
+        Returns the columns of `cards.described`, and
+            latent, lists   index of the latent, and the lists that it is on
+            gaps            the gaps by which the latent was tested (`_gaps`)
+            means           the rows of `cards.mean_activation`
+            top             the pictures that activate the latent most (`_top_images`)
         """
         if latent >= self.spliced.sae.d_sae:
             raise RequestError(f"latent {latent} does not exist; the SAE has {self.spliced.sae.d_sae}")
-        held_out, latents = self.held_out, np.array([latent])
-        row = cards.described(self.spliced, self.chosen, held_out, latents, self.describe).iloc[0]
-        values = getattr(held_out.pooled, row["pooling"])[:, latent]
+        held_out = self.held_out
+        (row,) = _records(cards.described(self.spliced, self.chosen, held_out, np.array([latent]), self.describe))
+        values = held_out.activation(latent, row["pooling"])
         return {
             "latent": latent,
             "lists": self.lists[latent],
-            **_records(row.to_frame().T)[0],
+            **row,
             "gaps": self._gaps(latent),
             "means": _records(cards.mean_activation(values, held_out.images, self.inference)),
             "top": self._top_images(latent, held_out.top(values, self.describe.n_images)),
         }
 
     def _gaps(self, latent: int) -> list[dict[str, Any]]:
-        """The gaps by which the latent was tested: their names, means, intervals and p, from discovery women."""
+        """The gaps (clothed minus semi-nude) by which the latent was tested, on discovery women.
+
+        Each has its `name`, `mean`, interval (`low`, `high`) and `p_max_t`. A number that was not computed is None.
+        """
         tests = self.chosen.tests.set_index("latent").loc[latent]
         names = {"effect gap, nats": "eff", "activation gap": "act"}
         return [
@@ -306,11 +331,11 @@ class Explorer:
         ]
 
     def _top_images(self, latent: int, top: np.ndarray) -> list[dict[str, Any]]:
-        """The pictures in which the latent is most active, with its activation on each patch."""
-        rows = self.held_out.rows[top]
-        f = self.spliced.sae.encode(
-            self.spliced.audit.tokens(rows), torch.tensor([latent], device=self.spliced.clip.device)
-        )[..., 0]
+        """The pictures in which the latent is most active: `pair`, `image` (0: semi-nude, 1: clothed) and `name`.
+
+        Each has the latent's activation on the class token (`cls`) and on each patch (`grid`, [gh, gw]).
+        """
+        f = cards.token_activation(self.spliced, self.held_out.rows[top], latent)
         return [
             {
                 "pair": int(labels["pair"]),
@@ -340,7 +365,12 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def rounded(values: Any) -> Any:
-    """Return numbers as JSON can hold them: nested lists with six significant digits. A number that is none is null."""
-    if np.ndim(values):
+    """Return numbers as JSON can hold them: nested lists with six significant digits. NaN and infinities become None.
+
+    values: a number, an array or a tensor.
+    """
+    if isinstance(values, Tensor | np.ndarray | np.generic):
+        values = values.tolist()
+    if isinstance(values, list):
         return [rounded(value) for value in values]
-    return float(f"{float(values):.6g}") if np.isfinite(float(values)) else None
+    return float(f"{values:.6g}") if math.isfinite(values) else None

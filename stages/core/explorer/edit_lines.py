@@ -20,13 +20,18 @@ ANEW = (
 )
 
 
+def changed(factors: Factors) -> Factors:
+    """Keep the latents that an edit changes: those whose factor is not 1."""
+    return {latent: factor for latent, factor in factors.items() if factor != 1}
+
+
 def params_lines(factors: Factors, chosen: Selection, edit: Edit, scope: EditScope) -> str:
     """Write the lines of params.yaml that ask for an edit, or a comment that says why there are none.
 
     factors: the factor of each latent. chosen: the chosen SAE, its two lists of latents, and the latents to edit.
     edit: the edit of params.yaml. scope: the tokens that are edited.
     """
-    edited = {latent: factor for latent, factor in factors.items() if factor != 1}
+    edited = changed(factors)
     if not edited:
         return "# Nothing is edited: no factor differs from 1.\n"
     if len(set(edited.values())) > 1:
@@ -66,9 +71,10 @@ def _section(name: str, values: dict[str, Any]) -> str:
 
 
 def listed_first(latents: set[int], chosen: Selection) -> EditedLatents | None:
-    """Return where these latents would come from (`edit.latents`), as the first to be edited; None for nowhere.
+    """Find the list (`edit.latents`) whose first latents are these, in any order.
 
-    The study's own latents keep the order of the study's edit. Latents of a list keep the order of the list.
+    Returns the study's own list if these latents are the first of its edit. Otherwise it returns the other list (`bias`
+    or `perception`) that begins with them; None if there is none.
     """
     if set(chosen.latents[: len(latents)]) == latents:
         return chosen.edited_list
@@ -78,9 +84,9 @@ def listed_first(latents: set[int], chosen: Selection) -> EditedLatents | None:
 
 def python_lines(factors: Factors, scope: EditScope) -> str:
     """Write the Python lines that build the edit, for `SplicedClip.edit_arm`. Every edit of the explorer has them."""
-    edited = {latent: factor for latent, factor in factors.items() if factor != 1}
+    edited = changed(factors)
     return (
         f'edit = LatentEdit(latents=torch.tensor({list(edited)}, dtype=torch.long), kind="scale",\n'
-        f"                  factor=torch.tensor({list(edited.values())}))\n"
+        f"                  factor=torch.tensor({list(edited.values())})).to(spliced.clip.device)\n"
         f"arm = spliced.edit_arm(edit, {scope!r})\n"
     )

@@ -5,13 +5,12 @@ The splice is the place after the block that the SAE reads.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+import torch
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from stages.core.explorer.requests import RequestError
 from stages.core.figures import CONDITION_LABELS
 from stages.core.ingestion import contents, manifest
 from stages.core.latents.spliced_clip import SplicedClip
+from stages.core.paired import Pairs
 from stages.core.run.labels import CONDITIONS
 
 MAX_BYTES = 20 * 2**20  # of an uploaded file
@@ -32,13 +32,13 @@ class Pictures:
 
     names: tuple[str, ...]
     """What the page calls each picture."""
+    rows: Int[np.ndarray, " row"]
+    """Row number of each picture in the data set's table. An uploaded picture has none."""
     pixels: UInt8[np.ndarray, "n s s 3"]
     tokens: Float[Tensor, "n token d_in"]
     """The residual stream of each picture at the splice, class token first."""
     truth: int | None
     """Index of the true emotion among the emotions of the data set. None for an uploaded picture."""
-    bust: Float[np.ndarray, "n gh gw"] | None
-    """Share of each patch inside the bust mask. None for an uploaded picture, which has no mask."""
 
 
 def of_pair(spliced: SplicedClip, pair: int) -> Pictures:
@@ -46,28 +46,32 @@ def of_pair(spliced: SplicedClip, pair: int) -> Pictures:
 
     pair: number of the pair in the data set's table. Raises RequestError if there is no such pair.
     """
-    table = spliced.data.table
-    rows = np.array(
-        [row for c in CONDITIONS for row in np.flatnonzero((table["pair"] == pair) & (table["condition"] == c))]
-    )
-    if len(rows) != len(CONDITIONS):
+    pairs = Pairs.from_images(spliced.data.table).table.set_index("pair")
+    if pair not in pairs.index:
         raise RequestError(f"pair {pair} does not exist")
+    rows = np.array([pairs.at[pair, condition] for condition in CONDITIONS])
     return Pictures(
         names=tuple(CONDITION_LABELS[condition] for condition in CONDITIONS),
+        rows=rows,
         pixels=spliced.data.images(rows),
         tokens=spliced.audit.tokens(rows),
         truth=int(spliced.data.emotion_index(rows)[0]),
-        bust=spliced.audit.bust(rows),
     )
 
 
+@torch.no_grad()
 def of_upload(spliced: SplicedClip, pixels: UInt8[np.ndarray, "s s 3"]) -> Pictures:
     """Return a picture of the user's own. Its tokens are computed from its pixels.
 
     pixels: the picture as CLIP sees it (`from_file`).
     """
-    _, kept = spliced.clip.residuals(spliced.clip.pixels(pixels[None]), [spliced.layer])
-    return Pictures(("your picture",), pixels[None], kept[spliced.layer].float(), None, None)
+    return Pictures(
+        names=("your picture",),
+        rows=np.array([], dtype=int),
+        pixels=pixels[None],
+        tokens=spliced.clip.head(spliced.clip.pixels(pixels[None]), spliced.layer),
+        truth=None,
+    )
 
 
 def from_file(content: bytes, size: int, max_pixels: float) -> UInt8[np.ndarray, "size size 3"]:
@@ -82,13 +86,10 @@ def from_file(content: bytes, size: int, max_pixels: float) -> UInt8[np.ndarray,
         raise RequestError(f"the picture has more than {MAX_BYTES // 2**20} MiB; scale it down")
     if not content.startswith(STARTS):
         raise RequestError("the picture is neither a PNG nor a JPEG file; save it as one of the two")
-    with tempfile.TemporaryDirectory() as folder:
-        fpath = Path(folder) / "picture"
-        fpath.write_bytes(content)
-        try:
-            whole = manifest.open_image(fpath, max_pixels)
-        except ValueError as error:
-            raise RequestError(f"the picture {error}") from None
+    try:
+        whole = manifest.open_image(BytesIO(content), max_pixels)
+    except ValueError as error:
+        raise RequestError(f"the picture {error}") from None
     if contents.is_constant(whole):
         raise RequestError("the picture is of one colour throughout; there is no face in it")
     return manifest.square(whole, size, Image.Resampling.BICUBIC).copy()

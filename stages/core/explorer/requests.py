@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -16,14 +17,14 @@ MAX_FACTOR = 4.0
 Index = Annotated[int, Field(ge=0, lt=2**31)]
 Typed = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LETTERS)]
 Factor = Annotated[float, Field(ge=0, le=MAX_FACTOR)]
-Asked = TypeVar("Asked", bound="Shown")
+Asked = TypeVar("Asked", bound="PictureRequest")
 
 
 class RequestError(StudyError):
     """The page asked for something that is not there or not allowed. The message says what."""
 
 
-class Shown(BaseModel):
+class PictureRequest(BaseModel):
     """The pictures that are shown: the twins of a pair, or a picture that the user has uploaded.
 
     pair: number of the pair in the data set's table. upload: number of the uploaded picture. One of the two is given.
@@ -35,13 +36,13 @@ class Shown(BaseModel):
     upload: Index | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Shown:
+    def _one(self) -> PictureRequest:
         if (self.pair is None) == (self.upload is None):
             raise ValueError("give either a pair or an upload")
         return self
 
 
-class View(Shown):
+class View(PictureRequest):
     """Pictures, texts and an edit, for which probabilities and maps are wanted.
 
     texts: the texts to choose among; the emotion prompts of the study if empty.
@@ -62,7 +63,7 @@ class View(Shown):
         return self
 
 
-class Place(Shown):
+class Place(PictureRequest):
     """A token of a picture. image: 0 or 1. token: 0 for the class token, then the patches row by row, from 1."""
 
     image: Index
@@ -75,8 +76,23 @@ def parsed(kind: type[Asked], body: bytes) -> Asked:
     kind: the class of the request. body: the JSON text.
     Raises RequestError if the text is no JSON object, or holds a key or value that is not allowed.
     """
+    return _checked(lambda: kind.model_validate_json(body))
+
+
+def picture_request(kind: str, number: int) -> PictureRequest:
+    """Ask for the pictures of a pair or an upload.
+
+    kind: `pair` or `upload`. number: number of the pair or of the upload.
+    Raises RequestError if the kind is another word, or if the number is not allowed.
+    """
+    if kind not in ("pair", "upload"):
+        raise RequestError("pictures are those of a pair or an upload")
+    return _checked(lambda: PictureRequest.model_validate({kind: number}))
+
+
+def _checked(make: Callable[[], Asked]) -> Asked:
     try:
-        return kind.model_validate_json(body)
+        return make()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
