@@ -28,7 +28,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from stages.core.data import dataset
-from stages.core.ingestion import contact_sheet, faults, label_checks, manifest
+from stages.core.ingestion import contact_sheet, faults, image_files, label_checks, manifest
 from stages.core.ingestion.prefetch import ordered_map
 from stages.core.planted import world
 from stages.core.run import inputs, outs, params, text
@@ -134,15 +134,15 @@ def from_folder(config: Ingest) -> tuple[pd.DataFrame, PictureSource]:
 
     def read(row: int) -> Picture:
         labels = table.iloc[row]
-        whole = manifest.open_image(folder / labels["image"], limits.max_pixels)
-        pixels = manifest.square(whole, size, Image.Resampling.BICUBIC)
+        whole = image_files.open_image(folder / labels["image"], limits.max_pixels)
+        pixels = image_files.square(whole, size, Image.Resampling.BICUBIC)
         if corpus[row]:
             return Picture(pixels, np.zeros((len(REGIONS), size, size), np.uint8), np.zeros(len(REGIONS)))
-        masks = [manifest.open_mask(folder / labels[f"{region}_mask"], limits.max_pixels) for region in REGIONS]
+        masks = [image_files.open_mask(folder / labels[f"{region}_mask"], limits.max_pixels) for region in REGIONS]
         return Picture(
             pixels,
-            np.stack([manifest.square(mask, size, Image.Resampling.BOX) for mask in masks]),
-            np.array([manifest.share_lost(mask) for mask in masks]),
+            np.stack([image_files.square(mask, size, Image.Resampling.BOX) for mask in masks]),
+            np.array([image_files.share_lost(mask) for mask in masks]),
         )
 
     return table, read
@@ -302,8 +302,8 @@ def draw_faulty(config: Ingest, faulty: Sequence[int]) -> None:
         whole, masks = manifest.glance(folder, table.iloc[row], limits)
         if whole is None:
             return None, {}
-        cropped = {r: manifest.square(m, config.image_size, Image.Resampling.BOX) for r, m in masks.items()}
-        return manifest.square(whole, config.image_size, Image.Resampling.BICUBIC), cropped
+        cropped = {r: image_files.square(m, config.image_size, Image.Resampling.BOX) for r, m in masks.items()}
+        return image_files.square(whole, config.image_size, Image.Resampling.BICUBIC), cropped
 
     contact_sheet.draw(table, glance, PLOT_FPATH, faulty)
     print(f"{PLOT_FPATH}: masks that could be read, rows with faults first")

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from stages.core import schema
 from stages.core.clip import vit
-from stages.core.ingestion import manifest
+from stages.core.ingestion import image_files, manifest
 from stages.core.ingestion.manifest import Limits, ManifestError
 from stages.core.run import params
 from stages.core.run.labels import CONDITIONS, REGIONS
@@ -80,13 +80,14 @@ def refusal(folder, limits=LIMITS):
 
 def test_sixteen_bits_of_grey_become_their_upper_eight(tmp_path):
     Image.fromarray(np.array([[0, 255, 256 * 100 + 7, 65535]], np.uint16)).save(tmp_path / "a.png")
-    assert np.asarray(manifest.open_image(tmp_path / "a.png", 100))[0].tolist() == [[v] * 3 for v in (0, 0, 100, 255)]
-    assert np.asarray(manifest.open_mask(tmp_path / "a.png", 100))[0].tolist() == [0, 0, 0, 255]
+    shown = np.asarray(image_files.open_image(tmp_path / "a.png", 100))
+    assert shown[0].tolist() == [[v] * 3 for v in (0, 0, 100, 255)]
+    assert np.asarray(image_files.open_mask(tmp_path / "a.png", 100))[0].tolist() == [0, 0, 0, 255]
 
 
 def test_inks_become_light(tmp_path):
     Image.new("CMYK", (2, 2), (255, 0, 0, 0)).save(tmp_path / "cyan.tif")
-    assert manifest.open_image(tmp_path / "cyan.tif", 100).getpixel((0, 0)) == (0, 255, 255)
+    assert image_files.open_image(tmp_path / "cyan.tif", 100).getpixel((0, 0)) == (0, 255, 255)
 
 
 def test_a_picture_turned_by_its_exif_tag_fits_the_mask_drawn_on_it(tmp_path):
@@ -101,8 +102,8 @@ def test_a_picture_turned_by_its_exif_tag_fits_the_mask_drawn_on_it(tmp_path):
         image.transpose(Image.Transpose.ROTATE_90).save(fpath, exif=exif)
 
     table = manifest.read(pair(tmp_path, upright, mask, save_turned), LIMITS)
-    shown = np.asarray(manifest.open_image(tmp_path / table["image"][0], 1e6))
-    marked = np.asarray(manifest.open_mask(tmp_path / table["bust_mask"][0], 1e6))
+    shown = np.asarray(image_files.open_image(tmp_path / table["image"][0], 1e6))
+    marked = np.asarray(image_files.open_mask(tmp_path / table["bust_mask"][0], 1e6))
     assert ((shown[..., 0] == 250) == (marked == 255)).all() and (marked == 255).sum() == 8 * 4
 
 
@@ -111,9 +112,9 @@ def test_a_mask_is_what_was_painted_on_its_transparent_layer(tmp_path):
     layer.putpixel((1, 0), (255, 255, 255, 255))
     layer.putpixel((2, 0), (0, 0, 0, 255))
     layer.save(tmp_path / "m.png")
-    assert np.asarray(manifest.open_mask(tmp_path / "m.png", 100))[0].tolist() == [0, 255, 0, 0]
+    assert np.asarray(image_files.open_mask(tmp_path / "m.png", 100))[0].tolist() == [0, 255, 0, 0]
     layer.convert("P").save(tmp_path / "p.png", transparency=bytes([0] * 256))
-    assert manifest.open_mask(tmp_path / "p.png", 100).getbbox() is None
+    assert image_files.open_mask(tmp_path / "p.png", 100).getbbox() is None
 
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
@@ -129,11 +130,11 @@ def test_one_pixel_is_a_picture_and_a_strip_is_none(tmp_path):
     for size, accepted in (((1, 1), True), ((20, 1), True), ((21, 1), False), ((1, 900_000), False)):
         noise(size).save(tmp_path / "a.png")
         if accepted:
-            square = manifest.square(manifest.open_image(tmp_path / "a.png", 100), 8, Image.Resampling.BICUBIC)
+            square = image_files.square(image_files.open_image(tmp_path / "a.png", 100), 8, Image.Resampling.BICUBIC)
             assert square.shape == (8, 8, 3)
         else:
             with pytest.raises(ValueError, match=f"is {size[0]}x{size[1]} pixels, a strip"):
-                manifest.open_image(tmp_path / "a.png", 1e6)
+                image_files.open_image(tmp_path / "a.png", 1e6)
 
 
 @pytest.mark.parametrize("side", [9000, 12000, 30000])
@@ -150,7 +151,7 @@ def test_a_picture_smaller_than_its_header_says_is_cut_short(tmp_path):
     data = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     with pytest.raises(ValueError, match="cut short"):
-        manifest.open_image(tmp_path / "a.png", 1e6)
+        image_files.open_image(tmp_path / "a.png", 1e6)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "WEBP", "TIFF", "BMP", "GIF"])
@@ -159,7 +160,7 @@ def test_half_a_file_is_refused(tmp_path, form):
     whole = (tmp_path / "a").read_bytes()
     (tmp_path / "a").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="save it again as PNG or JPEG"):
-        manifest.open_image(tmp_path / "a", 1e6)
+        image_files.open_image(tmp_path / "a", 1e6)
 
 
 @pytest.mark.parametrize("form", sorted(folders.FOREIGN))
@@ -167,7 +168,7 @@ def test_what_is_no_picture_is_refused_and_no_program_started(tmp_path, form):
     """Pillow would have Ghostscript run an EPS file, whatever its name."""
     (tmp_path / "a.png").write_bytes(folders.FOREIGN[form])
     with pytest.raises(ValueError, match=r"PNG or JPEG|scale it down|megapixels"), WATCH.watching(()):
-        manifest.open_image(tmp_path / "a.png", 1e6)
+        image_files.open_image(tmp_path / "a.png", 1e6)
     assert not WATCH.seen
 
 
@@ -175,7 +176,7 @@ def test_what_is_no_picture_is_refused_and_no_program_started(tmp_path, form):
 def test_pixels_of_unknown_range_are_refused(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "a.tif")
     with pytest.raises(ValueError, match=f"mode {mode}; save it again as 8-bit"):
-        manifest.open_image(tmp_path / "a.tif", 1e6)
+        image_files.open_image(tmp_path / "a.tif", 1e6)
 
 
 def test_a_mask_that_the_crop_takes_away_is_a_fault(tmp_path):

@@ -16,7 +16,7 @@ from PIL import Image
 from stages.core import eclip, figures
 from stages.core.clip import vit
 from stages.core.clip.vit import FrozenClip
-from stages.core.ingestion import manifest
+from stages.core.ingestion import image_files
 from stages.core.run import params
 from stages.core.run.errors import StudyError, run_command
 from stages.core.schema import Compute, Ingest
@@ -61,10 +61,10 @@ def draw_map(clip: FrozenClip, fpath: Path, text: str, drawn: Path) -> None:
     if not fpath.is_file():
         raise ImageError(f"{fpath} not found")
     try:
-        whole = manifest.open_image(fpath, MAX_PIXELS)
+        whole = image_files.open_image(fpath, MAX_PIXELS)
     except ValueError as error:
         raise ImageError(f"{fpath} {error}") from None
-    picture = manifest.square(whole, clip.image_size, Image.Resampling.BICUBIC).copy()
+    picture = image_files.square(whole, clip.image_size, Image.Resampling.BICUBIC).copy()
     found = eclip.explain(clip.model, clip.pixels(picture[None]), clip.text([text])[None])
     figure, axes = figures.grid(1, 2, f"{text}: cosine {float(found.similarity):.3f}", cell=(3.2, 3.2))
     figures.picture(axes[0, 0], picture)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.core.ingestion import jpeg, manifest
+from stages.core.ingestion import image_files, jpeg
 from tests.soak.inputs.folder import many_scans
 
 
@@ -43,10 +43,10 @@ def test_thousands_of_scans_are_refused_before_they_are_decoded(tmp_path, as_mas
     (tmp_path / "a.jpg").write_bytes(many_scans(held.getvalue(), 3000))
     start = time.perf_counter()
     with pytest.raises(ValueError, match="has 3006 scans, each of which is a pass over all pixels; save it again"):
-        (manifest.open_mask if as_mask else manifest.open_image)(tmp_path / "a.jpg", 50e6)
+        (image_files.open_mask if as_mask else image_files.open_image)(tmp_path / "a.jpg", 50e6)
     assert time.perf_counter() - start < 5
 
 
 def test_a_usual_progressive_picture_is_opened(tmp_path):
     (tmp_path / "a.jpg").write_bytes(saved(progressive=True))
-    assert manifest.open_image(tmp_path / "a.jpg", 50e6).size == (48, 64)
+    assert image_files.open_image(tmp_path / "a.jpg", 50e6).size == (48, 64)

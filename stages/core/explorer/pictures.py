@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.core.explorer.requests import RequestError
 from stages.core.figures import CONDITION_LABELS
-from stages.core.ingestion import contents, manifest
+from stages.core.ingestion import contents, image_files
 from stages.core.latents.spliced_clip import SplicedClip
 from stages.core.paired import Pairs
 from stages.core.run.labels import CONDITIONS
@@ -87,12 +87,12 @@ def from_file(content: bytes, size: int, max_pixels: float) -> UInt8[np.ndarray,
     if not content.startswith(STARTS):
         raise RequestError("the picture is neither a PNG nor a JPEG file; save it as one of the two")
     try:
-        whole = manifest.open_image(BytesIO(content), max_pixels)
+        whole = image_files.open_image(BytesIO(content), max_pixels)
     except ValueError as error:
         raise RequestError(f"the picture {error}") from None
     if contents.is_constant(whole):
         raise RequestError("the picture is of one colour throughout; there is no face in it")
-    return manifest.square(whole, size, Image.Resampling.BICUBIC).copy()
+    return image_files.square(whole, size, Image.Resampling.BICUBIC).copy()
 
 
 def png(pixels: UInt8[np.ndarray, "s s 3"]) -> bytes:
