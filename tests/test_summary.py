@@ -59,7 +59,7 @@ def changed(**of_full) -> dict:
 def test_the_summary_has_finding_certainty_cost_and_calibration():
     says = summary.summary(FULL, SELECT, 0.25, 0.5)
     assert says["Finding"] == [
-        "share of emotions named correctly, women held out; chance is 25%",
+        "share of emotions named correctly, women held out; chance is 25 %",
         "original CLIP: 30 % [20, 40] semi-nude, 90 % [80, 100] in a shirt, gap 60 points [50, 70]",
         "bust greyed out: 80 % [70, 90] semi-nude, 88 % [78, 98] in a shirt, gap 8 points [-2, 18]",
         "edited CLIP: 70 % [60, 80] semi-nude, 89 % [79, 99] in a shirt, gap 19 points [9, 29]",

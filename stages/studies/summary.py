@@ -55,7 +55,7 @@ def finding(ablate: dict[str, Any], chance: float, arms: list[str]) -> list[str]
     """
     accuracy = ablate["accuracy"]
     return [
-        f"share of emotions named correctly, women held out; chance is {chance:.0%}",
+        f"share of emotions named correctly, women held out; chance is {100 * chance:.0f} %",
         *(
             f"{ARMS[arm]}: {percent(accuracy[arm][SEMI_NUDE])} semi-nude, "
             f"{percent(accuracy[arm][CLOTHED])} in a shirt, gap {points(accuracy[arm]['gap'])}"
